@@ -1,0 +1,39 @@
+# Everything runs in .venv, made once from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: setup demo run check fix test bench clean
+
+setup: $(STAMP)
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Corral needs Python 3.11 or newer; found %d.%d. Name another with: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: setup   ## three simulated hosts and the gateway, until Ctrl-C
+	$(BIN)/corral demo
+
+run: setup    ## the gateway as corral.toml or CORRAL_* say
+	$(BIN)/corral serve
+
+check: setup  ## format, lint, types, import contracts, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fix: setup    ## let the tools mend what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup   ## the whole suite
+	$(BIN)/pytest -n 2
+
+bench: setup  ## side by side with nginx and others; needs gcc and nginx
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/build
