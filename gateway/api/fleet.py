@@ -1,0 +1,150 @@
+"""The fleet as one Ollama: merged lists, answered from the snapshot, so that no host can delay them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.api.inference import read_body
+from gateway.dialects.endpoints import ENDPOINTS
+from gateway.dialects.names import canonical
+from gateway.dialects.request import read
+from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
+from gateway.fleet import merge
+from gateway.fleet.host import HostView
+from gateway.fleet.registry import Fleet
+from gateway.record import Rejected, Route
+from gateway.routing.policy import Chance, Unroutable, choose
+
+JSON_UTF8 = "application/json; charset=utf-8"
+RUNNING = b"Ollama is running"
+
+
+class FleetViews:
+    """Handlers of the merged lists and of the route explainer."""
+
+    def __init__(self, fleet: Fleet, clock: Callable[[], float], rng: Chance, body_limit_bytes: int) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._rng = rng
+        self._body_limit = body_limit_bytes
+
+    def routes(self) -> list[web.RouteDef]:
+        """Lists (with HEAD where Ollama has it) and ``POST /api/route/explain``."""
+        return [
+            web.get("/", self.root),
+            web.get("/api/version", self.version),
+            web.get("/api/tags", self.tags),
+            web.get("/api/ps", self.ps, allow_head=False),
+            web.get("/v1/models", self.models, allow_head=False),
+            web.get("/v1/models/{model}", self.model, allow_head=False),
+            web.post("/api/route/explain", self.explain),
+        ]
+
+    @property
+    def _views(self) -> tuple[HostView, ...]:
+        return self._fleet.snapshot(self._clock()).hosts
+
+    async def root(self, _request: web.Request) -> web.Response:
+        """What clients take for a heartbeat."""
+        return web.Response(body=RUNNING, headers={"Content-Type": "text/plain; charset=utf-8"})
+
+    async def version(self, _request: web.Request) -> web.Response:
+        """The lowest version of the fleet."""
+        version = merge.version(self._views)
+        if version is None:
+            raise NoHost("no host answers: its version is not known", retry_after=2.0)
+        return _json({"version": version})
+
+    async def tags(self, _request: web.Request) -> web.Response:
+        """Every model that some host has."""
+        return _json({"models": merge.tags(self._views)})
+
+    async def ps(self, _request: web.Request) -> web.Response:
+        """Every model that some host has in memory."""
+        return _json({"models": merge.ps(self._views)})
+
+    async def models(self, _request: web.Request) -> web.Response:
+        """The OpenAI list; null when empty, as Ollama says it."""
+        rows = merge.openai_models(merge.tags(self._views))
+        return _json({"object": "list", "data": rows or None}, content_type="application/json", newline=True)
+
+    async def model(self, request: web.Request) -> web.Response:
+        """One row of the OpenAI list."""
+        wanted = request.match_info["model"]
+        for row in merge.tags(self._views):
+            if canonical(str(row.get("name", ""))) == canonical(wanted):
+                return _json(merge.openai_model(row) | {"id": wanted}, content_type="application/json", newline=True)
+        body = ENDPOINTS["/v1/chat/completions"].error(404, f"model '{wanted}' not found", "model_not_found", "")
+        return web.Response(status=404, body=body, headers={"Content-Type": "application/json"})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """Where a request would go and why. Takes any inference body; ``?path=/v1/…`` names its endpoint, else it is guessed."""
+        body = await read_body(request, self._body_limit)
+        path = request.query.get("path") or _endpoint_of(body)
+        if path not in ENDPOINTS:
+            raise NotFound(f"no inference endpoint {path!r}; known: {', '.join(ENDPOINTS)}")
+        inference = read(ENDPOINTS[path], body, "explain", content_type=request.headers.get("Content-Type", ""))
+        if not inference.model:
+            raise BadRequest("model is required")
+        snapshot = self._fleet.snapshot(self._clock())
+        route = choose(inference, snapshot, self._rng)
+        asked = {
+            "endpoint": path,
+            "model": inference.model,
+            "kind": inference.kind,
+            "prompt_tokens": inference.prompt_tokens,
+            "runner_options": dict(inference.runner_options),
+        }
+        if isinstance(route, Unroutable):
+            error = ModelNotFound("") if route.unknown_model else NoHost("")
+            return _json(
+                {
+                    "request": asked,
+                    "host": None,
+                    "reason": error.code,
+                    "costs": [],
+                    "rejected": _left_out(route.rejected),
+                }
+            )
+        return _json({"request": asked, **_explained(route, {view.name: view for view in snapshot.hosts})})
+
+
+def _explained(route: Route, views: dict[str, HostView]) -> dict[str, Any]:
+    return {
+        "host": route.host,
+        "reason": route.reason,
+        "predicted_seconds": round(route.predicted_seconds, 4),
+        "runner_up": route.runner_up,
+        "costs": [
+            {
+                "host": name,
+                **costs.as_dict(),
+                "leases": views[name].leases,
+                "slots": views[name].host.slots,
+                "health": views[name].health.state,
+            }
+            for name, costs in route.costs
+        ],
+        "rejected": _left_out(route.rejected),
+    }
+
+
+def _left_out(rejected: tuple[Rejected, ...]) -> list[dict[str, str]]:
+    return [{"host": left_out.host, "code": left_out.code, "why": left_out.why} for left_out in rejected]
+
+
+def _endpoint_of(body: bytes) -> str:
+    try:
+        keys = {str(key).lower() for key in orjson.loads(body)}
+    except (orjson.JSONDecodeError, TypeError):
+        raise BadRequest("the body must be a JSON object, as an inference endpoint takes it") from None
+    if "messages" in keys:
+        return "/v1/messages" if "max_tokens" in keys and "system" in keys else "/api/chat"
+    return "/api/embed" if "input" in keys else "/api/generate"
+
+
+def _json(value: Any, *, content_type: str = JSON_UTF8, newline: bool = False) -> web.Response:
+    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE if newline else None)
+    return web.Response(body=body, headers={"Content-Type": content_type})

@@ -1,0 +1,166 @@
+"""Where answers go: straight into the client's transport, or, for clients that this does not suit, through aiohttp's response.
+
+TransportSink is the fast path: one ``transport.write`` for each read from the host, no task switch, no framework between. It leans
+on three things of aiohttp's server (docs/decisions/0001): ``request.transport``, ``request.protocol.writing_paused``, and that a
+returned response is only asked for ``prepare``, ``write_eof`` and ``keep_alive``.
+"""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.dialects.lines import Framing
+from gateway.relay.exchange import ClientGone
+from gateway.relay.headers import passing, response_head, value_of
+
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Relayed(web.StreamResponse):
+    """Stands for an answer that has been written already: aiohttp has nothing left to do but to keep the connection, or not."""
+
+    def __init__(self, status: int, *, keep_alive: bool) -> None:  # on purpose without super: nothing of it is used
+        self._relayed_status = status
+        self._relayed_keep_alive = keep_alive
+
+    @property
+    def status(self) -> int:
+        """The status that was sent."""
+        return self._relayed_status
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the client's connection may serve another request."""
+        return self._relayed_keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing to prepare."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing left to write."""
+
+
+class TransportSink:
+    """Writes HTTP/1.1 into the client's transport. For requests that keep ``suits``."""
+
+    __slots__ = (
+        "_chunked",
+        "_head",
+        "_id",
+        "_protocol",
+        "_request",
+        "_transport",
+        "aborted",
+        "finished",
+        "started",
+        "status",
+    )
+
+    def __init__(self, request: web.Request, generation: str) -> None:
+        self._request = request
+        self._transport: Any = request.transport
+        self._protocol: Any = request.protocol
+        self._id = generation
+        self._head: bytes | None = None
+        self._chunked = True
+        self.status = 0
+        self.started = False
+        self.finished = False
+        self.aborted = False
+
+    @staticmethod
+    def suits(request: web.Request) -> bool:
+        """HTTP/1.1 and a transport that is still there."""
+        return request.version == (1, 1) and request.transport is not None
+
+    def begin(self, status: int, headers: list[tuple[bytes, bytes]], framing: Framing, host: str) -> None:
+        self.status = status
+        length = value_of(headers, b"content-length") if framing is Framing.SINGLE else b""
+        self._chunked = not length
+        ours = f"X-Corral-Generation: {self._id}\r\nX-Corral-Host: {host}\r\n".encode()
+        if not self._request.keep_alive:
+            ours += b"Connection: close\r\n"
+        self._head = response_head(status, headers, b"Content-Length: %b\r\n" % length if length else _CHUNKED, ours)
+
+    def write(self, data: bytes, *, last: bool) -> bool:
+        transport = self._transport
+        if transport.is_closing():
+            raise ClientGone
+        if self._chunked:
+            if data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if last:
+                data += _LAST_CHUNK
+        if self._head is not None:
+            data = self._head + data
+            self._head = None
+        self.started = True
+        self.finished = last
+        try:
+            transport.write(data)
+        except RuntimeError:  # uvloop's word for a transport that closed a moment ago
+            raise ClientGone from None
+        return not self._protocol.writing_paused
+
+    async def drain(self) -> None:
+        await self._request.writer.drain()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._transport.abort()
+
+    def response(self) -> web.StreamResponse:
+        """What the handler returns."""
+        return Relayed(self.status, keep_alive=self.finished and not self.aborted and bool(self._request.keep_alive))
+
+
+class ResponseSink:
+    """Writes through aiohttp's StreamResponse: HTTP/1.0, and whatever else the fast path does not take."""
+
+    __slots__ = ("_id", "_pending", "_request", "_response", "aborted", "finished", "started")
+
+    def __init__(self, request: web.Request, generation: str) -> None:
+        self._request = request
+        self._id = generation
+        self._response = web.StreamResponse()
+        self._pending = b""
+        self.started = False
+        self.finished = False
+        self.aborted = False
+
+    def begin(self, status: int, headers: list[tuple[bytes, bytes]], framing: Framing, host: str) -> None:
+        self._response = web.StreamResponse(status=status)
+        for name, value in passing(headers):
+            self._response.headers.add(name, value)
+        self._response.headers["X-Corral-Generation"] = self._id
+        self._response.headers["X-Corral-Host"] = host
+        if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
+            self._response.content_length = int(length)
+
+    def write(self, data: bytes, *, last: bool) -> bool:
+        if self._request.transport is None:
+            raise ClientGone
+        self._pending += data
+        self.started = True
+        self.finished = last
+        return False  # drain sends it
+
+    async def drain(self) -> None:
+        if not self._response.prepared:
+            await self._response.prepare(self._request)
+        data, self._pending = self._pending, b""
+        if data:
+            await self._response.write(data)
+
+    def abort(self) -> None:
+        self.aborted = True
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    async def response(self) -> web.StreamResponse:
+        """What the handler returns, with all sent."""
+        if not self.aborted:
+            await self.drain()
+            await self._response.write_eof()
+        return self._response

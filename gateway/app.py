@@ -1,0 +1,269 @@
+"""The composition root: builds every part from the configuration, wires the routes, starts and stops in order.
+
+The only file that knows all parts. ``Gateway`` is what the command line runs and what the tests run: the same server, the same
+switches (aiohttp cancels a handler when its client leaves only if told so).
+"""
+
+import asyncio
+import gc
+import logging
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from aiohttp import web
+
+from gateway.api.fleet import FleetViews
+from gateway.api.generations import GenerationsApi
+from gateway.api.inference import Inference
+from gateway.api.middleware import boundary
+from gateway.api.ops import Ops
+from gateway.config import Config, split_listen
+from gateway.fleet.client import HostClient
+from gateway.fleet.health import BreakerPolicy
+from gateway.fleet.host import Host
+from gateway.fleet.manage import Unloader
+from gateway.fleet.poller import Poller
+from gateway.fleet.registry import Fleet
+from gateway.record import CancelSource, GenerationRecord, Phase
+from gateway.relay.generations import Generations
+from gateway.relay.relay import Relay
+from gateway.relay.upstream import Connections
+from gateway.routing.admission import Admission
+from gateway.tasks import Tasks
+from gateway.telemetry.logs import LogHandler, LogWriter
+from gateway.telemetry.metrics import Live, Metrics
+
+log = logging.getLogger(__name__)
+
+FIRST_ROUND_SECONDS = 2.0  # how long a start waits for the hosts' first word
+REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
+CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their last words
+LAG_EVERY_SECONDS = 0.5
+BACKLOG = 4096
+GC_THRESHOLDS = (50_000, 20, 20)  # docs/decisions/0002
+
+
+def package_version() -> str:
+    """The installed distribution's version."""
+    try:
+        return version("ollama-corral")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Gateway:
+    """One running gateway. ``await start()``, then ``url`` answers; ``await stop()`` leaves nothing behind."""
+
+    def __init__(self, config: Config, *, seed: int | None = None) -> None:
+        self.config = config
+        self.rng = random.Random(seed)
+        clock = self.clock = time.monotonic
+        hosts = [Host(host.name, host.url, host.slots, host.tags) for host in config.hosts]
+        health, relay = config.health, config.relay
+        self.fleet = Fleet(hosts, BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds))
+        self.admission = Admission(self.fleet, config.queue.limit, self.rng)
+        self.metrics = Metrics(self._live, self._known_model)
+        self.log = LogWriter(config.log, self.metrics.log_dropped.inc)
+        self.records: list[GenerationRecord] | None = None  # tests set a list to see every record
+        self.generations = Generations(
+            clock, time.time, (self.metrics.observe, self.log.generation, self._keep), relay.deadline_seconds
+        )
+        self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
+        self.tasks = Tasks()
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._handler: LogHandler | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, with the real port."""
+        assert self._runner is not None
+        address = self._runner.addresses[0]
+        return str(address[0]), int(address[1])
+
+    @property
+    def url(self) -> str:
+        """Base URL of the gateway."""
+        address, port = self.address
+        return f"http://{f'[{address}]' if ':' in address else address}:{port}"
+
+    # -- start and stop --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Poll once, then listen. Raises OSError when the port is taken."""
+        loop = asyncio.get_running_loop()
+        self.log.attach(loop.call_later)
+        self._handler = LogHandler(self.log, loop.call_soon_threadsafe)
+        root = logging.getLogger()
+        root.addHandler(self._handler)
+        root.setLevel(self.config.log.level.upper())
+        poll, relay = self.config.poll, self.config.relay
+        self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds)
+        self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
+        self.relay = Relay(
+            self.fleet,
+            self.admission,
+            self.connections,
+            self.clock,
+            attempts=relay.attempts,
+            refresh=lambda: self.poller.refresh_inventories(REFRESH_SECONDS),
+            poke=lambda host: self.poller.poke(host, inventory=True),
+        )
+        unloader = Unloader(self.fleet, self.client, self.clock)
+        self.inference = Inference(
+            self.relay, self.generations, unloader.unload, self._rejected, self.rng, self.config.relay.body_limit_bytes
+        )
+        self.ops = Ops(self.metrics.render, self.fleet, self.clock)
+        try:
+            self.poller.start()
+            await self.poller.first_round(FIRST_ROUND_SECONDS)
+            await self._listen()
+        except BaseException:
+            await self._close()
+            raise
+        self.tasks.spawn("loop lag", self._watch_lag())
+
+    async def _listen(self) -> None:
+        app = web.Application(
+            client_max_size=self.config.relay.body_limit_bytes, middlewares=[boundary(self.metrics.responded)]
+        )
+        views = FleetViews(self.fleet, self.clock, self.rng, self.config.relay.body_limit_bytes)
+        for part in (self.inference, views, GenerationsApi(self.generations), self.ops):
+            app.add_routes(part.routes())
+        self._runner = web.AppRunner(
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            shutdown_timeout=CUT_SECONDS,
+            lingering_time=1.0,
+        )
+        await self._runner.setup()
+        address, port = split_listen(self.config.listen)
+        self._site = web.TCPSite(self._runner, address, port, backlog=BACKLOG)
+        await self._site.start()
+
+    async def stop(self) -> None:
+        """Stop accepting, let streams finish for the grace period, cut the rest, close everything."""
+        if self._runner is not None:
+            self.inference.draining = self.ops.draining = True
+            if self._site is not None:
+                await self._site.stop()
+            await self._drain()
+        await self._close()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self.config.shutdown.grace_seconds):
+                await self.generations.idle()
+        except TimeoutError:
+            cut = self.generations.stop_all(CancelSource.SHUTDOWN, "the gateway is shutting down")
+            log.warning("cut %d generations that outlasted the grace period", cut)
+            try:
+                async with asyncio.timeout(CUT_SECONDS):
+                    await self.generations.idle()
+            except TimeoutError:
+                log.warning("%d generations did not end in time", len(self.generations))
+
+    async def _close(self) -> None:
+        await self.tasks.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.poller.close()
+        await self.connections.close()
+        await self.client.close()
+        if self._handler is not None:
+            logging.getLogger().removeHandler(self._handler)
+        self.log.close()
+
+    # -- glue ------------------------------------------------------------------------------------------------------------------
+
+    def _fleet_changed(self) -> None:
+        self.admission.assign(self.clock())
+
+    def _rejected(self, code: str) -> None:
+        self.metrics.rejected.labels(
+            "draining" if code == "shutting_down" else "too_large" if code == "too_large" else "bad_request"
+        ).inc()
+
+    def _keep(self, record: GenerationRecord) -> None:
+        if self.records is not None:
+            self.records.append(record)
+
+    def _known_model(self, model: str) -> bool:
+        return any(view.available and model in view.available for view in self.fleet.snapshot(self.clock()).hosts)
+
+    def _live(self) -> Live:
+        now = self.clock()
+        waiting = self.admission.waiting()
+        label = self.metrics.model_label
+        running = [generation for generation in self.generations if generation.phase is not Phase.QUEUED]
+        return Live(
+            fleet=self.fleet.snapshot(now),
+            queued=dict(Counter(label(waiter.request.model) for waiter in waiting)),
+            queue_limit=self.admission.limit,
+            oldest_seconds=now - min((waiter.since for waiter in waiting), default=now),
+            in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
+            version=package_version(),
+        )
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due = self.clock() + LAG_EVERY_SECONDS
+            await asyncio.sleep(LAG_EVERY_SECONDS)  # noqa: TID251 - the lateness of a timer is what is measured
+            self.metrics.loop_lag.observe(max(0.0, self.clock() - due))
+
+
+@asynccontextmanager
+async def running(config: Config, *, seed: int | None = None) -> AsyncIterator[Gateway]:
+    """A started gateway, stopped at the end."""
+    gateway = Gateway(config, seed=seed)
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+def tune_gc(metrics: Metrics) -> None:
+    """Take what lives for ever out of the collector's way, collect rarely, and measure its pauses."""
+    began = 0.0
+    children = [metrics.gc_pause.labels(str(generation)) for generation in range(3)]
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.perf_counter()
+        else:
+            children[info["generation"]].observe(time.perf_counter() - began)
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    gc.callbacks.append(watch)
+
+
+async def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT; a second signal skips the grace period."""
+    stopping = asyncio.Event()
+    gateway = Gateway(config)
+
+    def stop() -> None:
+        if stopping.is_set():
+            gateway.generations.stop_all(CancelSource.SHUTDOWN, "the gateway is shutting down")
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await gateway.start()
+    tune_gc(gateway.metrics)
+    log.info("corral %s listens on %s for %d hosts", package_version(), gateway.url, len(config.hosts))
+    await stopping.wait()
+    log.info("stopping: %d generations in flight", len(gateway.generations))
+    await gateway.stop()

@@ -1,0 +1,181 @@
+"""The command line: parse, call, exit code."""
+
+import argparse
+import asyncio
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gateway.app import package_version, serve
+from gateway.config import DEFAULT_LISTEN, Config, load, split_listen
+from gateway.errors import ConfigError
+from gateway.fleet.client import HostClient, HostError
+from gateway.fleet.host import Host
+from gateway.listen import explain_taken
+
+LOOP: Callable[[], asyncio.AbstractEventLoop]
+try:
+    import uvloop
+
+    LOOP = uvloop.new_event_loop
+except ImportError:  # Windows, PyPy: asyncio's own loop serves as well, only slower
+    LOOP = asyncio.new_event_loop
+
+DEMO_HOSTS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``corral``; the exit code is 0, or 1 for a clear error, or 2 for wrong usage."""
+    parsed = _parser().parse_args(argv)
+    try:
+        return int(parsed.run(parsed))
+    except ConfigError as error:
+        print(f"corral: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="corral", description="One Ollama address for a fleet.")
+    parser.add_argument("--version", action="version", version=f"corral {package_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, text in (
+        ("serve", _serve, "run the gateway"),
+        ("check", _check, "print the effective configuration and probe each host"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "--config", type=Path, help="TOML file (default: $CORRAL_CONFIG, or ./corral.toml if there)"
+        )
+        command.add_argument("--listen", help=f"address:port (default {DEFAULT_LISTEN})")
+        command.add_argument(
+            "--host", action="append", default=[], metavar="NAME=URL", help="an Ollama host; may be repeated"
+        )
+        command.set_defaults(run=run)
+    demo = commands.add_parser("demo", help="three simulated hosts and the gateway, until Ctrl-C")
+    demo.add_argument(
+        "--listen", default=DEFAULT_LISTEN, help=f"address:port (default {DEFAULT_LISTEN}, another if that is taken)"
+    )
+    demo.set_defaults(run=_demo)
+    simulate = commands.add_parser("simulate", help="start simulated Ollama hosts", add_help=False)
+    simulate.add_argument("rest", nargs=argparse.REMAINDER)
+    simulate.set_defaults(run=lambda parsed: subprocess.call([sys.executable, "-m", "simulator", *parsed.rest]))
+    return parser
+
+
+def _config(parsed: argparse.Namespace) -> Config:
+    return load(parsed.config, os.environ, listen=parsed.listen, hosts=parsed.host)
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    return _serve_config(_config(parsed))
+
+
+def _serve_config(config: Config) -> int:
+    try:
+        _run(serve(config))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            print(f"corral: cannot listen on {config.listen}: {error.strerror or error}", file=sys.stderr)
+        else:
+            print(f"corral: {explain_taken(*split_listen(config.listen))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=LOOP) as runner:
+        runner.run(coroutine)
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    config = _config(parsed)
+    print(json.dumps(dataclasses.asdict(config), indent=2))
+    healthy: list[bool] = []
+    _run(_probe(config, healthy))
+    return 0 if all(healthy) else 1
+
+
+async def _probe(config: Config, healthy: list[bool]) -> None:
+    client = HostClient(config.poll.timeout_seconds, config.relay.connect_timeout_seconds)
+    try:
+        for row in config.hosts:
+            host = Host(row.name, row.url, row.slots)
+            try:
+                version, models, loaded = (
+                    await client.version(host),
+                    await client.available(host),
+                    await client.loaded(host),
+                )
+            except HostError as error:
+                print(f"{row.name:12} {row.url:36} FAILED: {error}")
+                healthy.append(False)
+                continue
+            names = ", ".join(model.name for model in loaded) or "none"
+            print(f"{row.name:12} {row.url:36} ok: Ollama {version}, {len(models)} models, loaded: {names}")
+            healthy.append(True)
+    finally:
+        await client.close()
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    command = [sys.executable, "-m", "simulator", "--hosts", str(DEMO_HOSTS), "--base-port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
+        try:
+            assert simulator.stdout is not None
+            rows = [json.loads(simulator.stdout.readline()) for _ in range(DEMO_HOSTS)]
+            hosts = [f"{row['name']}={row['url']}" for row in rows]
+            listen = _free_listen(parsed.listen)
+            print(_what_to_try(listen, hosts), flush=True)
+            return _serve_config(load(None, {}, listen=listen, hosts=hosts))
+        except json.JSONDecodeError:
+            print("corral: the simulated hosts did not start", file=sys.stderr)
+            return 1
+        finally:
+            with suppress(ProcessLookupError):
+                simulator.send_signal(signal.SIGTERM)
+
+
+def _free_listen(listen: str) -> str:
+    """``listen``, or its address with any free port if that one is taken."""
+    address, port = split_listen(listen)
+    with asyncio.Runner() as runner:
+        for candidate in (port, 0):
+            try:
+                server = runner.run(_bound(address, candidate))
+            except OSError:
+                continue
+            return f"{address}:{server}"
+    return listen
+
+
+async def _bound(address: str, port: int) -> int:
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), address, port)
+    bound: int = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    return bound
+
+
+def _what_to_try(listen: str, hosts: list[str]) -> str:
+    url = f"http://{listen}"
+    return f"""Corral is about to listen on {url} for {len(hosts)} simulated hosts: {", ".join(hosts)}
+Try, in another terminal:
+  curl {url}/api/tags
+  curl {url}/api/chat -d '{{"model": "llama3.2:1b", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+  curl {url}/api/route/explain -d '{{"model": "llama3.2:1b", "prompt": "hello"}}'
+  curl {url}/api/generations
+  curl {url}/metrics
+  OLLAMA_HOST={listen} ollama run llama3.2:1b
+  python -c "import ollama; print(ollama.Client('{url}').generate('llama3.2:1b', 'hello')['response'])"
+Ctrl-C ends it all.
+"""

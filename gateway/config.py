@@ -1,0 +1,237 @@
+"""Configuration: frozen dataclasses from TOML, then the environment, then flags. Nothing else reads the environment.
+
+An unknown key is an error that names the nearest key. Every scalar ``[section] key`` can also be set as ``CORRAL_SECTION_KEY``;
+hosts as ``CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434"``. Seconds and bytes, always.
+"""
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.errors import ConfigError
+
+DEFAULT_LISTEN = "127.0.0.1:11434"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
+  corral serve --host gpu1=http://10.0.0.5:11434 --host gpu2=http://10.0.0.6:11434
+  CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434" corral serve
+  corral.toml:
+    [[hosts]]
+    name = "gpu1"
+    url = "http://10.0.0.5:11434\""""
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """One Ollama server: a short name (a metric label), its URL, and how many requests it may serve at once."""
+
+    name: str
+    url: str
+    slots: Count = 1  # like OLLAMA_NUM_PARALLEL, which no API tells
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """The waiting room."""
+
+    limit: Count = 512  # requests that may wait, in all
+
+
+@dataclass(frozen=True, slots=True)
+class RelayConfig:
+    """How requests are sent on."""
+
+    attempts: Count = 3  # hosts tried before the first byte
+    connect_timeout_seconds: Positive = 2.0
+    body_limit_bytes: Count = 64 * 1024 * 1024
+    idle_connection_seconds: Positive = 300.0
+    deadline_seconds: NotNegative = 0.0  # for a whole generation; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class PollConfig:
+    """How hosts are watched."""
+
+    interval_seconds: Positive = 2.0  # /api/version and /api/ps
+    inventory_seconds: Positive = 10.0  # /api/tags
+    timeout_seconds: Positive = 5.0
+    backoff_seconds: Positive = 5.0  # most seconds between polls of a host that is down
+
+
+@dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """When a host is taken out of routing, and for how long."""
+
+    failures: Count = 3  # failures in a row, where one alone proves nothing
+    eject_seconds: Positive = 1.0  # the first ejection; doubles with each that follows
+    eject_max_seconds: Positive = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """Where log lines go."""
+
+    format: Literal["auto", "json", "pretty"] = "auto"  # auto: pretty on a terminal, JSON elsewhere
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    path: str = ""  # empty: standard output
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownConfig:
+    """Stopping."""
+
+    grace_seconds: NotNegative = 30.0  # running streams may finish for so long
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration. ``listen`` is ``address:port``; port 0 takes any free one."""
+
+    listen: str = DEFAULT_LISTEN
+    hosts: tuple[HostConfig, ...] = ()
+    queue: QueueConfig = field(default_factory=QueueConfig)
+    relay: RelayConfig = field(default_factory=RelayConfig)
+    poll: PollConfig = field(default_factory=PollConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    listen: str | None = None,
+    hosts: Iterable[str] = (),
+) -> Config:
+    """Read ``path`` (or CORRAL_CONFIG, or ./corral.toml if there), then the environment, then flags; later ones win.
+
+    ``hosts`` are ``name=url`` (or a bare URL) flags and replace those of the file. Raises ConfigError.
+    """
+    env = environ or {}
+    file = path or (Path(env["CORRAL_CONFIG"]) if env.get("CORRAL_CONFIG") else None)
+    if file is None and Path("corral.toml").exists():
+        file = Path("corral.toml")
+    tree = _read_toml(file) if file is not None else {}
+    _overlay_environment(tree, env)
+    if listen is not None:
+        tree["listen"] = listen
+    if named := [_host_flag(text) for text in hosts]:
+        tree["hosts"] = named
+    return from_tree(tree)
+
+
+def from_tree(tree: dict[str, Any]) -> Config:
+    """Check and convert a plain tree (as TOML gives it). Raises ConfigError."""
+    _refuse_unknown(tree, Config, "")
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error).replace("`$.", "`").replace(" - at ", " at ")) from None
+    if not config.hosts:
+        raise ConfigError(HOW_TO_NAME_HOSTS)
+    split_listen(config.listen)
+    seen: set[str] = set()
+    for host in config.hosts:
+        _check_host(host)
+        if host.name in seen:
+            raise ConfigError(f"two hosts are named {host.name!r}: names are metric labels and must differ")
+        seen.add(host.name)
+    return config
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """``127.0.0.1:11434``, ``[::1]:11434`` or ``:11434`` (all addresses) → (address, port)."""
+    address, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"listen = {listen!r}: write address:port, as in {DEFAULT_LISTEN!r}")
+    return address.strip("[]") or "0.0.0.0", int(port)
+
+
+def environment_names() -> dict[str, tuple[str, str, type]]:
+    """Every scalar key as ``CORRAL_SECTION_KEY`` → (section, key, type)."""
+    names: dict[str, tuple[str, str, type]] = {"CORRAL_LISTEN": ("", "listen", str)}
+    for section, kind in get_type_hints(Config).items():
+        if dataclasses.is_dataclass(kind):
+            for key, hint in get_type_hints(kind).items():
+                scalar = str if get_origin(hint) is Literal else hint
+                names[f"CORRAL_{section}_{key}".upper()] = (section, key, scalar)
+    return names
+
+
+def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    if env.get("CORRAL_HOSTS"):
+        tree["hosts"] = [_host_flag(text) for text in env["CORRAL_HOSTS"].split(",") if text.strip()]
+    for name, (section, key, kind) in environment_names().items():
+        text = env.get(name)
+        if not text:
+            continue
+        try:
+            value: str | int | float = text if kind is str else kind(text)
+        except ValueError:
+            raise ConfigError(f"{name}={text!r}: expected {kind.__name__}") from None
+        (tree.setdefault(section, {}) if section else tree)[key] = value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _host_flag(text: str) -> dict[str, Any]:
+    name, equals, url = text.strip().partition("=")
+    if not equals or "/" in name:
+        name, url = "", text.strip()
+    if "://" not in url:
+        url = f"http://{url}"
+    parts = urlsplit(url)
+    if not name:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", parts.netloc).strip("-.")
+    return {"name": name, "url": url}
+
+
+def _check_host(host: HostConfig) -> None:
+    if not NAME.match(host.name):
+        raise ConfigError(f"host name {host.name!r}: use letters, digits, '-', '_' and '.', at most 63")
+    try:
+        parts = urlsplit(host.url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_ok = urlsplit(""), False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
+        raise ConfigError(f"host {host.name!r}: url = {host.url!r} is not like http://10.0.0.5:11434")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigError(f"host {host.name!r}: url = {host.url!r} must hold no user, query or fragment")
+
+
+def _refuse_unknown(tree: Mapping[str, Any], kind: type, where: str) -> None:
+    hints = get_type_hints(kind)
+    for key, value in tree.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
+            known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(hints)}"
+            raise ConfigError(f"unknown key {where + key!r}: {known}")
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
+            _refuse_unknown(value, hints[key], f"{where}{key}.")
+        elif key == "hosts" and isinstance(value, list):
+            for row in value:
+                if isinstance(row, dict):
+                    _refuse_unknown(row, HostConfig, "hosts.")

@@ -1,0 +1,109 @@
+"""Ollama's native dialect: NDJSON, errors as ``{"error": text}``, the last line with ``"done": true``."""
+
+import json
+from functools import partial
+from typing import Any
+
+from gateway.dialects.lines import Ended, Ending
+from gateway.dialects.request import Endpoint, Farewell
+
+
+def error_body(_status: int, message: str, _code: str, _id: str) -> bytes:
+    """``{"error":"text"}``, as Ollama spells it."""
+    return _json({"error": message})
+
+
+def ending(tail: bytes) -> Ending:
+    """Complete with ``"done":true`` in the last line; an error where the last line is one."""
+    line = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    if b'"done":true' in line:
+        return Ending(Ended.COMPLETE, extra_events=1)
+    if line.startswith(b'{"error":'):
+        return Ending(Ended.ERROR, message_of(line), extra_events=1)
+    return Ending(Ended.UNFINISHED)
+
+
+def message_of(body: bytes) -> str:
+    """The text of an error body in any dialect; the raw text where it is none."""
+    try:
+        error = json.loads(body)["error"]
+        text = error["message"] if isinstance(error, dict) else error
+    except (ValueError, KeyError, TypeError):
+        text = body.decode("utf-8", errors="replace")
+    return str(text).strip()[:500]
+
+
+def failed(words: Farewell) -> bytes:
+    """The line that Ollama itself would end a broken stream with."""
+    return _json({"error": words.message}) + b"\n"
+
+
+def cancelled(words: Farewell, *, empty: dict[str, Any]) -> bytes:
+    """A last line that every client takes for the end: ``done`` with the reason ``cancelled``."""
+    line = {"model": words.model, "created_at": words.now, **empty, "done": True, "done_reason": "cancelled"}
+    return _json(line | ({"eval_count": words.tokens} if words.tokens else {})) + b"\n"
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _endpoint(path: str, operation: str, prompt_keys: tuple[str, ...], empty: dict[str, Any], **more: Any) -> Endpoint:
+    return Endpoint(
+        path=path,
+        dialect="ollama",
+        operation=operation,
+        prompt_keys=prompt_keys,
+        lines_per_event=1,
+        preamble_events=0,
+        error=error_body,
+        ending=ending,
+        failed=failed,
+        cancelled=partial(cancelled, empty=empty),
+        **more,
+    )
+
+
+QUOTED = 'model "{}" not found, try pulling it first'
+PLAIN = "model '{}' not found"
+
+ENDPOINTS = (
+    _endpoint(
+        "/api/generate",
+        "text_completion",
+        ("system", "prompt", "suffix", "images", "context"),
+        {"response": ""},
+        streams_by_default=True,
+        not_found=PLAIN,
+        missing_model=(404, "model '' not found"),
+        load_key="prompt",
+    ),
+    _endpoint(
+        "/api/chat",
+        "chat",
+        ("messages",),
+        {"message": {"role": "assistant", "content": ""}},
+        streams_by_default=True,
+        not_found=PLAIN,
+        missing_model=(400, "model is required"),
+        load_key="messages",
+    ),
+    _endpoint(
+        "/api/embed",
+        "embeddings",
+        ("input",),
+        {},
+        streams_by_default=False,
+        not_found=QUOTED,
+        missing_model=(404, 'model "" not found, try pulling it first'),
+    ),
+    _endpoint(
+        "/api/embeddings",
+        "embeddings",
+        ("prompt",),
+        {},
+        streams_by_default=False,
+        not_found=QUOTED,
+        missing_model=(404, 'model "" not found, try pulling it first'),
+    ),
+)

@@ -1,0 +1,249 @@
+"""Reading a request: just enough of the body to route it. The body itself stays bytes and is sent on unchanged.
+
+Ollama's JSON decoder matches keys in any case and lets the last duplicate win; so do we, and a body with one key in two
+spellings, which could be read in two ways, is refused. Bytes after the first JSON value are ignored, as Ollama does.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+import zstandard
+
+from gateway.dialects.lines import Ending
+from gateway.dialects.names import canonical
+from gateway.errors import BadRequest
+
+ZSTD_LIMIT_BYTES = 20 * 1024 * 1024  # as Ollama: middleware/cloud_proxy.go
+RUNNER_KEYS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+PREFIX_BYTES = 2048
+BYTES_PER_TOKEN = 4
+PROMPT_TOKENS_LIMIT = 32768  # an estimate; images in the body must not make it absurd
+_EMPTY = (b"", b'""', b"[]", b"null")
+_ZERO_DURATION = re.compile(r"[+-]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+\Z")
+
+
+class Kind(StrEnum):
+    """What the caller wants of the model."""
+
+    INFER = "infer"
+    LOAD = "load"  # an empty prompt: load the model and answer at once
+    UNLOAD = "unload"  # an empty prompt and keep_alive 0
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """What a dialect needs to end a stream in its own words. ``now`` is RFC 3339, ``unix`` seconds; ``tail`` the answer's end."""
+
+    id: str
+    model: str
+    message: str
+    code: str
+    tokens: int
+    now: str
+    unix: int
+    tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One inference path and how its dialect speaks. ``prompt_keys`` hold the prompt, in the order the model reads it."""
+
+    path: str
+    dialect: str
+    operation: str
+    streams_by_default: bool
+    prompt_keys: tuple[str, ...]
+    lines_per_event: int
+    preamble_events: int  # events of a stream before its first token
+    not_found: str  # what Ollama says of an unknown model; {} is the name as sent
+    missing_model: tuple[int, str]
+    error: Callable[[int, str, str, str], bytes]  # (status, message, code, generation id) → body
+    ending: Callable[[bytes], Ending]
+    failed: Callable[[Farewell], bytes]
+    cancelled: Callable[[Farewell], bytes]
+    multipart: bool = False
+    load_key: str = ""  # where an empty value of this key asks to load the model only, or to unload it
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """One request, read. ``requested_model`` is as sent, ``model`` canonical; ``prefix`` identifies the conversation (0: none)."""
+
+    id: str
+    endpoint: Endpoint
+    kind: Kind
+    requested_model: str
+    model: str
+    stream: bool
+    runner_options: tuple[tuple[str, Any], ...]
+    prompt_tokens: int  # estimated
+    prefix: int
+    body: bytes
+    session: str | None = None
+    client: str = ""
+
+
+def read(
+    endpoint: Endpoint,
+    body: bytes,
+    id_: str,
+    *,
+    content_type: str = "",
+    content_encoding: str = "",
+    session: str | None = None,
+    client: str = "",
+) -> InferenceRequest:
+    """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one."""
+    if endpoint.multipart:
+        requested = _form_field(body, content_type, "model")
+        fields: dict[str, Any] = {}
+    else:
+        fields = _fields(_plain(endpoint, body, content_encoding))
+        requested = _text(fields, "model")
+    prompt = [memoryview(fields[key]) for key in endpoint.prompt_keys if key in fields]
+    size = sum(map(len, prompt))
+    name = canonical(requested)
+    stream = _flag(fields, "stream", default=endpoint.streams_by_default)
+    return InferenceRequest(
+        id=id_,
+        endpoint=endpoint,
+        kind=_kind(endpoint, fields),
+        requested_model=requested,
+        model=name,
+        stream=stream,
+        runner_options=_runner_options(fields),
+        prompt_tokens=min(size // BYTES_PER_TOKEN, PROMPT_TOKENS_LIMIT),
+        prefix=_prefix(name, prompt, size),
+        body=body,
+        session=session,
+        client=client,
+    )
+
+
+def _plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
+    if encoding == "zstd" and endpoint.path.startswith("/v1/"):
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(body) as reader:
+                plain = reader.read(ZSTD_LIMIT_BYTES + 1)
+        except zstandard.ZstdError:
+            raise BadRequest("the body is not valid zstd") from None
+        if len(plain) > ZSTD_LIMIT_BYTES:
+            raise BadRequest(f"the body is over {ZSTD_LIMIT_BYTES} bytes when decompressed")
+        return plain
+    return body
+
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise BadRequest("missing request body")
+    try:
+        fields: dict[str, Any] = _decode_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        fields = _fields_leniently(body)
+    for key in fields:
+        if not key.islower():
+            return _folded(fields)
+    return fields
+
+
+def _fields_leniently(body: bytes) -> dict[str, Any]:
+    """As Go reads it: ignore what follows the first value, replace what is no UTF-8."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(body.decode("utf-8", errors="replace").lstrip(" \t\r\n"))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"invalid JSON in the request body: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the request body must be a JSON object")
+    return {key: msgspec.Raw(json.dumps(item).encode()) for key, item in value.items()}
+
+
+def _folded(fields: dict[str, Any]) -> dict[str, Any]:
+    folded: dict[str, Any] = {}
+    for key, value in fields.items():
+        low = key.lower()
+        if low in folded:
+            raise BadRequest(f"the key {low!r} is there in two spellings: the request could be read in two ways")
+        folded[low] = value
+    return folded
+
+
+def _value(fields: dict[str, Any], key: str) -> Any:
+    raw = fields.get(key)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest(f"the value of {key!r} is not valid JSON") from None
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = _value(fields, key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadRequest(f"{key!r} must be a string")
+    return value
+
+
+def _flag(fields: dict[str, Any], key: str, *, default: bool) -> bool:
+    raw = fields.get(key)
+    if raw is None:
+        return default
+    value = bytes(raw)
+    return True if value == b"true" else False if value == b"false" else default
+
+
+def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
+    if not endpoint.load_key or bytes(fields.get(endpoint.load_key, b"")) not in _EMPTY:
+        return Kind.INFER
+    keep_alive = _value(fields, "keep_alive")
+    if isinstance(keep_alive, str):
+        return Kind.UNLOAD if _ZERO_DURATION.match(keep_alive) else Kind.LOAD
+    return Kind.UNLOAD if isinstance(keep_alive, (int, float)) and keep_alive == 0 else Kind.LOAD
+
+
+def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    if "options" not in fields and "shift" not in fields:
+        return ()
+    options = _value(fields, "options")
+    found: list[tuple[str, Any]] = []
+    if isinstance(options, dict):
+        found = [(key, value) for key in RUNNER_KEYS if isinstance(value := options.get(key), (int, float, bool))]
+    if isinstance(shift := _value(fields, "shift"), bool):
+        found.append(("shift", shift))
+    return tuple(found)
+
+
+def _prefix(name: str, prompt: list[memoryview], size: int) -> int:
+    """What stays the same while a conversation grows: its first bytes. Short prompts save nothing and get none."""
+    if size < PREFIX_BYTES:
+        return 0
+    return hash((name, b"".join(part[:PREFIX_BYTES] for part in prompt)[:PREFIX_BYTES])) or 1
+
+
+def _form_field(body: bytes, content_type: str, name: str) -> str:
+    """One short text field of a multipart form. Raises BadRequest."""
+    match = re.search(r'boundary="?([^";]{1,70})"?', content_type)
+    if "multipart/form-data" not in content_type or match is None:
+        raise BadRequest("expected a multipart/form-data body")
+    fence = b"--" + match[1].encode()
+    marker = f'name="{name}"'.encode()
+    start = body.find(fence)
+    while start >= 0:
+        head_end = body.find(b"\r\n\r\n", start)
+        if head_end < 0:
+            break
+        end = body.find(fence, head_end)
+        if re.search(rb"[;\s]" + re.escape(marker), body[start:head_end]):
+            return body[head_end + 4 : end].strip(b"\r\n")[:1024].decode("utf-8", errors="replace") if end >= 0 else ""
+        start = end
+    return ""

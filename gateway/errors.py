@@ -1,0 +1,116 @@
+"""The error tree. Every error says its HTTP status, a stable code for programs, and whose fault it is.
+
+Foreign exceptions are mapped to these at one edge (relay/upstream.py for hosts, api/middleware.py for clients); the dialects
+render them. ``docs/errors.md`` lists the codes.
+"""
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Who has to act: the caller, a host, or Corral's operator."""
+
+    CLIENT = "client"
+    HOST = "host"
+    GATEWAY = "gateway"
+
+
+class CorralError(Exception):
+    """The root: an error that can be told to a caller. ``retry_after`` is in seconds."""
+
+    status = 500
+    code = "internal"
+    fault = Fault.GATEWAY
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class ConfigError(CorralError):
+    """The configuration cannot be used; the message says which key and how to mend it."""
+
+    code = "config"
+
+
+class BadRequest(CorralError):
+    """The body or a header cannot be read."""
+
+    status = 400
+    code = "bad_request"
+    fault = Fault.CLIENT
+
+
+class TooLarge(CorralError):
+    """The body is over the configured limit."""
+
+    status = 413
+    code = "too_large"
+    fault = Fault.CLIENT
+
+
+class ModelNotFound(CorralError):
+    """No host has the model."""
+
+    status = 404
+    code = "model_not_found"
+    fault = Fault.CLIENT
+
+
+class NotFound(CorralError):
+    """A thing of Corral's own (a generation, a host) does not exist."""
+
+    status = 404
+    code = "not_found"
+    fault = Fault.CLIENT
+
+
+class NoHost(CorralError):
+    """The model may exist, but no host can take the request."""
+
+    status = 503
+    code = "no_host"
+    fault = Fault.HOST
+
+
+class QueueFull(CorralError):
+    """The waiting room is full."""
+
+    status = 503
+    code = "queue_full"
+
+
+class ShuttingDown(CorralError):
+    """The gateway is stopping and takes no new work."""
+
+    status = 503
+    code = "shutting_down"
+
+
+class HostsFailed(CorralError):
+    """Every host tried failed before its first byte; the message names each and why."""
+
+    status = 502
+    code = "hosts_failed"
+    fault = Fault.HOST
+
+    def __init__(self, message: str, *, status: int = 502, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.status = status
+
+
+class Cancelled(CorralError):
+    """The generation was stopped by an operator or a session before its first byte."""
+
+    status = 499
+    code = "cancelled"
+    fault = Fault.CLIENT
+
+
+class DeadlineExceeded(CorralError):
+    """The generation's deadline passed before its first byte."""
+
+    status = 504
+    code = "deadline"
+    fault = Fault.GATEWAY

@@ -1,0 +1,126 @@
+"""Small JSON calls to a host: polls and management. Not the relay's path, so aiohttp's own client is fine here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from gateway.fleet.host import AvailableModel, Host, LoadedModel
+
+ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class HostError(Exception):
+    """A call failed. ``unreachable``: no connection came about; ``reason``: a bounded word for metrics."""
+
+    def __init__(self, message: str, reason: str, *, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.unreachable = unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class HostAnswer:
+    """A small answer, whole."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class HostClient:
+    """Calls hosts. One for the whole gateway; ``close`` it."""
+
+    def __init__(self, timeout_seconds: float, connect_timeout_seconds: float) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_timeout_seconds)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30), auto_decompress=True
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def call(
+        self, host: Host, method: str, path: str, body: bytes | None = None, timeout_seconds: float | None = None
+    ) -> HostAnswer:
+        """One call, its whole answer. Raises HostError; an HTTP error status is an answer."""
+        timeout = (
+            aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._timeout.sock_connect)
+            if timeout_seconds
+            else self._timeout
+        )
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            async with self._session.request(
+                method, host.url.rstrip("/") + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                text = await response.content.read(ANSWER_LIMIT_BYTES + 1)
+                while len(text) <= ANSWER_LIMIT_BYTES and (more := await response.content.read(ANSWER_LIMIT_BYTES)):
+                    text += more
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise HostError(f"cannot connect: {_words(error)}", "connect_error", unreachable=True) from None
+        except TimeoutError:
+            raise HostError(f"no answer to {path} within {timeout.total:g} s", "timeout") from None
+        except aiohttp.ClientError as error:
+            raise HostError(f"{path}: {_words(error)}", "protocol_error") from None
+        if len(text) > ANSWER_LIMIT_BYTES:
+            raise HostError(f"{path}: the answer is over {ANSWER_LIMIT_BYTES} bytes", "protocol_error")
+        return HostAnswer(response.status, response.headers.get("Content-Type", ""), text)
+
+    async def version(self, host: Host) -> str:
+        """GET /api/version."""
+        return str((await self._json(host, "/api/version")).get("version", ""))
+
+    async def loaded(self, host: Host) -> tuple[LoadedModel, ...]:
+        """GET /api/ps."""
+        rows = _rows(await self._json(host, "/api/ps"))
+        return tuple(
+            LoadedModel(
+                name=str(row["name"]),
+                digest=str(row["digest"]),
+                size=_number(row, "size"),
+                vram=_number(row, "size_vram"),
+                context=_number(row, "context_length"),
+                expires_at=str(row.get("expires_at", "")),
+                row=row,
+            )
+            for row in rows
+        )
+
+    async def available(self, host: Host) -> tuple[AvailableModel, ...]:
+        """GET /api/tags."""
+        rows = _rows(await self._json(host, "/api/tags"))
+        return tuple(AvailableModel(str(row["name"]), str(row["digest"]), _number(row, "size"), row) for row in rows)
+
+    async def _json(self, host: Host, path: str) -> Mapping[str, Any]:
+        answer = await self.call(host, "GET", path)
+        if answer.status != 200:
+            raise HostError(f"{path} answered {answer.status}", "http_error")
+        try:
+            value = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            raise HostError(f"{path} did not answer JSON", "protocol_error") from None
+        if not isinstance(value, dict):
+            raise HostError(f"{path} did not answer a JSON object", "protocol_error")
+        return value
+
+
+def _rows(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The usable rows of a list: clients slice the digest, so a row without one is worse than none."""
+    rows = value.get("models")
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows if isinstance(row, dict) and row.get("name") and len(str(row.get("digest", ""))) >= 12]
+
+
+def _number(row: Mapping[str, Any], key: str) -> int:
+    value = row.get(key, 0)
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _words(error: BaseException) -> str:
+    inner = getattr(error, "os_error", None)
+    return str(getattr(inner, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,98 @@
+"""Frozen facts about hosts: what is configured, what a poll saw, and what routing looks at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.health import Health
+
+RunnerOptions = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One Ollama server as configured. ``slots``: requests it may serve at once."""
+
+    name: str
+    url: str
+    slots: int = 1
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableModel:
+    """A model on a host's disk. ``row`` is the host's own /api/tags row, untouched; ``size`` in bytes."""
+
+    name: str
+    digest: str
+    size: int
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in a host's memory; sizes in bytes. ``row`` is the host's own /api/ps row (empty while only our answers prove it)."""
+
+    name: str
+    digest: str
+    size: int
+    vram: int
+    context: int
+    expires_at: str
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one poll returned; None where it did not ask. ``latency_seconds`` is that of /api/version."""
+
+    at: float
+    version: str
+    latency_seconds: float
+    loaded: tuple[LoadedModel, ...] | None = None
+    available: tuple[AvailableModel, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """One host as a decision sees it: configuration, health, polled facts, live leases, learned estimates."""
+
+    host: Host
+    health: Health
+    available: Mapping[str, AvailableModel] | None  # by canonical name; None: never told
+    loaded: Mapping[str, LoadedModel]  # by digest
+    loading: Mapping[str, float]  # digest → since when
+    runners: Mapping[str, RunnerOptions]  # digest → runner options last sent
+    leases: int
+    estimates: Mapping[str, Estimate]  # by digest
+    service_seconds: float | None
+    version: str
+    latency_seconds: float
+    seen_at: float | None
+
+    @property
+    def name(self) -> str:
+        """The host's short name."""
+        return self.host.name
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that nobody holds."""
+        return max(0, self.host.slots - self.leases)
+
+    def digest_of(self, model: str) -> str | None:
+        """The digest behind a canonical name here."""
+        found = self.available.get(model) if self.available else None
+        return found.digest if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSnapshot:
+    """All that one decision needs. ``typical`` are fleet-wide estimates by digest; ``affinity``: prefix → (host, tokens cached)."""
+
+    taken_at: float
+    hosts: tuple[HostView, ...]
+    typical: Mapping[str, Estimate] = field(default_factory=dict)
+    typical_service_seconds: float | None = None
+    affinity: Mapping[int, tuple[str, int]] = field(default_factory=dict)

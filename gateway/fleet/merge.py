@@ -1,0 +1,78 @@
+"""Many hosts' lists as one. Pure and order-independent: the same views in any order give the same answer."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.fleet.health import State
+from gateway.fleet.host import AvailableModel, HostView
+
+Row = Mapping[str, Any]
+
+
+def tags(views: Iterable[HostView]) -> list[Row]:
+    """One /api/tags row per name, newest first. Where hosts differ under one name: the digest most hosts have, then the newest."""
+    by_name: dict[str, list[AvailableModel]] = {}
+    for view in views:
+        for name, model in (view.available or {}).items():
+            by_name.setdefault(name, []).append(model)
+    rows = [_best(models).row for models in by_name.values()]
+    return sorted(rows, key=lambda row: (str(row.get("modified_at", "")), str(row.get("name", ""))), reverse=True)
+
+
+def _best(models: list[AvailableModel]) -> AvailableModel:
+    count = Counter(model.digest for model in models)
+    return max(
+        models, key=lambda model: (count[model.digest], str(model.row.get("modified_at", "")), model.digest, model.name)
+    )
+
+
+def ps(views: Iterable[HostView]) -> list[Row]:
+    """One /api/ps row per name and digest, whole, from the host where it expires last; latest expiry first."""
+    rows: dict[tuple[str, str], Row] = {}
+    for view in views:
+        if view.health.state is State.EJECTED:
+            continue
+        for model in view.loaded.values():
+            if not model.row:
+                continue
+            key = (model.name, model.digest)
+            if key not in rows or _expiry(model.row) > _expiry(rows[key]):
+                rows[key] = model.row
+    return sorted(rows.values(), key=_expiry, reverse=True)
+
+
+def _expiry(row: Row) -> tuple[str, str]:
+    return str(row.get("expires_at", "")), str(row)
+
+
+def version(views: Iterable[HostView]) -> str | None:
+    """The lowest version among hosts that answer: clients gate features upwards on it."""
+    versions = [view.version for view in views if view.version and view.health.state is not State.EJECTED]
+    return min(versions, key=_version_key) if versions else None
+
+
+def _version_key(text: str) -> tuple[tuple[int, ...], str]:
+    numbers = text.partition("-")[0].split(".")
+    return tuple(int(number) if number.isdigit() else 0 for number in numbers), text
+
+
+def openai_models(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """/v1/models rows from /api/tags rows, as Ollama derives them: ``created`` is modified_at, ``owned_by`` the namespace."""
+    return [openai_model(row) for row in rows]
+
+
+def openai_model(row: Row) -> dict[str, Any]:
+    """One row of /v1/models."""
+    name = str(row.get("name", ""))
+    owner = name.rpartition("/")[0].rpartition("/")[2] or "library"
+    return {"id": name, "object": "model", "created": _unix(str(row.get("modified_at", ""))), "owned_by": owner}
+
+
+def _unix(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text[:19] + ("+00:00" if text.endswith("Z") else text[-6:]))
+    except ValueError:
+        return 0
+    return int(moment.astimezone(UTC).timestamp())

@@ -1,0 +1,222 @@
+"""The fleet's state: the one place where polled facts, live leases and learned estimates meet.
+
+Synchronous and owned by the event loop's thread: every method is one step, so a decision and its lease can never be torn apart.
+Everything handed out is frozen; mappings are replaced whole, never changed in place.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.dialects.names import canonical
+from gateway.fleet.ewma import Estimate, blend
+from gateway.fleet.health import BreakerPolicy, Event, Health, after, at
+from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel, Observation, RunnerOptions
+
+AFFINITY_LIMIT = 10_000
+_CACHED_PREFILL_SECONDS = 0.05  # a shorter prompt evaluation may be a cached one: no sample of speed
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it."""
+
+    number: int
+    host: str
+    digest: str | None
+    cold: bool
+    since: float
+
+
+@dataclass(slots=True)
+class _HostState:
+    host: Host
+    health: Health = field(default_factory=Health)
+    available: Mapping[str, AvailableModel] | None = None
+    loaded: Mapping[str, LoadedModel] = field(default_factory=dict)
+    loading: Mapping[str, float] = field(default_factory=dict)
+    runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
+    leases: int = 0
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    service_seconds: float | None = None
+    version: str = ""
+    latency_seconds: float = 0.0
+    seen_at: float | None = None
+    view: HostView | None = None  # None: must be made anew
+
+
+class Fleet:
+    """All hosts. Raises KeyError for a host that is not configured."""
+
+    def __init__(self, hosts: Iterable[Host], policy: BreakerPolicy | None = None) -> None:
+        self._states = {host.name: _HostState(host) for host in hosts}
+        self._policy = policy or BreakerPolicy()
+        self._leases: dict[int, Lease] = {}
+        self._next_lease = 1
+        self._typical: Mapping[str, Estimate] = {}
+        self._typical_service: float | None = None
+        self._affinity: dict[int, tuple[str, int]] = {}
+        self.leases_granted = 0
+
+    def __repr__(self) -> str:
+        return f"<Fleet [{len(self._states)} hosts | {len(self._leases)} leases]>"
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The configured hosts."""
+        return tuple(state.host for state in self._states.values())
+
+    @property
+    def lease_count(self) -> int:
+        """Leases held now, on all hosts."""
+        return len(self._leases)
+
+    # -- looking ---------------------------------------------------------------------------------------------------------------
+
+    def view(self, name: str, now: float) -> HostView:
+        """One host as it is at ``now``."""
+        return self._view(self._states[name], now)
+
+    def snapshot(self, now: float) -> FleetSnapshot:
+        """The immutable whole."""
+        views = tuple([self._view(state, now) for state in self._states.values()])
+        return FleetSnapshot(now, views, self._typical, self._typical_service, self._affinity)
+
+    def _view(self, state: _HostState, now: float) -> HostView:
+        if state.health.until and (health := at(state.health, now)) is not state.health:
+            state.health, state.view = health, None
+        if state.view is None:
+            state.view = HostView(
+                state.host,
+                state.health,
+                state.available,
+                state.loaded,
+                state.loading,
+                state.runners,
+                state.leases,
+                state.estimates,
+                state.service_seconds,
+                state.version,
+                state.latency_seconds,
+                state.seen_at,
+            )
+        return state.view
+
+    # -- leasing ---------------------------------------------------------------------------------------------------------------
+
+    def lease(self, name: str, model: str, options: RunnerOptions, now: float, *, cold: bool) -> Lease:
+        """Take a slot on ``name``. A cold lease marks the model as loading, so that a burst sees it before any poll does."""
+        state = self._states[name]
+        digest = state.available[model].digest if state.available and model in state.available else None
+        lease = Lease(self._next_lease, name, digest, cold, now)
+        self._next_lease += 1
+        self._leases[lease.number] = lease
+        self.leases_granted += 1
+        state.leases += 1
+        state.view = None
+        if digest is not None:
+            if cold and digest not in state.loading:
+                state.loading = {**state.loading, digest: now}
+            if state.runners.get(digest) != options:
+                state.runners = {**state.runners, digest: options}
+        return lease
+
+    def release(self, lease: Lease) -> bool:
+        """Give the slot back. False if it was given back before."""
+        if self._leases.pop(lease.number, None) is None:
+            return False
+        state = self._states[lease.host]
+        state.leases -= 1
+        state.view = None
+        if lease.digest in state.loading and lease.cold:
+            state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
+        return True
+
+    def answered(self, lease: Lease, model: str, now: float) -> None:
+        """The first byte came: the model is loaded there, whatever the last poll said."""
+        state = self._states[lease.host]
+        state.health = after(state.health, Event.ATTEMPT_OK, now, self._policy)
+        if lease.digest is None or (not lease.cold and lease.digest in state.loaded):
+            return
+        state.view = None
+        state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
+        if lease.digest not in state.loaded:
+            proof = LoadedModel(
+                model, lease.digest, 0, 0, dict(state.runners.get(lease.digest, ())).get("num_ctx", 0), "", {}
+            )
+            state.loaded = {**state.loaded, lease.digest: proof}
+
+    # -- learning --------------------------------------------------------------------------------------------------------------
+
+    def observe(self, name: str, seen: Observation) -> None:
+        """Take in what a poll returned."""
+        state = self._states[name]
+        state.view = None
+        state.health = after(state.health, Event.POLL_OK, seen.at, self._policy)
+        state.version, state.latency_seconds, state.seen_at = seen.version, seen.latency_seconds, seen.at
+        if seen.loaded is not None:
+            state.loaded = {model.digest: model for model in seen.loaded}
+            state.runners = {
+                digest: options
+                for digest, options in state.runners.items()
+                if digest in state.loaded or digest in state.loading
+            }
+        if seen.available is not None:
+            state.available = {canonical(model.name): model for model in seen.available}
+
+    def note(self, name: str, event: Event, now: float, why: str = "") -> None:
+        """Take in one piece of evidence about a host's health."""
+        state = self._states[name]
+        state.health = after(state.health, event, now, self._policy, why)
+        state.view = None
+        if event is Event.UNREACHABLE:
+            state.loaded = {}
+            state.runners = {}
+
+    def forget_model(self, name: str, model: str) -> None:
+        """A host said 404 for a model it had listed: believe it until its next inventory."""
+        state = self._states[name]
+        if state.available and model in state.available:
+            state.available = {key: value for key, value in state.available.items() if key != model}
+            state.view = None
+
+    def forget_loaded(self, name: str, model: str) -> None:
+        """A model was unloaded on our word."""
+        state = self._states[name]
+        if state.available and (found := state.available.get(model)):
+            state.loaded = {digest: value for digest, value in state.loaded.items() if digest != found.digest}
+            state.view = None
+
+    def learn(
+        self,
+        lease: Lease,
+        *,
+        seconds: float,
+        load_seconds: float,
+        prefill_rate: float,
+        prefill_seconds: float,
+        decode_rate: float,
+    ) -> None:
+        """Blend in what a whole answer showed; zero where it showed nothing. ``seconds``: how long the lease was held."""
+        state = self._states[lease.host]
+        state.service_seconds = blend(state.service_seconds, seconds)
+        self._typical_service = blend(self._typical_service, seconds)
+        state.view = None
+        if lease.digest is None:
+            return
+        samples = {
+            "load_seconds": load_seconds if lease.cold and load_seconds > 0 else None,
+            "prefill_rate": prefill_rate if prefill_seconds > _CACHED_PREFILL_SECONDS else None,
+            "decode_rate": decode_rate or None,
+        }
+        state.estimates = {
+            **state.estimates,
+            lease.digest: state.estimates.get(lease.digest, Estimate()).after(**samples),
+        }
+        self._typical = {**self._typical, lease.digest: self._typical.get(lease.digest, Estimate()).after(**samples)}
+
+    def remember_prefix(self, prefix: int, host: str, tokens: int) -> None:
+        """The prompt that begins so is now in this host's cache. The oldest is forgotten past AFFINITY_LIMIT."""
+        self._affinity.pop(prefix, None)
+        self._affinity[prefix] = (host, tokens)
+        if len(self._affinity) > AFFINITY_LIMIT:
+            del self._affinity[next(iter(self._affinity))]

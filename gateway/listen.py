@@ -1,0 +1,63 @@
+"""Why a port cannot be listened on: who holds it, and what to do about it. Asked only when a start has failed."""
+
+import http.client
+from pathlib import Path
+
+
+def explain_taken(address: str, port: int) -> str:
+    """A message for a port that is in use: by which process (Linux), and whether an Ollama or a Corral answers there."""
+    holder = _holder(port)
+    text = f"cannot listen on {address}:{port}: the port is taken{f' by {holder}' if holder else ''}."
+    answer = _root_of("127.0.0.1" if address in ("0.0.0.0", "::") else address, port)
+    if answer is None:
+        return text + f" Listen elsewhere: corral serve --listen {address}:{port + 1}"
+    if answer.startswith(b"corral"):
+        return text + " A Corral answers there already."
+    return (
+        f"{text} An Ollama answers there. Make it one of the hosts and listen elsewhere:\n"
+        f"  corral serve --listen {address}:{port + 1} --host local=http://127.0.0.1:{port}\n"
+        f"or move the Ollama (OLLAMA_HOST=127.0.0.1:{port + 1} ollama serve) and let Corral have its address:\n"
+        f"  corral serve --listen {address}:{port} --host local=http://127.0.0.1:{port + 1}"
+    )
+
+
+def _root_of(address: str, port: int) -> bytes | None:
+    """``corral`` or ``ollama`` if one answers; None for anything else."""
+    connection = http.client.HTTPConnection(address, port, timeout=2)
+    try:
+        connection.request("GET", "/")
+        body = connection.getresponse().read(64)
+        if body != b"Ollama is running":
+            return None
+        connection.request("GET", "/healthz")
+        return b"corral" if connection.getresponse().status == 200 else b"ollama"
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _holder(port: int) -> str:
+    """``name (pid N)`` of the process that listens on ``port``, as far as /proc lets us see."""
+    inodes = set[str]()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = Path(table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        inodes.update(
+            row.split()[9]
+            for row in rows
+            if row.split()[3] == "0A" and int(row.split()[1].rpartition(":")[2], 16) == port
+        )
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(
+                link.readlink().name.strip("]").rpartition("[")[2] in inodes
+                for link in (process / "fd").iterdir()
+                if link.is_symlink()
+            ):
+                return f"{(process / 'comm').read_text(encoding='utf-8').strip()} (pid {process.name})"
+        except OSError:
+            continue
+    return ""

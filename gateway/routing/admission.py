@@ -1,0 +1,175 @@
+"""The waiting room. One synchronous function, ``assign``, looks at all that waits and all that is free and hands out what can be
+handed out; it runs whenever anything changed: a request came, a slot was freed, a poll came in, a waiter left.
+
+A request is bound late: to the host that is cheapest when it is granted, counting those that wait before it. It is granted only
+if that host has a free slot; if waiting for a warm host is cheaper than loading the model on a free one, it waits.
+
+Waiters stand in lanes, one per model and runner options, each first come, first served. ``assign`` merges the lanes by age, and
+looks at most LOOK_AHEAD deep into a lane that gets nothing: so one long lane cannot make a step slow, nor starve another lane.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.dialects.request import InferenceRequest
+from gateway.errors import QueueFull
+from gateway.fleet.registry import Fleet, Lease
+from gateway.record import Route
+from gateway.routing.policy import Chance, Unroutable, choose
+
+LOOK_AHEAD = 32
+RETRY_AFTER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A decision and the slot that goes with it."""
+
+    route: Route
+    lease: Lease
+
+
+Verdict = Grant | Unroutable
+
+
+class Waiter:
+    """One request in the waiting room. ``deliver`` takes the verdict, or answers False if nobody is there to take it."""
+
+    __slots__ = ("deliver", "lane", "request", "seq", "since", "tried")
+
+    def __init__(
+        self,
+        request: InferenceRequest,
+        tried: AbstractSet[str],
+        seq: int,
+        since: float,
+        deliver: Callable[[Verdict], bool],
+    ) -> None:
+        self.request = request
+        self.tried = tried
+        self.seq = seq
+        self.since = since
+        self.deliver = deliver
+        self.lane = (request.model, request.runner_options)
+
+
+class Admission:
+    """Grants leases. ``limit``: requests that may wait, in all."""
+
+    def __init__(self, fleet: Fleet, limit: int, rng: Chance) -> None:
+        self._fleet = fleet
+        self._rng = rng
+        self._lanes: dict[tuple[str, Any], deque[Waiter]] = {}
+        self._waiting = 0
+        self._seq = 0
+        self.limit = limit
+
+    def __repr__(self) -> str:
+        return f"<Admission [{self._waiting} of {self.limit} waiting in {len(self._lanes)} lanes]>"
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def waiting(self) -> list[Waiter]:
+        """Everyone who waits, in order of arrival."""
+        return sorted((waiter for lane in self._lanes.values() for waiter in lane), key=lambda waiter: waiter.seq)
+
+    def request(
+        self,
+        request: InferenceRequest,
+        now: float,
+        deliver: Callable[[Verdict], bool],
+        tried: AbstractSet[str] = frozenset(),
+    ) -> Verdict | Waiter:
+        """Grant at once, or refuse at once, or join the waiting room. Raises QueueFull."""
+        # Whoever waits could not be granted a moment ago, so nobody is overtaken by taking what is free now.
+        verdict = self._decide(request, tried, now, {})
+        if verdict is not None:
+            return verdict
+        if self._waiting >= self.limit:
+            raise QueueFull(
+                f"the queue is full: {self._waiting} requests wait already", retry_after=RETRY_AFTER_SECONDS
+            )
+        self._seq += 1
+        taken: list[Verdict] = []
+        waiter = Waiter(request, tried, self._seq, now, _keep(taken))
+        self._lanes.setdefault(waiter.lane, deque()).append(waiter)
+        self._waiting += 1
+        if self._waiting > 1:  # counting those ahead, another host may be cheaper
+            self.assign(now)
+            if taken:
+                return taken[0]
+        waiter.deliver = deliver
+        return waiter
+
+    def withdraw(self, waiter: Waiter, now: float) -> None:
+        """The waiter left. Its going may change what others are granted."""
+        lane = self._lanes.get(waiter.lane)
+        if lane is None or waiter not in lane:
+            return
+        lane.remove(waiter)
+        self._left(waiter)
+        self.assign(now)
+
+    def release(self, lease: Lease, now: float) -> None:
+        """Give a slot back and hand it to whoever is next."""
+        if self._fleet.release(lease) and self._waiting:
+            self.assign(now)
+
+    def assign(self, now: float) -> None:
+        """Hand out all that can be handed out."""
+        if not self._waiting:
+            return
+        ahead: dict[str, int] = {}
+        heads = [(lane[0].seq, key, 0) for key, lane in self._lanes.items()]
+        heapq.heapify(heads)
+        lanes = {key: list(lane) for key, lane in self._lanes.items()}
+        misses = dict.fromkeys(lanes, 0)
+        free = sum(view.free_slots for view in self._fleet.snapshot(now).hosts)
+        while heads and free > 0:
+            _, key, index = heapq.heappop(heads)
+            waiter = lanes[key][index]
+            verdict = self._decide(waiter.request, waiter.tried, now, ahead)
+            if verdict is None:
+                misses[key] += 1
+            else:
+                self._lanes[key].remove(waiter)
+                self._left(waiter)
+                taken = waiter.deliver(verdict)
+                if isinstance(verdict, Grant) and taken:
+                    free -= 1
+                elif isinstance(verdict, Grant):
+                    self._fleet.release(verdict.lease)
+            if index + 1 < len(lanes[key]) and misses[key] < LOOK_AHEAD:
+                heapq.heappush(heads, (lanes[key][index + 1].seq, key, index + 1))
+
+    def _decide(
+        self, request: InferenceRequest, tried: AbstractSet[str], now: float, ahead: dict[str, int]
+    ) -> Verdict | None:
+        """A grant, a refusal, or None: the best host is worth waiting for (which is then noted in ``ahead``)."""
+        route = choose(request, self._fleet.snapshot(now), self._rng, tried, ahead)
+        if isinstance(route, Unroutable):
+            return route
+        view = self._fleet.view(route.host, now)
+        if view.leases + ahead.get(route.host, 0) >= view.host.slots:
+            ahead[route.host] = ahead.get(route.host, 0) + 1
+            return None
+        cold = route.costs[0][1].load_time > 0
+        return Grant(route, self._fleet.lease(route.host, request.model, request.runner_options, now, cold=cold))
+
+    def _left(self, waiter: Waiter) -> None:
+        self._waiting -= 1
+        if not self._lanes[waiter.lane]:
+            del self._lanes[waiter.lane]
+
+
+def _keep(taken: list[Verdict]) -> Callable[[Verdict], bool]:
+    def deliver(verdict: Verdict) -> bool:
+        taken.append(verdict)
+        return True
+
+    return deliver

@@ -1,0 +1,52 @@
+"""Filters: may this host take this request at all? Each answer is a reason in words, or None for yes."""
+
+from collections.abc import Set as AbstractSet
+from enum import StrEnum
+
+from gateway.dialects.request import InferenceRequest
+from gateway.fleet.health import State
+from gateway.fleet.host import HostView
+
+
+class Rejection(StrEnum):
+    """Why a host was left out. The first three stand however desperate we are."""
+
+    TRIED = "tried"
+    MODEL_MISSING = "model_missing"
+    EJECTED = "circuit_open"
+    TRIAL_BUSY = "trial_busy"
+    UNKNOWN = "inventory_unknown"
+
+
+LASTING = (Rejection.TRIED, Rejection.MODEL_MISSING)
+
+
+def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -> Rejection | None:
+    """Why ``view`` may not take ``request``; None if it may. ``tried``: hosts that already failed it."""
+    if view.host.name in tried:
+        return Rejection.TRIED
+    if view.available is None:
+        return Rejection.UNKNOWN
+    if request.model not in view.available:
+        return Rejection.MODEL_MISSING
+    state = view.health.state
+    if state is State.EJECTED:
+        return Rejection.EJECTED
+    if state is State.TRIAL and view.leases:
+        return Rejection.TRIAL_BUSY
+    return None
+
+
+def in_words(rejection: Rejection, view: HostView) -> str:
+    """The reason as people read it."""
+    match rejection:
+        case Rejection.TRIED:
+            return "was tried and failed"
+        case Rejection.MODEL_MISSING:
+            return "does not have the model"
+        case Rejection.EJECTED:
+            return f"is ejected: {view.health.why}"
+        case Rejection.TRIAL_BUSY:
+            return "is on trial with another request"
+        case Rejection.UNKNOWN:
+            return f"has not told which models it has: {view.health.why or 'its list failed'}"

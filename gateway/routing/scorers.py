@@ -1,0 +1,99 @@
+"""Scorers: what would this host cost this request, in seconds? Unknown is not free: the fleet's average or a stated default.
+
+``docs/routing.md`` explains each with its formula.
+"""
+
+from gateway.dialects.request import InferenceRequest
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.host import FleetSnapshot, HostView, LoadedModel, RunnerOptions
+from gateway.record import Costs
+
+DEFAULT_SERVICE_SECONDS = 10.0
+DEFAULT_LOAD_RATE = 1e9  # bytes per second from disk
+DEFAULT_LOAD_BASE_SECONDS = 2.0  # runner start, before the first byte is read
+DEFAULT_PREFILL_RATE = 500.0  # tokens per second
+PENALTY_SECONDS = 5.0  # for one fresh failure
+PENALTY_HALF_LIFE_SECONDS = 30.0
+_UNMEASURED = Estimate()
+
+
+def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, ahead: int) -> Costs:
+    """The whole prediction for one host. ``ahead``: requests that wait for this host before this one."""
+    digest = view.digest_of(request.model)
+    load = load_time(request, view, snapshot, digest)
+    rate = prefill_rate(view, snapshot, digest)
+    return Costs(
+        queue_wait(view, snapshot, ahead),
+        load,
+        request.prompt_tokens / rate,
+        affinity(request, view, snapshot, rate) if load == 0.0 else 0.0,
+        penalty(view, snapshot.taken_at),
+    )
+
+
+def queue_wait(view: HostView, snapshot: FleetSnapshot, ahead: int) -> float:
+    """Leases and waiters beyond the slots × how long a lease is held here, ÷ slots."""
+    slots = view.host.slots
+    beyond = view.leases + ahead - slots + 1
+    if beyond <= 0:
+        return 0.0
+    return beyond * (view.service_seconds or snapshot.typical_service_seconds or DEFAULT_SERVICE_SECONDS) / slots
+
+
+def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, digest: str | None) -> float:
+    """0 when a runner that fits is loaded; what is left of a load under way; else the learned or estimated load."""
+    if digest is None:
+        return DEFAULT_LOAD_BASE_SECONDS
+    loaded = view.loaded.get(digest)
+    if loaded is not None and fits(request.runner_options, view.runners.get(digest), loaded):
+        return 0.0
+    seconds = _first(view, snapshot, digest, "load_seconds")
+    if seconds is None:
+        size = view.available[request.model].size if view.available and request.model in view.available else 0
+        seconds = DEFAULT_LOAD_BASE_SECONDS + size / DEFAULT_LOAD_RATE
+    since = view.loading.get(digest)
+    if since is not None and view.runners.get(digest) == request.runner_options:
+        return max(0.0, seconds - (snapshot.taken_at - since))
+    return seconds
+
+
+def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel) -> bool:
+    """Would Ollama serve ``wanted`` without a reload? ``sent``: the options last sent for this runner, None if not by us."""
+    if sent is not None and wanted == sent:
+        return True
+    asked, had = dict(wanted), dict(sent or ())
+    context = asked.pop("num_ctx", None)
+    had_context = had.pop("num_ctx", None)
+    if asked != had:
+        return False
+    return context == loaded.context if context is not None else had_context is None
+
+
+def prefill_rate(view: HostView, snapshot: FleetSnapshot, digest: str | None) -> float:
+    """Prompt tokens per second."""
+    return (_first(view, snapshot, digest, "prefill_rate") if digest else None) or DEFAULT_PREFILL_RATE
+
+
+def affinity(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, rate: float) -> float:
+    """Minus the prefill that this host's prompt cache saves."""
+    held = snapshot.affinity.get(request.prefix) if request.prefix else None
+    if held is None or held[0] != view.host.name:
+        return 0.0
+    return -min(held[1], request.prompt_tokens) / rate
+
+
+def penalty(view: HostView, now: float) -> float:
+    """Recent failures, halved every PENALTY_HALF_LIFE_SECONDS: a failure is never a fast sample."""
+    failures = view.health.attempt_failures + view.health.poll_failures
+    if not failures:
+        return 0.0
+    age = max(0.0, now - view.health.failed_at)
+    return float(PENALTY_SECONDS * failures * 0.5 ** (age / PENALTY_HALF_LIFE_SECONDS))
+
+
+def _first(view: HostView, snapshot: FleetSnapshot, digest: str, what: str) -> float | None:
+    own: float | None = getattr(view.estimates.get(digest, _UNMEASURED), what)
+    if own is not None:
+        return own
+    typical: float | None = getattr(snapshot.typical.get(digest, _UNMEASURED), what)
+    return typical

@@ -1,0 +1,387 @@
+"""Prometheus metrics. Counters and histograms are fed by finished records; gauges of live state are read at scrape time.
+
+Names, labels and meanings are the catalogue of docs/metrics.md. Labels are bounded: a model is named only while some host has it, a
+host by its configured name, everything else by an enum.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from gateway.fleet.health import State
+from gateway.fleet.host import FleetSnapshot
+from gateway.record import Accounting, AttemptOutcome, CancelSource, GenerationRecord, Outcome, Phase
+
+MODEL_LABELS_LIMIT = 200
+UNKNOWN_MODEL, OTHER_MODEL, NO_HOST = "_unknown", "_other", ""
+DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+TTFT = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
+TPOT = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+GAP = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
+OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
+WAIT = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+POLL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+LOAD = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+REJECTED = ("queue_full", "too_large", "bad_request", "draining")
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The live state at one moment. ``queued``: model → waiting; ``in_flight``: (host, model) → running."""
+
+    fleet: FleetSnapshot
+    queued: dict[str, int]
+    queue_limit: int
+    oldest_seconds: float
+    in_flight: dict[tuple[str, str], int]
+    version: str
+
+
+class Metrics:
+    """All families, on a registry of their own. ``live`` is called on the event loop at each scrape."""
+
+    def __init__(self, live: Callable[[], Live], known_model: Callable[[str], bool]) -> None:
+        disable_created_metrics()  # a third of all series, and nothing here reads them
+        self.registry = registry = CollectorRegistry()
+        self._live = live
+        self._known_model = known_model
+        self._models: set[str] = set()
+        self._series: dict[tuple[str, str, str, str], _Series] = {}
+        self._rendering: asyncio.Task[bytes] | None = None
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        self.requests = counter(
+            "corral_requests", "Requests finished, by how they ended.", "operation", "model", "outcome"
+        )
+        self.responses = counter("corral_http_responses", "HTTP responses sent, every route.", "route", "code")
+        self.duration = histogram(
+            "corral_request_duration_seconds",
+            "From headers received to last byte sent.",
+            ("operation", "model", "outcome"),
+            DURATION,
+        )
+        self.ttft = histogram(
+            "corral_time_to_first_token_seconds",
+            "Streaming: headers received to first chunk sent.",
+            ("model", "host"),
+            TTFT,
+        )
+        self.tpot = histogram(
+            "corral_time_per_output_token_seconds",
+            "Per request: (last - first chunk) / (tokens - 1).",
+            ("model", "host"),
+            TPOT,
+        )
+        self.gap = histogram(
+            "corral_max_chunk_gap_seconds",
+            "Per request: the longest silence after the first chunk.",
+            ("model", "host"),
+            GAP,
+        )
+        self.overhead = histogram(
+            "corral_gateway_overhead_seconds",
+            "Per request: time spent in the gateway itself.",
+            ("operation",),
+            OVERHEAD,
+        )
+        self.tokens = counter(
+            "corral_tokens",
+            "Tokens, reported by the host or counted by the gateway.",
+            "model",
+            "host",
+            "type",
+            "accounting",
+        )
+        self.eval_seconds = counter(
+            "corral_host_eval_seconds", "Time the host says it spent.", "model", "host", "phase"
+        )
+        self.wasted = counter(
+            "corral_wasted_tokens", "Output tokens generated and thrown away.", "model", "host", "reason"
+        )
+        self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", ("model", "outcome"), WAIT)
+        self.rejected = counter("corral_requests_rejected", "Refused before routing.", "reason")
+        self.decisions = counter("corral_routing_decisions", "Host chosen and why.", "host", "reason")
+        self.no_route = counter("corral_routing_failures", "No host could be chosen.", "reason")
+        self.excluded = counter("corral_host_excluded", "Host passed over in a decision.", "host", "reason")
+        self.attempts = counter("corral_upstream_attempts", "Attempts by how they ended.", "host", "outcome")
+        self.attempt_duration = histogram(
+            "corral_upstream_attempt_duration_seconds",
+            "One attempt, request sent to its end.",
+            ("host", "outcome"),
+            DURATION,
+        )
+        self.retries = counter("corral_retries", "Attempts repeated after this host failed.", "host", "reason")
+        self.exhausted = counter("corral_retries_exhausted", "Requests that failed on every try.", "model")
+        self.cancellations = counter("corral_cancellations", "Cancelled, by whom and where.", "source", "phase")
+        self.propagation = histogram(
+            "corral_cancel_propagation_seconds", "Cancellation noticed to host connection closed.", (), PROPAGATION
+        )
+        self.poll_duration = histogram("corral_host_poll_duration_seconds", "Duration of a poll.", ("host",), POLL)
+        self.poll_errors = counter("corral_host_poll_errors", "Poll failures.", "host", "endpoint", "reason")
+        self.loads = counter("corral_model_loads", "Cold starts.", "host", "model", "trigger")
+        self.load_duration = histogram("corral_model_load_duration_seconds", "Cold start duration.", ("host",), LOAD)
+        self.label_overflow = counter("corral_label_overflow", "Values folded into _other.", "label")
+        self.log_dropped = counter("corral_log_lines_dropped", "Log lines lost because their writer could not keep up.")
+        self.loop_lag = histogram("corral_event_loop_lag_seconds", "How late a timer fires.", (), LAG)
+        self.gc_pause = histogram("corral_gc_pause_seconds", "Pauses of the garbage collector.", ("generation",), LAG)
+        for reason in REJECTED:
+            self.rejected.labels(reason)
+        for failure in ("unknown_model", "no_host"):
+            self.no_route.labels(failure)
+        for source in CancelSource:
+            for phase in (Phase.QUEUED, Phase.CONNECTING, Phase.PREFILL, Phase.STREAMING):
+                self.cancellations.labels(source, phase)
+        self.label_overflow.labels("model")
+        self._collector = _LiveCollector()
+        registry.register(self._collector)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    # -- sinks -----------------------------------------------------------------------------------------------------------------
+
+    def observe(self, record: GenerationRecord) -> None:
+        """Count one finished generation."""
+        model = self.model_label(record.model)
+        host = record.host or NO_HOST
+        key = (record.operation, model, record.outcome, host)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(self, *key)
+        series.observe(record)
+        for attempt in record.attempts:
+            if attempt.outcome is not AttemptOutcome.OK or attempt.host != host:
+                self.attempts.labels(attempt.host, attempt.outcome).inc()
+                self.attempt_duration.labels(attempt.host, attempt.outcome).observe(attempt.ended - attempt.started)
+        for attempt in record.attempts[:-1]:
+            self.retries.labels(attempt.host, attempt.outcome).inc()
+        if record.outcome is Outcome.NO_HOST or (
+            record.outcome is Outcome.CLIENT_ERROR and not record.attempts and record.status == 404
+        ):
+            self.no_route.labels("no_host" if record.outcome is Outcome.NO_HOST else "unknown_model").inc()
+        if record.cancelled_by is not None:
+            self._observe_cancellation(record, model, host)
+        if record.cold and record.first_byte is not None and record.outcome is Outcome.OK:
+            self.loads.labels(host, model, "request").inc()
+            if record.usage.load_seconds:
+                self.load_duration.labels(host).observe(record.usage.load_seconds)
+
+    def _observe_cancellation(self, record: GenerationRecord, model: str, host: str) -> None:
+        assert record.cancelled_by is not None
+        self.cancellations.labels(record.cancelled_by, record.phase).inc()
+        if record.attempts and record.cancel_noticed is not None:
+            self.propagation.observe(max(0.0, record.attempts[-1].ended - record.cancel_noticed))
+        if record.usage.output_tokens:
+            self.wasted.labels(model, host, "cancelled").inc(record.usage.output_tokens)
+
+    def responded(self, route: str, status: int) -> None:
+        """Count one HTTP response."""
+        self.responses.labels(route, str(status)).inc()
+
+    def polled(self, host: str, seconds: float) -> None:
+        """A poll succeeded."""
+        self.poll_duration.labels(host).observe(seconds)
+
+    def poll_failed(self, host: str, endpoint: str, reason: str) -> None:
+        """A call of a poll failed."""
+        self.poll_errors.labels(host, endpoint, reason).inc()
+
+    def model_label(self, model: str) -> str:
+        """The label for a canonical name: itself only if a host has it, at most MODEL_LABELS_LIMIT of them."""
+        if model in self._models:
+            return model
+        if not self._known_model(model):
+            return UNKNOWN_MODEL
+        if len(self._models) >= MODEL_LABELS_LIMIT:
+            self.label_overflow.labels("model").inc()
+            return OTHER_MODEL
+        self._models.add(model)
+        return model
+
+    # -- scraping --------------------------------------------------------------------------------------------------------------
+
+    async def render(self) -> bytes:
+        """The exposition in text format, rendered beside the loop; scrapes that come together share one."""
+        if self._rendering is None or self._rendering.done():
+            self._collector.live = self._live()
+            self._rendering = asyncio.get_running_loop().create_task(
+                asyncio.to_thread(generate_latest, self.registry), name="metrics scrape"
+            )
+        done, _ = await asyncio.wait((self._rendering,))
+        return done.pop().result()
+
+
+class _Series:
+    """The children that one kind of request touches, looked up once."""
+
+    def __init__(self, metrics: Metrics, operation: str, model: str, outcome: str, host: str) -> None:
+        self._metrics = metrics
+        self._model, self._host = model, host
+        self._requests = metrics.requests.labels(operation, model, outcome)
+        self._duration = metrics.duration.labels(operation, model, outcome)
+        self._overhead = metrics.overhead.labels(operation)
+        self._wait = metrics.queue_wait.labels(model, _wait_outcome(outcome, host))
+        self._decisions: dict[str, Counter] = {}
+        self._excluded: dict[tuple[str, str], Counter] = {}
+        if host:
+            self._ok = metrics.attempts.labels(host, AttemptOutcome.OK)
+            self._ok_duration = metrics.attempt_duration.labels(host, AttemptOutcome.OK)
+            self._ttft = metrics.ttft.labels(model, host)
+            self._tpot = metrics.tpot.labels(model, host)
+            self._gap = metrics.gap.labels(model, host)
+            self._tokens = {
+                (kind, accounting): metrics.tokens.labels(model, host, kind, accounting)
+                for kind in ("input", "output")
+                for accounting in Accounting
+            }
+            self._eval = {
+                phase: metrics.eval_seconds.labels(model, host, phase) for phase in ("load", "prompt_eval", "eval")
+            }
+
+    def observe(self, record: GenerationRecord) -> None:
+        self._requests.inc()
+        self._duration.observe(record.duration_seconds)
+        self._overhead.observe(record.overhead_seconds)
+        self._wait.observe(record.queued_seconds)
+        if record.route is not None:
+            self._observe_route(record)
+        if not record.attempts:
+            return
+        last = record.attempts[-1]
+        if last.outcome is AttemptOutcome.OK:
+            self._ok.inc()
+            self._ok_duration.observe(last.ended - last.started)
+        if record.stream and (ttft := record.ttft_seconds) is not None:
+            self._ttft.observe(ttft)
+            self._gap.observe(record.max_gap_seconds)
+            if (tpot := record.seconds_per_output_token) is not None:
+                self._tpot.observe(tpot)
+        usage = record.usage
+        if usage.input_tokens:
+            self._tokens["input", usage.accounting].inc(usage.input_tokens)
+        if usage.output_tokens:
+            self._tokens["output", usage.accounting].inc(usage.output_tokens)
+        if usage.accounting is Accounting.REPORTED:
+            self._eval["load"].inc(usage.load_seconds)
+            self._eval["prompt_eval"].inc(usage.prefill_seconds)
+            self._eval["eval"].inc(usage.decode_seconds)
+
+    def _observe_route(self, record: GenerationRecord) -> None:
+        assert record.route is not None
+        reason = record.route.reason
+        decision = self._decisions.get(reason)
+        if decision is None:
+            decision = self._decisions[reason] = self._metrics.decisions.labels(record.route.host, reason)
+        decision.inc()
+        for left_out in record.route.rejected:
+            key = (left_out.host, left_out.code)
+            excluded = self._excluded.get(key)
+            if excluded is None:
+                excluded = self._excluded[key] = self._metrics.excluded.labels(*key)
+            excluded.inc()
+
+
+def _wait_outcome(outcome: str, host: str) -> str:
+    if host:
+        return "admitted"
+    return {"cancelled": "cancelled", "timeout": "timeout"}.get(outcome, "refused")
+
+
+class _LiveCollector(Collector):
+    """Gauges straight from the structures they describe: nothing to forget to decrement."""
+
+    def __init__(self) -> None:
+        self.live: Live | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        if self.live is None:
+            return
+        yield from _queue_families(self.live)
+        yield from _host_families(self.live.fleet)
+        yield from _model_families(self.live.fleet)
+
+
+def _gauge(
+    name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in rows:
+        family.add_metric(values, number)
+    return family
+
+
+def _queue_families(live: Live) -> Iterator[Metric]:
+    yield _gauge(
+        "corral_requests_in_flight", "Requests now being served by a host.", ("host", "model"), live.in_flight.items()
+    )
+    yield _gauge(
+        "corral_queue_depth",
+        "Requests waiting for a slot.",
+        ("model",),
+        (((model,), n) for model, n in live.queued.items()),
+    )
+    yield _gauge("corral_queue_limit", "Most requests that may wait.", (), [((), live.queue_limit)])
+    yield _gauge("corral_queue_oldest_seconds", "Age of the oldest waiting request.", (), [((), live.oldest_seconds)])
+    info = InfoMetricFamily("corral_build", "Constant 1; build facts as labels.", labels=())
+    info.add_metric((), {"version": live.version})
+    yield info
+
+
+def _host_families(fleet: FleetSnapshot) -> Iterator[Metric]:
+    hosts = fleet.hosts
+    up = (((h.name,), float(h.seen_at is not None and h.health.state is not State.EJECTED)) for h in hosts)
+    yield _gauge("corral_host_up", "1 while the host answers and is not ejected.", ("host",), up)
+    states = (((h.name, state), float(h.health.state is state)) for h in hosts for state in State)
+    yield _gauge("corral_host_state", "1 for the state in force.", ("host", "state"), states)
+    yield _gauge(
+        "corral_host_concurrency_limit",
+        "Slots the gateway allows.",
+        ("host",),
+        (((h.name,), h.host.slots) for h in hosts),
+    )
+    yield _gauge("corral_host_leases", "Slots held now.", ("host",), (((h.name,), h.leases) for h in hosts))
+    vram = (((h.name,), sum(m.vram for m in h.loaded.values())) for h in hosts if h.seen_at is not None)
+    yield _gauge("corral_host_vram_used_bytes", "Sum of size_vram over /api/ps.", ("host",), vram)
+    seen = (((h.name,), fleet.taken_at - h.seen_at) for h in hosts if h.seen_at is not None)
+    yield _gauge("corral_host_last_success_age_seconds", "Seconds since the last good poll.", ("host",), seen)
+    info = InfoMetricFamily("corral_host", "Constant 1; host facts as labels.", labels=("host",))
+    for host in hosts:
+        info.add_metric((host.name,), {"ollama_version": host.version})
+    yield info
+
+
+def _model_families(fleet: FleetSnapshot) -> Iterator[Metric]:
+    rows = [((host.name, model.name), model) for host in fleet.hosts for model in host.loaded.values()]
+    labels = ("host", "model")
+    yield _gauge(
+        "corral_model_loaded", "1 while the model is in the host's memory.", labels, ((key, 1.0) for key, _ in rows)
+    )
+    yield _gauge(
+        "corral_model_vram_bytes", "size_vram of a loaded model.", labels, ((key, m.vram) for key, m in rows if m.row)
+    )
+    yield _gauge(
+        "corral_model_size_bytes", "size of a loaded model.", labels, ((key, m.size) for key, m in rows if m.row)
+    )
+    yield _gauge(
+        "corral_model_context_length",
+        "context_length of a loaded model.",
+        labels,
+        ((key, m.context) for key, m in rows if m.row),
+    )
