@@ -48,6 +48,14 @@ BACKLOG = 4096
 GC_THRESHOLDS = (50_000, 20, 20)  # docs/decisions/0002
 
 
+REJECTED = {
+    "queue_full": "queue_full",
+    "too_large": "too_large",
+    "bad_request": "bad_request",
+    "shutting_down": "draining",
+}
+
+
 def package_version() -> str:
     """The installed distribution's version."""
     try:
@@ -57,7 +65,7 @@ def package_version() -> str:
 
 
 class Gateway:
-    """One running gateway. ``await start()``, then ``url`` answers; ``await stop()`` leaves nothing behind."""
+    """One running gateway, made inside the event loop. ``await start()``, then ``url`` answers; ``await stop()`` leaves nothing behind."""
 
     def __init__(self, config: Config, *, seed: int | None = None) -> None:
         self.config = config
@@ -68,11 +76,10 @@ class Gateway:
         self.fleet = Fleet(hosts, BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds))
         self.admission = Admission(self.fleet, config.queue.limit, self.rng)
         self.metrics = Metrics(self._live, self._known_model)
-        self.log = LogWriter(config.log, self.metrics.log_dropped.inc)
-        self.records: list[GenerationRecord] | None = None  # tests set a list to see every record
-        self.generations = Generations(
-            clock, time.time, (self.metrics.observe, self.log.generation, self._keep), relay.deadline_seconds
-        )
+        self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
+        self._records: list[GenerationRecord] | None = None
+        sinks = (self.metrics.observe, self.log.generation, self._keep)
+        self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
         self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
         self.tasks = Tasks()
         self._runner: web.AppRunner | None = None
@@ -116,9 +123,15 @@ class Gateway:
         )
         unloader = Unloader(self.fleet, self.client, self.clock)
         self.inference = Inference(
-            self.relay, self.generations, unloader.unload, self._rejected, self.rng, self.config.relay.body_limit_bytes
+            self.relay,
+            self.generations,
+            unloader.unload,
+            self._rejected,
+            self.metrics.responded,
+            self.rng,
+            self.config.relay.body_limit_bytes,
         )
-        self.ops = Ops(self.metrics.render, self.fleet, self.clock)
+        self.ops = Ops(self._exposition, self.fleet, self.clock)
         try:
             self.poller.start()
             await self.poller.first_round(FIRST_ROUND_SECONDS)
@@ -144,6 +157,9 @@ class Gateway:
             lingering_time=1.0,
         )
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        server.request_handler = self.inference.dispatch(server.request_handler)
         address, port = split_listen(self.config.listen)
         self._site = web.TCPSite(self._runner, address, port, backlog=BACKLOG)
         await self._site.start()
@@ -177,6 +193,7 @@ class Gateway:
         await self.poller.close()
         await self.connections.close()
         await self.client.close()
+        self.generations.flush()
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
         self.log.close()
@@ -187,13 +204,26 @@ class Gateway:
         self.admission.assign(self.clock())
 
     def _rejected(self, code: str) -> None:
-        self.metrics.rejected.labels(
-            "draining" if code == "shutting_down" else "too_large" if code == "too_large" else "bad_request"
-        ).inc()
+        if reason := REJECTED.get(code):
+            self.metrics.rejected.labels(reason).inc()
+
+    @property
+    def records(self) -> list[GenerationRecord] | None:
+        """Every record since a list was set here: for tests."""
+        self.generations.flush()
+        return self._records
+
+    @records.setter
+    def records(self, records: list[GenerationRecord]) -> None:
+        self._records = records
 
     def _keep(self, record: GenerationRecord) -> None:
-        if self.records is not None:
-            self.records.append(record)
+        if self._records is not None:
+            self._records.append(record)
+
+    def _exposition(self) -> bytes:
+        self.generations.flush()
+        return self.metrics.render()
 
     def _known_model(self, model: str) -> bool:
         return any(view.available and model in view.available for view in self.fleet.snapshot(self.clock()).hosts)
@@ -216,7 +246,7 @@ class Gateway:
         while True:
             due = self.clock() + LAG_EVERY_SECONDS
             await asyncio.sleep(LAG_EVERY_SECONDS)  # noqa: TID251 - the lateness of a timer is what is measured
-            self.metrics.loop_lag.observe(max(0.0, self.clock() - due))
+            self.metrics.loop_lag.labels().observe(max(0.0, self.clock() - due))
 
 
 @asynccontextmanager

@@ -1,11 +1,14 @@
 """GenerationRecord: the one wide, frozen event that every generation ends in.
 
-Metrics, the log line, spans and the database row are all derived from it, so they cannot disagree. Times are monotonic seconds
-of the process, but for ``received_at`` (Unix seconds); durations are properties and are never stored twice.
+Metrics, the log line, spans and the database row are all derived from it, so they cannot disagree. ``received_at`` is Unix seconds;
+everything else is a duration in seconds, or counted from there: monotonic times mean nothing outside the process.
+
+Frozen values are msgspec Structs: a tenth of a frozen dataclass's cost to make, and their JSON is free (docs/decisions/0004).
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Outcome(StrEnum):
@@ -71,35 +74,19 @@ class Accounting(StrEnum):
     COUNTED = "counted"
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What one host would cost one request, in seconds. ``affinity`` is zero or negative."""
+class Costs(msgspec.Struct, frozen=True, gc=False):
+    """What one host would cost one request, in seconds. ``affinity`` is zero or negative; ``total`` is the sum."""
 
+    host: str
+    total: float
     queue_wait: float
     load_time: float
     prefill: float
     affinity: float
     penalty: float
 
-    @property
-    def total(self) -> float:
-        """Predicted seconds to the first token."""
-        return self.queue_wait + self.load_time + self.prefill + self.affinity + self.penalty
 
-    def as_dict(self) -> dict[str, float]:
-        """The breakdown as the explain endpoint, the log line and the span show it."""
-        return {
-            "queue_wait": round(self.queue_wait, 4),
-            "load_time": round(self.load_time, 4),
-            "prefill": round(self.prefill, 4),
-            "affinity": round(self.affinity, 4),
-            "penalty": round(self.penalty, 4),
-            "total": round(self.total, 4),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """A host that was left out: ``code`` is bounded (a metric label), ``why`` is for people."""
 
     host: str
@@ -107,40 +94,37 @@ class Rejected:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, gc=False):
     """The decision for one request: the host, why, what every candidate would have cost, and why others were left out."""
 
     host: str
     reason: RouteReason
-    costs: tuple[tuple[str, Costs], ...]  # cheapest first; the second is the runner-up
-    rejected: tuple["Rejected", ...]
+    costs: tuple[Costs, ...]  # cheapest first; the second is the runner-up
+    rejected: tuple[Rejected, ...]
 
     @property
     def predicted_seconds(self) -> float:
         """Predicted seconds to the first token on the chosen host."""
-        return self.costs[0][1].total
+        return self.costs[0].total
 
     @property
     def runner_up(self) -> str | None:
         """The second cheapest host."""
-        return self.costs[1][0] if len(self.costs) > 1 else None
+        return self.costs[1].host if len(self.costs) > 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try on one host. Times are monotonic seconds."""
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """One try on one host. ``at_seconds`` after the generation was received."""
 
     host: str
     outcome: AttemptOutcome
-    started: float
-    ended: float
+    at_seconds: float
+    seconds: float
     status: int = 0
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens and the seconds the host says it spent; zero where the host said nothing."""
 
     input_tokens: int = 0
@@ -151,10 +135,10 @@ class Usage:
     decode_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRecord:
-    """Everything known of one finished generation."""
+class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
+    """Everything known of one finished generation. Its JSON is the log line; docs/operations.md explains each field."""
 
+    received_at: float
     id: str
     dialect: str
     endpoint: str
@@ -169,46 +153,31 @@ class GenerationRecord:
     phase: Phase
     cancelled_by: CancelSource | None
     status: int
-    route: Route | None
-    attempts: tuple[Attempt, ...]
+    host: str | None
     cold: bool
+    queue_seconds: float
+    ttft_seconds: float | None
+    duration_seconds: float
+    max_gap_seconds: float
+    cancel_seconds: float | None  # from noticing a cancellation to the host's connection closed
     usage: Usage
     chunks: int
     bytes_in: int
     bytes_out: int
-    max_gap_seconds: float
-    received_at: float
-    received: float
-    queued_seconds: float
-    leased: float | None
-    first_byte: float | None
-    last_byte: float | None
-    cancel_noticed: float | None
-    ended: float
-
-    @property
-    def host(self) -> str | None:
-        """The host that answered, or was tried last."""
-        return self.attempts[-1].host if self.attempts else None
-
-    @property
-    def duration_seconds(self) -> float:
-        """From the request's head to the last byte sent or the end noticed."""
-        return self.ended - self.received
-
-    @property
-    def ttft_seconds(self) -> float | None:
-        """From the request's head to the first byte of the answer: queue, load and prefill are inside."""
-        return None if self.first_byte is None else self.first_byte - self.received
-
-    @property
-    def seconds_per_output_token(self) -> float | None:
-        """Decode pace as the client saw it; None with fewer than two tokens."""
-        if self.first_byte is None or self.last_byte is None or self.usage.output_tokens < 2 or not self.stream:
-            return None
-        return (self.last_byte - self.first_byte) / (self.usage.output_tokens - 1)
+    attempts: tuple[Attempt, ...]
+    route: Route | None
 
     @property
     def overhead_seconds(self) -> float:
         """Time spent in the gateway itself: neither in the queue nor on a host."""
-        return max(0.0, self.duration_seconds - self.queued_seconds - sum(a.ended - a.started for a in self.attempts))
+        spent = self.duration_seconds - self.queue_seconds
+        for attempt in self.attempts:
+            spent -= attempt.seconds
+        return max(0.0, spent)
+
+    @property
+    def seconds_per_output_token(self) -> float | None:
+        """Decode pace as the client saw it, over the whole stream; None with fewer than two tokens."""
+        if self.ttft_seconds is None or not self.stream or self.usage.output_tokens < 2:
+            return None
+        return (self.duration_seconds - self.ttft_seconds) / (self.usage.output_tokens - 1)

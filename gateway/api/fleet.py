@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import web
 
@@ -14,7 +15,7 @@ from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
 from gateway.fleet import merge
 from gateway.fleet.host import HostView
 from gateway.fleet.registry import Fleet
-from gateway.record import Rejected, Route
+from gateway.record import Costs, Rejected, Route
 from gateway.routing.policy import Chance, Unroutable, choose
 
 JSON_UTF8 = "application/json; charset=utf-8"
@@ -117,18 +118,14 @@ def _explained(route: Route, views: dict[str, HostView]) -> dict[str, Any]:
         "reason": route.reason,
         "predicted_seconds": round(route.predicted_seconds, 4),
         "runner_up": route.runner_up,
-        "costs": [
-            {
-                "host": name,
-                **costs.as_dict(),
-                "leases": views[name].leases,
-                "slots": views[name].host.slots,
-                "health": views[name].health.state,
-            }
-            for name, costs in route.costs
-        ],
+        "costs": [_priced(costs, views[costs.host]) for costs in route.costs],
         "rejected": _left_out(route.rejected),
     }
+
+
+def _priced(costs: Costs, view: HostView) -> dict[str, Any]:
+    seconds = {key: round(value, 4) for key, value in msgspec.structs.asdict(costs).items() if key != "host"}
+    return {"host": costs.host, **seconds, "leases": view.leases, "slots": view.host.slots, "health": view.health.state}
 
 
 def _left_out(rejected: tuple[Rejected, ...]) -> list[dict[str, str]]:

@@ -1,9 +1,11 @@
 """The inference endpoints, all dialects: read, track, relay."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -14,15 +16,23 @@ from gateway.dialects.request import Endpoint, InferenceRequest, Kind, read
 from gateway.errors import CorralError, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
 from gateway.relay.generations import Generations
-from gateway.relay.relay import Inbound, Relay
+from gateway.relay.headers import inbound
+from gateway.relay.relay import Relay
 
 THREAD_BYTES = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
 Unload = Callable[[InferenceRequest], Awaitable[HostAnswer]]
 Rejected = Callable[[str], None]
+Responded = Callable[[str, int], None]
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+log = logging.getLogger(__name__)
 
 
 class Inference:
-    """Handlers for all inference endpoints. ``draining`` makes them refuse new work."""
+    """Handlers for all inference endpoints. ``draining`` makes them refuse new work.
+
+    ``dispatch`` serves them without aiohttp's router and middlewares, which would cost as much as the routing decision. What needs
+    the framework (Expect: 100-continue, redirects, 404, 405) goes the ordinary way and ends in the same handlers.
+    """
 
     def __init__(
         self,
@@ -30,6 +40,7 @@ class Inference:
         generations: Generations,
         unload: Unload,
         rejected: Rejected,
+        responded: Responded,
         rng: random.Random,
         body_limit_bytes: int,
     ) -> None:
@@ -37,70 +48,86 @@ class Inference:
         self._generations = generations
         self._unload = unload
         self._rejected = rejected
+        self._responded = responded
         self._rng = rng
         self._body_limit = body_limit_bytes
+        self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
         self.draining = False
 
     def routes(self) -> list[web.RouteDef]:
         """One POST route an endpoint."""
-        return [web.post(path, self._handler(endpoint)) for path, endpoint in ENDPOINTS.items()]
+        return [web.post(path, handler) for path, handler in self._handlers.items()]
 
-    def new_id(self) -> str:
-        """24 hex digits, sortable by time: milliseconds, then chance."""
-        return f"{int(self._generations.wall() * 1000):011x}{self._rng.getrandbits(52):013x}"
+    def dispatch(self, otherwise: Handler) -> Handler:
+        """A handler for all requests: plain inference at once, everything else by ``otherwise``."""
+        handlers = self._handlers
 
-    def _handler(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            received = self._generations.clock()
-            id_ = self.new_id()
-            try:
-                inference = await self._read(request, endpoint, id_)
-                if inference.kind is Kind.UNLOAD:
-                    return _answered(await self._unload(inference), id_)
-            except CorralError as error:
-                self._rejected(error.code)
-                return rendered(error, endpoint, id_)
-            return await self._relayed(request, inference, received)
+        def dispatched(request: Any) -> Awaitable[web.StreamResponse]:
+            handler = handlers.get(request.path) if request.method == "POST" else None
+            return handler(request, otherwise) if handler else otherwise(request)
 
-        return handle
+        return dispatched
 
-    async def _read(self, request: web.Request, endpoint: Endpoint, id_: str) -> InferenceRequest:
-        if self.draining:
-            raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
-        body = await read_body(request, self._body_limit)
-        headers = request.headers
-        context = partial(
-            read,
-            endpoint,
-            body,
-            id_,
-            content_type=headers.get("Content-Type", ""),
-            content_encoding=headers.get("Content-Encoding", ""),
-            session=headers.get("X-Corral-Session"),
-            client=request.remote or "",
-        )
-        return await asyncio.to_thread(context) if len(body) > THREAD_BYTES else context()
-
-    async def _relayed(self, request: web.Request, inference: InferenceRequest, received: float) -> web.StreamResponse:
-        inbound = Inbound(request.raw_headers, request.rel_url.raw_query_string)
-        sink: TransportSink | ResponseSink
-        sink = (
-            TransportSink(request, inference.id)
-            if TransportSink.suits(request)
-            else ResponseSink(request, inference.id)
+    async def _handle(
+        self, endpoint: Endpoint, request: web.Request, otherwise: Handler | None = None
+    ) -> web.StreamResponse:
+        generations = self._generations
+        received = generations.clock()
+        headers = inbound(request.raw_headers)
+        if headers.expect and otherwise is not None:
+            return await otherwise(request)  # aiohttp says 100-continue, then calls us again
+        id_ = (
+            f"{int(generations.wall() * 1000):011x}{self._rng.getrandbits(52):013x}"  # 24 hex digits, sortable by time
         )
         try:
-            with self._generations.track(inference, received) as generation:
-                await self._relay.run(generation, inbound, sink)
+            body = (
+                await self._body(request)
+                if self.draining or not request.content.is_eof()
+                else request.content.read_nowait()
+            )
+            args = (
+                endpoint,
+                body,
+                id_,
+                headers.content_type,
+                headers.content_encoding,
+                headers.session,
+                request.remote or "",
+            )
+            inference = read(*args) if len(body) <= THREAD_BYTES else await asyncio.to_thread(read, *args)
+            if inference.kind is Kind.UNLOAD:
+                response: web.StreamResponse = _answered(await self._unload(inference), id_)
+            else:
+                with generations.track(inference, received) as generation:
+                    query = request.rel_url.raw_query_string
+                    if TransportSink.suits(request):
+                        fast = TransportSink(request, id_)
+                        await self._relay.run(generation, headers, query, fast)
+                        response = fast.response()
+                    else:
+                        sink = ResponseSink(request, id_)
+                        await self._relay.run(generation, headers, query, sink)
+                        response = await sink.response()
         except CorralError as error:
-            return rendered(error, inference.endpoint, inference.id)
-        return sink.response() if isinstance(sink, TransportSink) else await sink.response()
+            self._rejected(error.code)
+            response = rendered(error, endpoint, id_)
+        except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
+            log.exception("%s failed", endpoint.path)
+            response = rendered(CorralError("internal error; the log has the details"), endpoint, id_)
+        except asyncio.CancelledError:
+            self._responded(endpoint.path, 499)
+            raise
+        self._responded(endpoint.path, response.status)
+        return response
+
+    async def _body(self, request: web.Request) -> bytes:
+        if self.draining:
+            raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
+        return await read_body(request, self._body_limit)
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
-    """The whole body. Raises TooLarge, before reading where the length is told."""
-    if (request.content_length or 0) > limit_bytes:
-        raise TooLarge(f"the body is over {limit_bytes} bytes")
+    """The whole body. Raises TooLarge."""
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:

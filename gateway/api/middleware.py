@@ -1,6 +1,5 @@
 """The outermost layer: every exception becomes an answer in one place, and every answer is counted."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.api.errors import plain, rendered
+from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,11 @@ def boundary(responded: Counted) -> Middleware:
             response = _of_http(error)
         except CorralError as error:
             response = rendered(error)
-        except (asyncio.CancelledError, ConnectionError):
-            responded(_route(request), 499)
-            raise
         except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
             log.exception("handler of %s failed", _route(request))
             response = rendered(CorralError("internal error; the log has the details"))
-        responded(_route(request), response.status)
+        if not (request.method == "POST" and _route(request) in ENDPOINTS):  # those count themselves
+            responded(_route(request), response.status)
         return response
 
     return middleware

@@ -1,6 +1,6 @@
 """For operators and their machines: metrics, liveness, readiness."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import orjson
 from aiohttp import web
@@ -12,7 +12,7 @@ from gateway.fleet.registry import Fleet
 class Ops:
     """Handlers of ``/metrics``, ``/healthz`` and ``/readyz``."""
 
-    def __init__(self, render: Callable[[], Awaitable[bytes]], fleet: Fleet, clock: Callable[[], float]) -> None:
+    def __init__(self, render: Callable[[], bytes], fleet: Fleet, clock: Callable[[], float]) -> None:
         self._render = render
         self._fleet = fleet
         self._clock = clock
@@ -24,9 +24,7 @@ class Ops:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus text format."""
-        return web.Response(
-            body=await self._render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+        return web.Response(body=self._render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def alive(self, _request: web.Request) -> web.Response:
         """The process answers."""

@@ -11,10 +11,11 @@ from aiohttp import web
 
 from gateway.dialects.lines import Framing
 from gateway.relay.exchange import ClientGone
-from gateway.relay.headers import passing, response_head, value_of
+from gateway.relay.headers import RawHeaders, passing, response_head, value_of
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
+_SIZES = [b"%x\r\n" % size for size in range(4096)]  # a chunk's first line; tokens are short
 
 
 class Relayed(web.StreamResponse):
@@ -62,7 +63,7 @@ class TransportSink:
         self._transport: Any = request.transport
         self._protocol: Any = request.protocol
         self._id = generation
-        self._head: bytes | None = None
+        self._head = b""
         self._chunked = True
         self.status = 0
         self.started = False
@@ -74,7 +75,7 @@ class TransportSink:
         """HTTP/1.1 and a transport that is still there."""
         return request.version == (1, 1) and request.transport is not None
 
-    def begin(self, status: int, headers: list[tuple[bytes, bytes]], framing: Framing, host: str) -> None:
+    def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
         self.status = status
         length = value_of(headers, b"content-length") if framing is Framing.SINGLE else b""
         self._chunked = not length
@@ -83,23 +84,23 @@ class TransportSink:
             ours += b"Connection: close\r\n"
         self._head = response_head(status, headers, b"Content-Length: %b\r\n" % length if length else _CHUNKED, ours)
 
-    def write(self, data: bytes, *, last: bool) -> bool:
-        transport = self._transport
-        if transport.is_closing():
-            raise ClientGone
+    def write(self, data: bytes, last: bool = False) -> bool:
         if self._chunked:
-            if data:
-                data = b"%x\r\n%b\r\n" % (len(data), data)
+            size = len(data)
+            if size:
+                data = b"".join((_SIZES[size] if size < 4096 else b"%x\r\n" % size, data, b"\r\n"))
             if last:
                 data += _LAST_CHUNK
-        if self._head is not None:
+        if not self.started:
             data = self._head + data
-            self._head = None
-        self.started = True
-        self.finished = last
+            self.started = True
+        if last:
+            self.finished = True
         try:
-            transport.write(data)
-        except RuntimeError:  # uvloop's word for a transport that closed a moment ago
+            self._transport.write(data)
+        except (
+            RuntimeError
+        ):  # uvloop's word for a transport that closed a moment ago; asyncio only drops what is written
             raise ClientGone from None
         return not self._protocol.writing_paused
 
@@ -129,7 +130,7 @@ class ResponseSink:
         self.finished = False
         self.aborted = False
 
-    def begin(self, status: int, headers: list[tuple[bytes, bytes]], framing: Framing, host: str) -> None:
+    def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
         self._response = web.StreamResponse(status=status)
         for name, value in passing(headers):
             self._response.headers.add(name, value)
@@ -138,7 +139,7 @@ class ResponseSink:
         if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
             self._response.content_length = int(length)
 
-    def write(self, data: bytes, *, last: bool) -> bool:
+    def write(self, data: bytes, last: bool = False) -> bool:
         if self._request.transport is None:
             raise ClientGone
         self._pending += data

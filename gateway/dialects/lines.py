@@ -8,8 +8,10 @@ bytes were cut into reads.
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
+
+import msgspec
 
 from gateway.record import Accounting, Usage
 
@@ -53,8 +55,7 @@ class Ended(StrEnum):
     UNFINISHED = "unfinished"  # clean on the wire, but without the dialect's last event
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """The verdict of a dialect on an answer's tail. ``extra_events`` are those that carry no token."""
 
     ended: Ended
@@ -63,19 +64,18 @@ class Ending:
 
 
 class Meter:
-    """Counts and remembers one answer. Times are monotonic seconds; ``bytes`` counts what was handed on."""
+    """Counts and remembers one answer. Times are monotonic seconds. Per read it does next to nothing; sums are made when asked."""
 
     __slots__ = (
+        "_bytes",
         "_held",
+        "_newlines",
+        "_past",
         "_reads",
         "_terminator",
-        "bytes",
-        "first_at",
         "framing",
         "last_at",
         "max_gap",
-        "newlines",
-        "reads",
         "whole_lines",
     )
 
@@ -84,38 +84,52 @@ class Meter:
         self._terminator = _TERMINATORS[framing]
         self._held = b""
         self._reads: list[bytes] = []
+        self._past = self._newlines = self._bytes = 0  # of reads that are no longer kept one by one
         self.whole_lines = True
-        self.newlines = 0
-        self.reads = 0
-        self.bytes = 0
-        self.first_at: float | None = None
-        self.last_at = 0.0
+        self.last_at = inf  # so that the first gap is none
         self.max_gap = 0.0
 
     def feed(self, data: bytes, now: float) -> bytes:
         """Take one read; return what may be sent on now (perhaps nothing, perhaps with what was held before)."""
-        if self.first_at is None:
-            self.first_at = now
-        elif (gap := now - self.last_at) > self.max_gap:
-            self.max_gap = gap
+        self.max_gap = max(self.max_gap, now - self.last_at)
         self.last_at = now
         if self._held or not data.endswith(self._terminator):
             data = self._whole(data)
-        self.newlines += data.count(b"\n")
-        self.reads += 1
-        self.bytes += len(data)
         reads = self._reads
         reads.append(data)
         if len(reads) > _COMPACT_AFTER:
-            self._reads = [b"".join(reads)[-KEEP_BYTES:]]
+            self._compact()
         return data
+
+    def _compact(self) -> None:
+        """Sum up what was kept and keep only its end."""
+        reads = self._reads
+        whole = b"".join(reads)
+        kept = whole[-KEEP_BYTES:]
+        self._past += len(reads) - 1
+        self._bytes += len(whole) - len(kept)
+        self._newlines += whole.count(b"\n", 0, len(whole) - len(kept))
+        self._reads = [kept]
+
+    @property
+    def chunks(self) -> int:
+        """Reads that passed."""
+        return self._past + len(self._reads)
+
+    @property
+    def size(self) -> int:
+        """Bytes that passed."""
+        return self._bytes + sum(map(len, self._reads))
+
+    @property
+    def newlines(self) -> int:
+        """Newlines that passed."""
+        return self._newlines + sum(data.count(b"\n") for data in self._reads)
 
     def flush(self) -> bytes:
         """The answer has ended on the wire: return what is still held."""
         data, self._held = self._held, b""
         if data:
-            self.newlines += data.count(b"\n")
-            self.bytes += len(data)
             self._reads.append(data)
         return data
 
@@ -127,6 +141,11 @@ class Meter:
     def tail(self) -> bytes:
         """At most the last KEEP_BYTES of what was handed on."""
         return b"".join(self._reads)[-KEEP_BYTES:]
+
+    @property
+    def last_line(self) -> bytes:
+        """The last NDJSON line, as far as it was kept."""
+        return self.tail.rstrip(b"\n").rpartition(b"\n")[2]
 
     def _whole(self, data: bytes) -> bytes:
         if self._held:
@@ -143,20 +162,51 @@ class Meter:
         return data[:cut]
 
 
+class _V1Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class _Final(msgspec.Struct, gc=False):
+    """The fields of a whole JSON answer, or of a native last line, that tell usage."""
+
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    usage: _V1Usage | None = None
+
+
+_decode_final = msgspec.json.Decoder(_Final).decode
+
+
 def usage_of(tail: bytes, events: int, *, complete: bool) -> Usage:
     """Usage from an answer's tail; without one, ``events`` output tokens as counted.
 
-    Ollama's durations are nanoseconds and vanish at zero. The last value of a key wins: Anthropic's first is an estimate.
+    Ollama's durations are nanoseconds and vanish at zero. A tail that is no JSON (an SSE stream, the end of a long answer) is
+    searched, and there the last value of a key wins: Anthropic's first is an estimate.
     """
-    found = dict(_USAGE.findall(tail)) if complete else {}
-    if not found:
+    if not complete:
         return Usage(output_tokens=events)
-    number = {key: int(value) for key, value in found.items()}
+    try:
+        final = _decode_final(tail)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = {key.decode(): int(value) for key, value in _USAGE.findall(tail)}
+        if not found:
+            return Usage(output_tokens=events)
+        usage = _V1Usage(**{key: found.pop(key) for key in _V1Usage.__struct_fields__ if key in found})
+        final = _Final(**found, usage=usage)
+    v1 = final.usage
+    if v1 is not None and not final.prompt_eval_count:
+        return Usage(v1.prompt_tokens or v1.input_tokens, v1.completion_tokens or v1.output_tokens, Accounting.REPORTED)
     return Usage(
-        input_tokens=number.get(b"prompt_eval_count", number.get(b"prompt_tokens", number.get(b"input_tokens", 0))),
-        output_tokens=number.get(b"eval_count", number.get(b"completion_tokens", number.get(b"output_tokens", 0))),
-        accounting=Accounting.REPORTED,
-        load_seconds=number.get(b"load_duration", 0) * _NANO,
-        prefill_seconds=number.get(b"prompt_eval_duration", 0) * _NANO,
-        decode_seconds=number.get(b"eval_duration", 0) * _NANO,
+        final.prompt_eval_count,
+        final.eval_count,
+        Accounting.REPORTED,
+        final.load_duration * _NANO,
+        final.prompt_eval_duration * _NANO,
+        final.eval_duration * _NANO,
     )

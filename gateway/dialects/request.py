@@ -7,7 +7,6 @@ spellings, which could be read in two ways, is refused. Bytes after the first JS
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -20,10 +19,11 @@ from gateway.errors import BadRequest
 
 ZSTD_LIMIT_BYTES = 20 * 1024 * 1024  # as Ollama: middleware/cloud_proxy.go
 RUNNER_KEYS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+RUNNER_KEYS_SET = frozenset(RUNNER_KEYS)
 PREFIX_BYTES = 2048
 BYTES_PER_TOKEN = 4
 PROMPT_TOKENS_LIMIT = 32768  # an estimate; images in the body must not make it absurd
-_EMPTY = (b"", b'""', b"[]", b"null")
+_EMPTY = (b'""', b"[]", b"null")
 _ZERO_DURATION = re.compile(r"[+-]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+\Z")
 
 
@@ -35,8 +35,7 @@ class Kind(StrEnum):
     UNLOAD = "unload"  # an empty prompt and keep_alive 0
 
 
-@dataclass(frozen=True, slots=True)
-class Farewell:
+class Farewell(msgspec.Struct, frozen=True, gc=False):
     """What a dialect needs to end a stream in its own words. ``now`` is RFC 3339, ``unix`` seconds; ``tail`` the answer's end."""
 
     id: str
@@ -49,8 +48,7 @@ class Farewell:
     tail: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """One inference path and how its dialect speaks. ``prompt_keys`` hold the prompt, in the order the model reads it."""
 
     path: str
@@ -70,8 +68,7 @@ class Endpoint:
     load_key: str = ""  # where an empty value of this key asks to load the model only, or to unload it
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     """One request, read. ``requested_model`` is as sent, ``model`` canonical; ``prefix`` identifies the conversation (0: none)."""
 
     id: str
@@ -92,7 +89,6 @@ def read(
     endpoint: Endpoint,
     body: bytes,
     id_: str,
-    *,
     content_type: str = "",
     content_encoding: str = "",
     session: str | None = None,
@@ -185,13 +181,17 @@ def _value(fields: dict[str, Any], key: str) -> Any:
         raise BadRequest(f"the value of {key!r} is not valid JSON") from None
 
 
+_decode_text = msgspec.json.Decoder(str | None).decode
+
+
 def _text(fields: dict[str, Any], key: str) -> str:
-    value = _value(fields, key)
-    if value is None:
+    raw = fields.get(key)
+    if raw is None:
         return ""
-    if not isinstance(value, str):
-        raise BadRequest(f"{key!r} must be a string")
-    return value
+    try:
+        return _decode_text(raw) or ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest(f"{key!r} must be a string") from None
 
 
 def _flag(fields: dict[str, Any], key: str, *, default: bool) -> bool:
@@ -203,7 +203,8 @@ def _flag(fields: dict[str, Any], key: str, *, default: bool) -> bool:
 
 
 def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
-    if not endpoint.load_key or bytes(fields.get(endpoint.load_key, b"")) not in _EMPTY:
+    prompt = fields.get(endpoint.load_key)
+    if not endpoint.load_key or (prompt is not None and (len(memoryview(prompt)) > 4 or bytes(prompt) not in _EMPTY)):
         return Kind.INFER
     keep_alive = _value(fields, "keep_alive")
     if isinstance(keep_alive, str):
@@ -216,9 +217,9 @@ def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         return ()
     options = _value(fields, "options")
     found: list[tuple[str, Any]] = []
-    if isinstance(options, dict):
-        found = [(key, value) for key in RUNNER_KEYS if isinstance(value := options.get(key), (int, float, bool))]
-    if isinstance(shift := _value(fields, "shift"), bool):
+    if isinstance(options, dict) and not RUNNER_KEYS_SET.isdisjoint(options):
+        found = [(key, options[key]) for key in RUNNER_KEYS if isinstance(options.get(key), (int, float, bool))]
+    if "shift" in fields and isinstance(shift := _value(fields, "shift"), bool):
         found.append(("shift", shift))
     return tuple(found)
 

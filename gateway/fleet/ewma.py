@@ -1,6 +1,6 @@
 """Learned averages: frozen values, replaced by ``after``. An outlier moves an average by a bounded factor only."""
 
-from dataclasses import dataclass
+import msgspec
 
 ALPHA = 0.3
 OUTLIER_FACTOR = 4.0
@@ -14,20 +14,17 @@ def blend(old: float | None, sample: float) -> float:
     return old + ALPHA * (clamped - old)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True, gc=False):
     """What is learned of one model on one host (or in the fleet): seconds, and tokens per second. None: not measured yet."""
 
     load_seconds: float | None = None
     prefill_rate: float | None = None
     decode_rate: float | None = None
 
-    def after(
-        self, *, load_seconds: float | None = None, prefill_rate: float | None = None, decode_rate: float | None = None
-    ) -> "Estimate":
+    def after(self, load_seconds: float | None, prefill_rate: float | None, decode_rate: float | None) -> "Estimate":
         """This estimate with the samples that are given blended in."""
         return Estimate(
-            self.load_seconds if load_seconds is None else blend(self.load_seconds, load_seconds),
-            self.prefill_rate if prefill_rate is None else blend(self.prefill_rate, prefill_rate),
-            self.decode_rate if decode_rate is None else blend(self.decode_rate, decode_rate),
+            blend(self.load_seconds, load_seconds) if load_seconds else self.load_seconds,
+            blend(self.prefill_rate, prefill_rate) if prefill_rate else self.prefill_rate,
+            blend(self.decode_rate, decode_rate) if decode_rate else self.decode_rate,
         )

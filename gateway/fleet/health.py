@@ -14,8 +14,9 @@ requests (its polls may be fine) comes back through a trial: after a while one r
 *   ejected after ``failures`` in a row.  **  requests still failing: stays suspect.  ***  healthy if the polls ejected it.
 """
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import msgspec
 
 
 class State(StrEnum):
@@ -40,8 +41,7 @@ class Event(StrEnum):
 BREAKER = {State.HEALTHY: "closed", State.SUSPECT: "closed", State.EJECTED: "open", State.TRIAL: "half_open"}
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
+class BreakerPolicy(msgspec.Struct, frozen=True, gc=False):
     """When a host is ejected and for how long, in seconds."""
 
     failures: int = 3
@@ -49,8 +49,7 @@ class BreakerPolicy:
     eject_max_seconds: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True, gc=False):
     """The state in force, why, since when, and the counts behind it. ``until``: when a trial may begin (0: only a poll decides)."""
 
     state: State = State.SUSPECT
@@ -78,14 +77,16 @@ def after(health: Health, event: Event, now: float, policy: BreakerPolicy, why: 
         case Event.POLL_OK:
             return _after_good_poll(health, now)
         case Event.UNREACHABLE:
-            return _ejected(replace(health, poll_failures=health.poll_failures + 1), now, why, until=0.0)
+            return _ejected(
+                msgspec.structs.replace(health, poll_failures=health.poll_failures + 1), now, why, until=0.0
+            )
         case Event.POLL_FAILED:
-            failed = replace(health, poll_failures=health.poll_failures + 1, failed_at=now)
+            failed = msgspec.structs.replace(health, poll_failures=health.poll_failures + 1, failed_at=now)
             if health.state in (State.EJECTED, State.TRIAL) or failed.poll_failures >= policy.failures:
                 return _ejected(failed, now, why, until=0.0)
-            return replace(failed, state=State.SUSPECT, why=why, since=now)
+            return msgspec.structs.replace(failed, state=State.SUSPECT, why=why, since=now)
         case Event.ATTEMPT_FAILED:
-            failed = replace(health, attempt_failures=health.attempt_failures + 1, failed_at=now)
+            failed = msgspec.structs.replace(health, attempt_failures=health.attempt_failures + 1, failed_at=now)
             if health.state is State.TRIAL or (
                 health.state is not State.EJECTED and failed.attempt_failures >= policy.failures
             ):
@@ -93,28 +94,28 @@ def after(health: Health, event: Event, now: float, policy: BreakerPolicy, why: 
                 return _ejected(failed, now, why, until=now + wait)
             if health.state is State.EJECTED:
                 return failed
-            return replace(failed, state=State.SUSPECT, why=why, since=now)
+            return msgspec.structs.replace(failed, state=State.SUSPECT, why=why, since=now)
 
 
 def at(health: Health, now: float) -> Health:
     """The health at ``now``: an ejection for failing requests turns into a trial when its time is up."""
     if health.state is State.EJECTED and health.until and now >= health.until:
-        return replace(health, state=State.TRIAL, since=now)
+        return msgspec.structs.replace(health, state=State.TRIAL, since=now)
     return health
 
 
 def _after_good_poll(health: Health, now: float) -> Health:
     match health.state:
         case State.HEALTHY:
-            return health if not health.poll_failures else replace(health, poll_failures=0)
+            return health if not health.poll_failures else msgspec.structs.replace(health, poll_failures=0)
         case State.SUSPECT if health.attempt_failures:
-            return replace(health, poll_failures=0)
+            return msgspec.structs.replace(health, poll_failures=0)
         case State.SUSPECT:
             return _healthy(health, now)
         case State.EJECTED if not health.until:
             return _healthy(health, now)
         case _:
-            return replace(health, poll_failures=0)
+            return msgspec.structs.replace(health, poll_failures=0)
 
 
 def _healthy(health: Health, now: float) -> Health:
@@ -123,7 +124,7 @@ def _healthy(health: Health, now: float) -> Health:
 
 def _ejected(health: Health, now: float, why: str, until: float) -> Health:
     first = health.state is not State.EJECTED
-    return replace(
+    return msgspec.structs.replace(
         health,
         state=State.EJECTED,
         why=why,

@@ -1,8 +1,9 @@
 """Frozen facts about hosts: what is configured, what a poll saw, and what routing looks at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health
@@ -10,8 +11,7 @@ from gateway.fleet.health import Health
 RunnerOptions = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True, gc=False):
     """One Ollama server as configured. ``slots``: requests it may serve at once."""
 
     name: str
@@ -20,8 +20,7 @@ class Host:
     tags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AvailableModel:
+class AvailableModel(msgspec.Struct, frozen=True, gc=False):
     """A model on a host's disk. ``row`` is the host's own /api/tags row, untouched; ``size`` in bytes."""
 
     name: str
@@ -30,8 +29,7 @@ class AvailableModel:
     row: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
+class LoadedModel(msgspec.Struct, frozen=True, gc=False):
     """A model in a host's memory; sizes in bytes. ``row`` is the host's own /api/ps row (empty while only our answers prove it)."""
 
     name: str
@@ -43,8 +41,7 @@ class LoadedModel:
     row: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """What one poll returned; None where it did not ask. ``latency_seconds`` is that of /api/version."""
 
     at: float
@@ -54,8 +51,7 @@ class Observation:
     available: tuple[AvailableModel, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HostView:
+class HostView(msgspec.Struct, frozen=True, gc=False):
     """One host as a decision sees it: configuration, health, polled facts, live leases, learned estimates."""
 
     host: Host
@@ -87,12 +83,9 @@ class HostView:
         return found.digest if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class FleetSnapshot:
-    """All that one decision needs. ``typical`` are fleet-wide estimates by digest; ``affinity``: prefix → (host, tokens cached)."""
+class FleetSnapshot(msgspec.Struct, frozen=True, gc=False):
+    """All that one decision needs. ``affinity``: prefix → (host, tokens cached)."""
 
     taken_at: float
     hosts: tuple[HostView, ...]
-    typical: Mapping[str, Estimate] = field(default_factory=dict)
-    typical_service_seconds: float | None = None
-    affinity: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    affinity: Mapping[int, tuple[str, int]] = msgspec.field(default_factory=dict)

@@ -7,17 +7,18 @@ Everything handed out is frozen; mappings are replaced whole, never changed in p
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from gateway.dialects.names import canonical
 from gateway.fleet.ewma import Estimate, blend
-from gateway.fleet.health import BreakerPolicy, Event, Health, after, at
+from gateway.fleet.health import BreakerPolicy, Event, Health, State, after, at
 from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel, Observation, RunnerOptions
 
 AFFINITY_LIMIT = 10_000
-_CACHED_PREFILL_SECONDS = 0.05  # a shorter prompt evaluation may be a cached one: no sample of speed
+SAMPLES_PER_SECOND = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it."""
 
     number: int
@@ -41,6 +42,7 @@ class _HostState:
     version: str = ""
     latency_seconds: float = 0.0
     seen_at: float | None = None
+    sampled_at: float = float("-inf")
     view: HostView | None = None  # None: must be made anew
 
 
@@ -52,8 +54,6 @@ class Fleet:
         self._policy = policy or BreakerPolicy()
         self._leases: dict[int, Lease] = {}
         self._next_lease = 1
-        self._typical: Mapping[str, Estimate] = {}
-        self._typical_service: float | None = None
         self._affinity: dict[int, tuple[str, int]] = {}
         self.leases_granted = 0
 
@@ -79,7 +79,7 @@ class Fleet:
     def snapshot(self, now: float) -> FleetSnapshot:
         """The immutable whole."""
         views = tuple([self._view(state, now) for state in self._states.values()])
-        return FleetSnapshot(now, views, self._typical, self._typical_service, self._affinity)
+        return FleetSnapshot(now, views, self._affinity)
 
     def _view(self, state: _HostState, now: float) -> HostView:
         if state.health.until and (health := at(state.health, now)) is not state.health:
@@ -102,6 +102,11 @@ class Fleet:
         return state.view
 
     # -- leasing ---------------------------------------------------------------------------------------------------------------
+
+    def free_slots(self, name: str) -> int:
+        """Slots of ``name`` that nobody holds."""
+        state = self._states[name]
+        return state.host.slots - state.leases
 
     def lease(self, name: str, model: str, options: RunnerOptions, now: float, *, cold: bool) -> Lease:
         """Take a slot on ``name``. A cold lease marks the model as loading, so that a burst sees it before any poll does."""
@@ -134,7 +139,8 @@ class Fleet:
     def answered(self, lease: Lease, model: str, now: float) -> None:
         """The first byte came: the model is loaded there, whatever the last poll said."""
         state = self._states[lease.host]
-        state.health = after(state.health, Event.ATTEMPT_OK, now, self._policy)
+        if state.health.state is not State.HEALTHY or state.health.attempt_failures:
+            state.health, state.view = after(state.health, Event.ATTEMPT_OK, now, self._policy), None
         if lease.digest is None or (not lease.cold and lease.digest in state.loaded):
             return
         state.view = None
@@ -186,33 +192,34 @@ class Fleet:
             state.loaded = {digest: value for digest, value in state.loaded.items() if digest != found.digest}
             state.view = None
 
+    def wants_sample(self, name: str, now: float) -> bool:
+        """Whether an answer of this host is worth learning from: more than SAMPLES_PER_SECOND teach nothing."""
+        state = self._states[name]
+        if now - state.sampled_at < 1 / SAMPLES_PER_SECOND:
+            return False
+        state.sampled_at = now
+        return True
+
     def learn(
         self,
         lease: Lease,
-        *,
         seconds: float,
-        load_seconds: float,
-        prefill_rate: float,
-        prefill_seconds: float,
-        decode_rate: float,
+        *,
+        load_seconds: float | None,
+        prefill_rate: float | None,
+        decode_rate: float | None,
     ) -> None:
-        """Blend in what a whole answer showed; zero where it showed nothing. ``seconds``: how long the lease was held."""
+        """Blend in what a whole answer showed; None where it showed nothing. ``seconds``: how long the lease was held."""
         state = self._states[lease.host]
         state.service_seconds = blend(state.service_seconds, seconds)
-        self._typical_service = blend(self._typical_service, seconds)
         state.view = None
-        if lease.digest is None:
-            return
-        samples = {
-            "load_seconds": load_seconds if lease.cold and load_seconds > 0 else None,
-            "prefill_rate": prefill_rate if prefill_seconds > _CACHED_PREFILL_SECONDS else None,
-            "decode_rate": decode_rate or None,
-        }
-        state.estimates = {
-            **state.estimates,
-            lease.digest: state.estimates.get(lease.digest, Estimate()).after(**samples),
-        }
-        self._typical = {**self._typical, lease.digest: self._typical.get(lease.digest, Estimate()).after(**samples)}
+        if lease.digest is not None and (load_seconds or prefill_rate or decode_rate):
+            estimate = state.estimates.get(lease.digest, Estimate()).after(load_seconds, prefill_rate, decode_rate)
+            state.estimates = {**state.estimates, lease.digest: estimate}
+
+    def holds_prefix(self, prefix: int, host: str) -> bool:
+        """Whether the prompt that begins so is in this host's cache, as far as we know."""
+        return prefix in self._affinity and self._affinity[prefix][0] == host
 
     def remember_prefix(self, prefix: int, host: str, tokens: int) -> None:
         """The prompt that begins so is now in this host's cache. The oldest is forgotten past AFFINITY_LIMIT."""

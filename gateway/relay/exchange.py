@@ -11,7 +11,7 @@ from gateway.dialects.lines import Framing, Meter, framing_of
 from gateway.fleet.registry import Fleet, Lease
 from gateway.record import AttemptOutcome, Phase
 from gateway.relay.generations import Generation
-from gateway.relay.headers import value_of
+from gateway.relay.headers import RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
 
 COLLECT_LIMIT_BYTES = 64 * 1024
@@ -26,10 +26,10 @@ class Sink(Protocol):
 
     started: bool
 
-    def begin(self, status: int, headers: list[tuple[bytes, bytes]], framing: Framing, host: str) -> None:
+    def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
         """Take the head; it goes out with the first byte of the body."""
 
-    def write(self, data: bytes, *, last: bool) -> bool:
+    def write(self, data: bytes, last: bool = False) -> bool:
         """Send. False: ``drain`` before more. Raises ClientGone."""
 
     async def drain(self) -> None:
@@ -42,55 +42,58 @@ class Sink(Protocol):
 class Exchange:
     """A Receiver for one attempt. ``ended`` once the host has nothing more to say, by ``complete`` or ``error``."""
 
-    __slots__ = (
-        "_clock", "_connection", "_fleet", "_lease", "_waiter", "collected", "complete", "error", "generation", "gone", "headers", "meter",
-        "sink", "status", "streaming", "throttled",
-    )  # fmt: skip
+    # What has not happened yet is read from the class.
+    status = 0
+    headers: RawHeaders = ()
+    meter: Meter | None = None
+    collected = b""
+    streaming = False
+    flowing = False
+    complete = False
+    throttled = False
+    gone = False
+    error: UpstreamError | None = None
+    _connection: Connection | None = None
+    _waiter: "asyncio.Future[None] | None" = None
 
     def __init__(
         self, generation: Generation, lease: Lease, sink: Sink, fleet: Fleet, clock: Callable[[], float]
     ) -> None:
         self.generation = generation
         self.sink = sink
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.meter: Meter | None = None
-        self.collected = b""
-        self.streaming = False
-        self.complete = False
-        self.throttled = False
-        self.gone = False
-        self.error: UpstreamError | None = None
         self._fleet = fleet
         self._lease = lease
         self._clock = clock
-        self._connection: Connection | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._feed: Callable[[bytes, float], bytes]
+        self._write: Callable[[bytes], bool]
 
     @property
-    def ended(self) -> bool:
-        """The host has nothing more to say."""
-        return self.complete or self.error is not None
+    def unsettled(self) -> bool:
+        """Woken, but not over: the client is slower than the host, or gone."""
+        return self.throttled or self.gone or not (self.complete or self.error)
 
-    async def run(self, connection: Connection, head: bytes, body: bytes) -> None:
-        """Send the request and wait for the end of the answer; only a client slower than the host wakes this before."""
+    def send(self, connection: Connection, head: bytes, body: bytes) -> "asyncio.Future[None]":
+        """Send the request. The future is done when the answer has ended, or when ``settle`` has something to do."""
         self.error = None
         self._connection = connection
-        loop = asyncio.get_running_loop()
+        self._waiter = waiter = self.generation.future()
         connection.send(self, head, body)
         self.generation.phase = Phase.PREFILL
-        while not self.ended:
-            self._waiter = loop.create_future()
-            await self._waiter
+        return waiter
+
+    async def settle(self) -> None:
+        """Wait for the end of the answer, slowing the host down to the client's pace. Raises CancelledError for a client gone."""
+        while self.unsettled:
             if self.gone:
-                connection.abort()
                 raise asyncio.CancelledError
-            if self.throttled and not self.ended:
+            if self.throttled:
                 await self.sink.drain()
                 self.throttled = False
-                connection.resume()
-        if self.throttled:
-            await self.sink.drain()
+                if self._connection is not None and not self.complete:
+                    self._connection.resume()
+            if not (self.complete or self.error or self.throttled or self.gone):
+                self._waiter = self.generation.future()
+                await self._waiter
 
     def close(self) -> None:
         """Close the connection unless its answer came whole."""
@@ -113,46 +116,64 @@ class Exchange:
         if status < 400:
             self.stream()
 
-    def received(self, data: bytes, *, complete: bool) -> None:
-        if complete:
-            self.complete = True
+    def received(self, data: bytes, complete: bool) -> None:
+        if self.flowing and not complete:  # the steady state: nothing but passing on
+            data = self._feed(data, self._clock())
+            try:
+                if data and not self._write(data):
+                    self._throttle()
+            except ClientGone:
+                self._gone()
+            return
         if not self.streaming:
             self.collected += data
-            if len(self.collected) > COLLECT_LIMIT_BYTES:
-                data, self.collected = self.collected, b""
-                self.stream()
-            else:
+            if len(self.collected) <= COLLECT_LIMIT_BYTES:
                 if complete:
+                    self.complete = True
                     self._wake()
                 return
-        now = self._clock()
-        meter = self.meter
+            data, self.collected = self.collected, b""
+            self.stream()
+        self._send_on(data, complete)
+
+    def _send_on(self, data: bytes, complete: bool) -> None:
+        meter, now = self.meter, self._clock()
         assert meter is not None
         if data:
             data = meter.feed(data, now)
         if complete:
+            self.complete = True
             data += meter.flush()
-        generation = self.generation
-        if generation.first_byte is None and (data or complete):
-            generation.first_byte = now
-            generation.phase = Phase.STREAMING
-            self._fleet.answered(self._lease, generation.request.model, now)
-        if not data and not complete:
+        elif not data:
             return
+        if self.generation.first_byte is None:
+            self._first(now)
+        self.flowing = True
+        self._feed, self._write = meter.feed, self.sink.write
         try:
-            room = self.sink.write(data, last=complete)
+            if not self.sink.write(data, complete):
+                self._throttle()
         except ClientGone:
-            self.gone = True
-            self._wake()
-            return
+            self._gone()
         if complete:
-            self.throttled = not room
             self._wake()
-        elif not room:
-            self.throttled = True
-            if self._connection is not None:
-                self._connection.pause()
-            self._wake()
+
+    def _throttle(self) -> None:
+        """The client is slower than the host: stop reading until it has caught up."""
+        self.throttled = True
+        if not self.complete and self._connection is not None:
+            self._connection.pause()
+        self._wake()
+
+    def _gone(self) -> None:
+        self.gone = True
+        self._wake()
+
+    def _first(self, now: float) -> None:
+        generation = self.generation
+        generation.first_byte = now
+        generation.phase = Phase.STREAMING
+        self._fleet.answered(self._lease, generation.request.model, now)
 
     def lost(self, error: UpstreamError) -> None:
         if self.sink.started and error.outcome is AttemptOutcome.RESET:

@@ -4,10 +4,12 @@ A host must see its own address as Host (a loopback-bound Ollama answers 403 oth
 and none of the caller's credentials (Ollama would pass them on to its cloud). Hop-by-hop headers end at each hop.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from http import HTTPStatus
 
-RawHeaders = Iterable[tuple[bytes, bytes]]
+import msgspec
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _HOP_BY_HOP = frozenset(
     (
@@ -48,48 +50,87 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
 
 
-def request_head(path: str, query: str, authority: str, headers: RawHeaders, length: int, generation: str) -> bytes:
-    """The head of a POST to a host. ``headers`` are the client's, unfiltered; ``length`` of the body in bytes."""
-    target = f"{path}?{query}" if query else path
-    lines = [
-        f"POST {target} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nX-Corral-Generation: {generation}\r\n".encode(
-            "latin-1"
-        )
-    ]
-    named: frozenset[bytes] | None = None
-    for name, value in headers:
+class _Roles(dict[bytes, str]):
+    """What a header is to us, by its name as written: worked out once for each spelling that is seen, for at most LIMIT."""
+
+    LIMIT = 1024
+
+    def __init__(self, dropped: frozenset[bytes], noted: frozenset[bytes] = frozenset()) -> None:
+        super().__init__()
+        self._dropped = dropped
+        self._noted = noted
+
+    def __missing__(self, name: bytes) -> str:
         low = name.lower()
-        if low in _NOT_TO_HOSTS or low.startswith(OURS):
-            if low == b"connection":
-                named = frozenset(token.strip().lower() for token in value.split(b",")) - {b"keep-alive", b"close"}
-            continue
-        lines.append(b"%b: %b\r\n" % (name, value))
-    if named:
+        passes = low not in self._dropped and not low.startswith(OURS)
+        role = (NOTED_PASSING if passes else NOTED) if low in self._noted else PASSING if passes else DROPPED
+        if len(self) < self.LIMIT:
+            self[name] = role
+        return role
+
+
+PASSING, NOTED_PASSING, NOTED, DROPPED = "passing", "noted and passing", "noted", "dropped"
+_from_client = _Roles(
+    _NOT_TO_HOSTS, frozenset((b"connection", b"content-type", b"content-encoding", b"expect", b"x-corral-session"))
+)
+_from_host = _Roles(_NOT_TO_CLIENTS)
+
+
+class Inbound(msgspec.Struct, frozen=True, gc=False):
+    """A client's headers, read in one pass: the lines that go to the host, and the few values that we look at."""
+
+    lines: bytes = b""
+    content_type: str = ""
+    content_encoding: str = ""
+    session: str | None = None
+    expect: str = ""
+
+
+_NOTHING: dict[bytes, bytes] = {}
+
+
+def inbound(headers: RawHeaders) -> Inbound:
+    """Sort a client's headers."""
+    lines: list[bytes] = []
+    noted: dict[bytes, bytes] = _NOTHING
+    for header in headers:
+        role = _from_client[header[0]]
+        if role is PASSING:
+            lines.append(b"%b: %b\r\n" % header)
+        elif role is not DROPPED:
+            noted = {**noted, header[0].lower(): header[1]}
+            if role is NOTED_PASSING:
+                lines.append(b"%b: %b\r\n" % header)
+    hop = noted.get(b"connection", b"")
+    if hop and hop.lower() not in (b"keep-alive", b"close"):  # it names headers that are meant for this hop only
+        named = {token.strip().lower() for token in hop.split(b",")}
         lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    session = noted.get(b"x-corral-session")
+    return Inbound(
+        b"".join(lines),
+        noted.get(b"content-type", b"").decode("latin-1"),
+        noted.get(b"content-encoding", b"").decode("latin-1"),
+        session.decode("latin-1") if session else None,
+        noted.get(b"expect", b"").decode("latin-1"),
+    )
+
+
+def request_head(target: str, authority: str, headers: Inbound, length: int, generation: str) -> bytes:
+    """The head of a POST to a host. ``target``: path and query; ``length`` of the body in bytes."""
+    ours = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nX-Corral-Generation: {generation}\r\n"
+    return b"%b%b\r\n" % (ours.encode("latin-1"), headers.lines)
 
 
 def response_head(status: int, headers: RawHeaders, framing: bytes, ours: bytes) -> bytes:
     """The head of an answer: the host's headers less what ends here, ``framing`` (a whole header line) and ``ours`` (whole lines)."""
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status]
-    for name, value in headers:
-        low = name.lower()
-        if low not in _NOT_TO_CLIENTS and not low.startswith(OURS):
-            lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(framing)
-    lines.append(ours)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+    passed = [b"%b: %b\r\n" % header for header in headers if _from_host[header[0]] is PASSING]
+    return b"".join((line, *passed, framing, ours, b"\r\n"))
 
 
 def passing(headers: RawHeaders) -> list[tuple[str, str]]:
     """The host's headers that pass, as text, for answers that a framework writes."""
-    return [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in headers
-        if name.lower() not in _NOT_TO_CLIENTS and not name.lower().startswith(OURS)
-    ]
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if _from_host[name] is PASSING]
 
 
 def value_of(headers: RawHeaders, wanted: bytes) -> bytes:

@@ -12,10 +12,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway.dialects.lines import Ended, Framing, usage_of
+from gateway.dialects.lines import Ended, Framing, Meter, usage_of
 from gateway.dialects.ollama import message_of
 from gateway.dialects.request import Farewell, InferenceRequest
 from gateway.errors import (
@@ -30,14 +29,15 @@ from gateway.errors import (
 )
 from gateway.fleet.health import Event
 from gateway.fleet.registry import Fleet, Lease
-from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase
+from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase, Usage
 from gateway.relay.exchange import ClientGone, Exchange, Sink
-from gateway.relay.generations import Generation, Stopped
-from gateway.relay.headers import RawHeaders, request_head
+from gateway.relay.generations import Generation
+from gateway.relay.headers import Inbound, request_head
 from gateway.relay.upstream import Connections, UpstreamError
-from gateway.routing.admission import Admission, Grant, Verdict, Waiter
+from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
 from gateway.routing.policy import Unroutable
 
+CACHED_PREFILL_SECONDS = 0.05
 _BUSY = (429, 503)
 _BROKEN = (502, 504)
 # What Ollama says in a 500 that is the host's trouble, not the request's (docs/errors.md).
@@ -49,14 +49,6 @@ _HOST_TROUBLE = (
     "unable to load model",
     "error loading",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """What is sent on besides the body: the client's headers, unfiltered, and its query string."""
-
-    headers: RawHeaders = ()
-    query: str = ""
 
 
 class Relay:
@@ -81,90 +73,94 @@ class Relay:
         self._refresh = refresh
         self._poke = poke
 
-    async def run(self, generation: Generation, inbound: Inbound, sink: Sink) -> None:
+    async def run(self, generation: Generation, headers: Inbound, query: str, sink: Sink) -> None:
         """Serve one generation into ``sink``. Raises CorralError if nothing was sent, CancelledError if the client left."""
+        cancelled = stopped = False
+        failures: list[str] = []
+        tried = NOBODY
+        generation.open_scope()
         try:
-            with generation:
-                await self._serve(generation, inbound, sink)
-        except Stopped as stopped:
-            self._say_stopped(generation, sink, stopped)
+            while True:
+                lease = self._leased(generation, tried) or await self._admitted(generation, tried, failures)
+                exchange = Exchange(generation, lease, sink, self._fleet, self._clock)
+                try:
+                    await self._attempt(exchange, lease.host, headers, query)
+                finally:
+                    exchange.close()
+                    self._admission.release(lease, self._clock())
+                why = self._judge(exchange, lease)
+                if why is None:
+                    break
+                failures.append(f"{lease.host}: {why}")
+                tried |= {lease.host}
+                if len(failures) >= self._attempts or (
+                    exchange.collected and not self._another(generation.request, tried)
+                ):
+                    self._give_up(exchange, failures)
+                    break
+        except asyncio.CancelledError:
+            cancelled = True
         except CorralError as error:
             generation.status = error.status
             generation.ended(_outcome_of(error), error.message)
             raise
-
-    async def _serve(self, generation: Generation, inbound: Inbound, sink: Sink) -> None:
-        request = generation.request
-        if not request.model:
-            status, message = request.endpoint.missing_model
-            raise _MISSING.get(status, BadRequest)(message)
-        failures: list[str] = []
-        tried: set[str] = set()
-        while True:
-            grant = await self._admit(generation, tried, failures)
-            exchange = Exchange(generation, grant.lease, sink, self._fleet, self._clock)
-            try:
-                await self._attempt(exchange, grant, inbound)
-            finally:
-                exchange.close()
-                self._admission.release(grant.lease, self._clock())
-            host = grant.lease.host
-            why = self._judge(exchange, grant)
-            if why is None:
-                return
-            failures.append(f"{host}: {why}")
-            tried.add(host)
-            if len(failures) >= self._attempts:
-                self._give_up(exchange, failures)
-                return
-            if exchange.collected and not self._another(request, tried):
-                self._give_up(exchange, failures)
-                return
+        finally:
+            stopped = generation.close_scope(cancelled=cancelled)
+        if stopped:
+            self._say_stopped(generation, sink)
+        elif cancelled:
+            raise asyncio.CancelledError
 
     # -- waiting ---------------------------------------------------------------------------------------------------------------
 
-    async def _admit(self, generation: Generation, tried: set[str], failures: list[str]) -> Grant:
+    def _leased(self, generation: Generation, tried: frozenset[str]) -> Lease | None:
+        """A lease at once, if the best host has a free slot: the ordinary case."""
+        verdict = self._admission.grant(generation.request, self._clock(), tried)
+        return _granted(generation, verdict) if isinstance(verdict, Grant) else None
+
+    async def _admitted(self, generation: Generation, tried: frozenset[str], failures: list[str]) -> Lease:
+        """A lease after waiting for it. Raises ModelNotFound, NoHost, HostsFailed, QueueFull."""
         generation.phase = Phase.QUEUED
-        generation.queued_since = self._clock()
-        request = generation.request
-        verdict = await self._verdict(request, tried)
-        if isinstance(verdict, Unroutable) and verdict.unknown_model and not tried:
-            await self._refresh()  # it may have been pulled a moment ago
-            verdict = await self._verdict(request, tried)
-        now = self._clock()
-        generation.queued_seconds += now - generation.queued_since
+        request, since = generation.request, self._clock()
+        if not request.model:
+            status, message = request.endpoint.missing_model
+            raise _MISSING.get(status, BadRequest)(message)
+        try:
+            verdict = self._admission.grant(request, since, tried) or await self._wait(generation, tried)
+            if isinstance(verdict, Unroutable) and verdict.unknown_model and not tried:
+                await self._refresh()  # it may have been pulled a moment ago
+                verdict = self._admission.grant(request, self._clock(), tried) or await self._wait(generation, tried)
+        finally:
+            generation.queue_seconds += self._clock() - since
         if isinstance(verdict, Unroutable):
             raise _unroutable(request, verdict, failures)
-        generation.route = verdict.route
-        generation.leased = now
-        generation.cold = verdict.lease.cold
-        generation.phase = Phase.CONNECTING
-        return verdict
+        return _granted(generation, verdict)
 
-    async def _verdict(self, request: InferenceRequest, tried: set[str]) -> Verdict:
-        future: asyncio.Future[Verdict] | None = None
+    async def _wait(self, generation: Generation, tried: frozenset[str]) -> Verdict:
+        future = generation.future()
+        verdict: Verdict | None = None
 
-        def deliver(verdict: Verdict) -> bool:
-            assert future is not None
+        def deliver(granted: Verdict) -> bool:
+            nonlocal verdict
             if future.done():
                 return False
-            future.set_result(verdict)
+            verdict = granted
+            future.set_result(None)
             return True
 
-        answer = self._admission.request(request, self._clock(), deliver, frozenset(tried))
-        if not isinstance(answer, Waiter):
-            return answer
-        future = asyncio.get_running_loop().create_future()
+        waiter = self._admission.join(generation.request, self._clock(), deliver, tried)
         try:
-            return await future
+            await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and isinstance(granted := future.result(), Grant):
-                self._admission.release(granted.lease, self._clock())
+            if isinstance(verdict, Grant):
+                self._admission.release(verdict.lease, self._clock())
             else:
-                self._admission.withdraw(answer, self._clock())
+                self._admission.withdraw(waiter, self._clock())
             raise
+        assert verdict is not None
+        return verdict
 
-    def _another(self, request: InferenceRequest, tried: set[str]) -> bool:
+    def _another(self, request: InferenceRequest, tried: frozenset[str]) -> bool:
         """Whether any host is left that could take the request."""
         views = self._fleet.snapshot(self._clock()).hosts
         return any(
@@ -173,20 +169,25 @@ class Relay:
 
     # -- one attempt -----------------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, exchange: Exchange, grant: Grant, inbound: Inbound) -> None:
-        generation, host = exchange.generation, grant.lease.host
-        request, origin = generation.request, self._connections.origins[host]
-        path = origin.base_path + request.endpoint.path
-        head = request_head(path, inbound.query, origin.authority, inbound.headers, len(request.body), request.id)
+    async def _attempt(self, exchange: Exchange, host: str, headers: Inbound, query: str) -> None:
+        generation, origin = exchange.generation, self._connections.origins[host]
+        request = generation.request
+        target = origin.base_path + request.endpoint.path
+        head = request_head(
+            f"{target}?{query}" if query else target, origin.authority, headers, len(request.body), request.id
+        )
         started = self._clock()
         outcome, why = AttemptOutcome.CANCELLED, ""
         try:
             connection = self._connections.idle(host) or await self._connections.dial(host)
-            await exchange.run(connection, head, request.body)
+            await exchange.send(connection, head, request.body)
+            if exchange.unsettled:
+                await exchange.settle()
             if exchange.error is not None and exchange.error.stale:
                 # The pooled connection had died unnoticed: that says nothing about the host as it is now.
                 self._connections.drop(host)
-                await exchange.run(await self._connections.dial(host), head, request.body)
+                await exchange.send(await self._connections.dial(host), head, request.body)
+                await exchange.settle()
             outcome, why = _ended(exchange)
         except UpstreamError as error:
             exchange.error = error
@@ -194,19 +195,21 @@ class Relay:
         finally:
             now = self._clock()
             if outcome is AttemptOutcome.CANCELLED:
-                exchange.close()
                 generation.cancel_noticed = generation.cancel_noticed or now
+                exchange.close()
                 now = self._clock()
                 if exchange.complete and exchange.streaming:
-                    outcome = AttemptOutcome.OK
-            generation.attempts.append(Attempt(host, outcome, started, now, exchange.status, why))
-            _account(exchange)
+                    outcome = AttemptOutcome.OK  # it came after the last byte
+            attempt = Attempt(host, outcome, started - generation.received, now - started, exchange.status, why)
+            generation.attempts += (attempt,)
+            if exchange.meter is not None:
+                _account(exchange, exchange.meter)
 
     # -- judging ---------------------------------------------------------------------------------------------------------------
 
-    def _judge(self, exchange: Exchange, grant: Grant) -> str | None:
+    def _judge(self, exchange: Exchange, lease: Lease) -> str | None:
         """What an attempt means: None if the caller has their answer, else why the host failed and another may be tried."""
-        now, lease, generation = self._clock(), grant.lease, exchange.generation
+        now, generation = self._clock(), exchange.generation
         if exchange.error is not None:
             event = Event.UNREACHABLE if exchange.error.unreachable else Event.ATTEMPT_FAILED
             self._fleet.note(lease.host, event, now, exchange.error.why)
@@ -247,29 +250,31 @@ class Relay:
         exchange.stream()
         assert exchange.meter is not None
         now = self._clock()
-        exchange.generation.first_byte = exchange.generation.last_byte = now
+        exchange.generation.first_byte = now
         exchange.generation.bytes_out = len(exchange.collected)
         _write_last(exchange.sink, exchange.collected)
 
     def _learn(self, exchange: Exchange, lease: Lease, now: float) -> None:
         generation = exchange.generation
         if generation.outcome is not Outcome.OK:
-            if exchange.meter is not None and generation.reason:
-                self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, generation.reason)
+            self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, generation.reason)
             return
-        usage, request = generation.usage, generation.request
-        known = self._fleet.snapshot(now).affinity.get(request.prefix)
-        cached = known is not None and known[0] == lease.host
+        if not self._fleet.wants_sample(lease.host, now):
+            return
+        usage, prefix = generation.usage, generation.request.prefix
+        # Ollama counts cached prompt tokens too: a short evaluation, or one of a prompt we know to be there, tells no speed.
+        cached = usage.prefill_seconds < CACHED_PREFILL_SECONDS or (
+            prefix and self._fleet.holds_prefix(prefix, lease.host)
+        )
         self._fleet.learn(
             lease,
-            seconds=now - lease.since,
-            load_seconds=usage.load_seconds,
-            prefill_rate=0.0 if cached or not usage.prefill_seconds else usage.input_tokens / usage.prefill_seconds,
-            prefill_seconds=0.0 if cached else usage.prefill_seconds,
-            decode_rate=usage.output_tokens / usage.decode_seconds if usage.decode_seconds else 0.0,
+            now - lease.since,
+            load_seconds=usage.load_seconds if lease.cold else None,
+            prefill_rate=None if cached else usage.input_tokens / usage.prefill_seconds,
+            decode_rate=usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
         )
-        if request.prefix:
-            self._fleet.remember_prefix(request.prefix, lease.host, usage.input_tokens or request.prompt_tokens)
+        if prefix:
+            self._fleet.remember_prefix(prefix, lease.host, usage.input_tokens or generation.request.prompt_tokens)
 
     # -- last words ------------------------------------------------------------------------------------------------------------
 
@@ -279,16 +284,17 @@ class Relay:
             exchange.generation, exchange.sink, f"host {host} {exchange.error.why}", "host_failed", cancelled=False
         )
 
-    def _say_stopped(self, generation: Generation, sink: Sink, stopped: Stopped) -> None:
+    def _say_stopped(self, generation: Generation, sink: Sink) -> None:
         if generation.outcome is not None:
             return  # it came after the last byte: the caller has the whole answer
-        outcome = Outcome.TIMEOUT if stopped.source is CancelSource.DEADLINE else Outcome.CANCELLED
-        generation.ended(outcome, stopped.why)
+        source, why = generation.cancelled_by, generation.reason
+        assert source is not None
+        generation.ended(Outcome.TIMEOUT if source is CancelSource.DEADLINE else Outcome.CANCELLED, why)
         if not sink.started:
-            error = _STOPPED[stopped.source](stopped.why)
+            error = _STOPPED[source](why)
             generation.status = error.status
             raise error
-        self._farewell(generation, sink, stopped.why, "stopped", cancelled=stopped.source is CancelSource.OPERATOR)
+        self._farewell(generation, sink, why, "stopped", cancelled=source is CancelSource.OPERATOR)
 
     def _farewell(self, generation: Generation, sink: Sink, message: str, code: str, *, cancelled: bool) -> None:
         meter = generation.meter
@@ -325,38 +331,42 @@ _OUTCOMES = {
 }
 
 
+def _granted(generation: Generation, grant: Grant) -> Lease:
+    generation.route = grant.route
+    generation.cold = grant.lease.cold
+    generation.phase = Phase.CONNECTING
+    return grant.lease
+
+
 def _outcome_of(error: CorralError) -> Outcome:
     return _OUTCOMES.get(error.code, Outcome.UPSTREAM_ERROR if error.code == "hosts_failed" else Outcome.GATEWAY_ERROR)
 
 
-def _account(exchange: Exchange) -> None:
+def _account(exchange: Exchange, meter: Meter) -> None:
     """Write what passed into the generation: also of an answer that was cut short."""
-    generation, meter = exchange.generation, exchange.meter
-    if meter is None:
-        return
-    generation.chunks = meter.reads
-    generation.bytes_out = meter.bytes
-    generation.max_gap = meter.max_gap
-    generation.last_byte = meter.last_at
-    if exchange.complete and exchange.status >= 400:
+    generation = exchange.generation
+    generation.bytes_out = meter.size
+    streamed = meter.framing is not Framing.SINGLE
+    if not exchange.complete:
+        generation.usage = Usage(output_tokens=generation.tokens if streamed else 0)
+    elif exchange.status >= 400:
         generation.ended(
             Outcome.CLIENT_ERROR if exchange.status < 500 else Outcome.UPSTREAM_ERROR, f"answered {exchange.status}"
         )
-    elif exchange.complete:
-        ending = generation.request.endpoint.ending(meter.tail) if meter.framing is not Framing.SINGLE else None
-        whole = ending is None or ending.ended is Ended.COMPLETE
-        tokens = generation.tokens - (ending.extra_events if ending else 0)
-        generation.usage = usage_of(meter.tail, max(0, tokens) if ending else 0, complete=whole)
+    elif streamed:
+        ending = generation.request.endpoint.ending(meter.tail)
+        whole = ending.ended is Ended.COMPLETE
+        final = meter.last_line if meter.framing is Framing.NDJSON else meter.tail
+        generation.usage = usage_of(final, max(0, generation.tokens - ending.extra_events), complete=whole)
         if whole:
             generation.ended(Outcome.OK)
-        elif ending:
+        else:
             generation.ended(
                 Outcome.UPSTREAM_ERROR, ending.message or "the host ended the answer without its last event"
             )
     else:
-        generation.usage = usage_of(
-            b"", generation.tokens if meter.framing is not Framing.SINGLE else 0, complete=False
-        )
+        generation.usage = usage_of(meter.tail, 0, complete=True)
+        generation.ended(Outcome.OK)
 
 
 def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:
@@ -389,6 +399,6 @@ def _hosts_failed(failures: list[str], status: int) -> HostsFailed:
 
 def _write_last(sink: Sink, data: bytes) -> None:
     try:
-        sink.write(data, last=True)
+        sink.write(data, True)
     except ClientGone:
         return  # nobody is left to tell; the record says how it ended

@@ -45,7 +45,7 @@ class Receiver(Protocol):
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """The final response head."""
 
-    def received(self, data: bytes, *, complete: bool) -> None:
+    def received(self, data: bytes, complete: bool) -> None:
         """What one read brought of the body."""
 
     def lost(self, error: UpstreamError) -> None:
@@ -74,20 +74,23 @@ class Connection(asyncio.Protocol):
     """One connection to one host, and the parser on it."""
 
     __slots__ = (
-        "_barren", "_complete", "_free", "_head_ready", "_headers", "_informational", "_parser", "_pieces", "_poisoned", "_receiver",
-        "_status", "_transport", "_until_close", "answered", "idle_since", "reused",
+        "_barren", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_parser", "_pieces", "_poisoned", "_receiver",
+        "_status", "_steady", "_transport", "_until_close", "_wanted", "answered", "idle_since", "on_body", "reused",
     )  # fmt: skip
 
     def __init__(self, free: Callable[["Connection"], None]) -> None:
         self._free = free
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # called by the parser for each piece: no Python frame of ours a chunk
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._headers: list[tuple[bytes, bytes]] = []
-        self._pieces: list[bytes] = []
         self._status = 0
-        self._barren = 0
-        self._head_ready = self._complete = self._informational = self._poisoned = self._until_close = False
+        self._barren = self._wanted = 0
+        self._head_ready = self._complete = self._keep = self._informational = self._poisoned = self._until_close = (
+            False
+        )
         self.answered = False
         self.reused = False
         self.idle_since = 0.0
@@ -106,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._headers = []
         self._status = self._barren = 0
-        self._head_ready = self._complete = self._until_close = self.answered = False
+        self._head_ready = self._complete = self._until_close = self._steady = self.answered = False
         if len(body) <= ONE_WRITE_BYTES:
             self._transport.write(head + body)
         else:
@@ -153,24 +156,28 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(AttemptOutcome.PROTOCOL_ERROR, f"sent something that is not HTTP: {error}"[:200])
             return
+        pieces = self._pieces
+        if self._steady and len(pieces) == 1 and not self._complete:
+            receiver.received(pieces.pop(), False)
+            return
         if self._head_ready:
             self._head_ready = False
             receiver.head(self._status, self._headers)
             if self._receiver is None:
                 return
-        pieces = self._pieces
+            self._steady = True
         if pieces:
             self._barren = 0
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces[: self._wanted] if self._poisoned else pieces)
             pieces.clear()
         else:
             body = b""
             self._barren += len(data)
         if self._complete:
             self._finish()
-            receiver.received(body, complete=True)
+            receiver.received(body, True)
         elif body:
-            receiver.received(body, complete=False)
+            receiver.received(body, False)
         elif self._barren > HEAD_LIMIT_BYTES:
             self._fail(AttemptOutcome.PROTOCOL_ERROR, f"sent over {HEAD_LIMIT_BYTES} bytes of head or framing")
 
@@ -181,7 +188,7 @@ class Connection(asyncio.Protocol):
             return
         if self._until_close and exc is None:
             self._receiver = None
-            receiver.received(b"", complete=True)
+            receiver.received(b"", True)
             return
         why = f"broke the connection ({exc})" if exc else "closed the connection"
         self._fail(
@@ -191,8 +198,9 @@ class Connection(asyncio.Protocol):
     # -- httptools (no exception may leave these) --------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._complete or self._receiver is None:
+        if self._complete or self._receiver is None:  # the answer is over: what follows was never asked for
             self._poisoned = True
+            self._wanted = len(self._pieces)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self._headers) < HEADERS_LIMIT and not self._status:
@@ -214,15 +222,12 @@ class Connection(asyncio.Protocol):
         self._until_close = not sized and not chunked and status not in (204, 304)
         self._head_ready = True
 
-    def on_body(self, body: bytes) -> None:
-        if not self._complete:
-            self._pieces.append(body)
-
     def on_message_complete(self) -> None:
         if self._informational:
             self._informational = False
         else:
             self._complete = True
+            self._keep = self._parser.should_keep_alive()  # llhttp knows only now
 
     # -- ends ------------------------------------------------------------------------------------------------------------------
 
@@ -230,7 +235,7 @@ class Connection(asyncio.Protocol):
         self._receiver = None
         assert self._transport is not None
         unsent = self._transport.get_write_buffer_size()  # answered before it had read the request
-        if self._poisoned or unsent or self._until_close or not self._parser.should_keep_alive():
+        if self._poisoned or unsent or self._until_close or not self._keep:
             self._transport.abort()
         else:
             self._free(self)

@@ -12,8 +12,9 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import QueueFull
@@ -21,12 +22,12 @@ from gateway.fleet.registry import Fleet, Lease
 from gateway.record import Route
 from gateway.routing.policy import Chance, Unroutable, choose
 
+NOBODY: frozenset[str] = frozenset()
 LOOK_AHEAD = 32
 RETRY_AFTER_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """A decision and the slot that goes with it."""
 
     route: Route
@@ -78,32 +79,31 @@ class Admission:
         """Everyone who waits, in order of arrival."""
         return sorted((waiter for lane in self._lanes.values() for waiter in lane), key=lambda waiter: waiter.seq)
 
-    def request(
+    def grant(self, request: InferenceRequest, now: float, tried: AbstractSet[str] = NOBODY) -> Verdict | None:
+        """Grant or refuse at once; None: it has to wait (``join``).
+
+        Whoever waits could not be granted a moment ago, so nobody is overtaken by taking what is free now.
+        """
+        return self._decide(request, tried, now, {})
+
+    def join(
         self,
         request: InferenceRequest,
         now: float,
         deliver: Callable[[Verdict], bool],
-        tried: AbstractSet[str] = frozenset(),
-    ) -> Verdict | Waiter:
-        """Grant at once, or refuse at once, or join the waiting room. Raises QueueFull."""
-        # Whoever waits could not be granted a moment ago, so nobody is overtaken by taking what is free now.
-        verdict = self._decide(request, tried, now, {})
-        if verdict is not None:
-            return verdict
+        tried: AbstractSet[str] = NOBODY,
+    ) -> Waiter:
+        """Enter the waiting room; ``deliver`` may be called before this returns. Raises QueueFull."""
         if self._waiting >= self.limit:
             raise QueueFull(
                 f"the queue is full: {self._waiting} requests wait already", retry_after=RETRY_AFTER_SECONDS
             )
         self._seq += 1
-        taken: list[Verdict] = []
-        waiter = Waiter(request, tried, self._seq, now, _keep(taken))
+        waiter = Waiter(request, tried, self._seq, now, deliver)
         self._lanes.setdefault(waiter.lane, deque()).append(waiter)
         self._waiting += 1
         if self._waiting > 1:  # counting those ahead, another host may be cheaper
             self.assign(now)
-            if taken:
-                return taken[0]
-        waiter.deliver = deliver
         return waiter
 
     def withdraw(self, waiter: Waiter, now: float) -> None:
@@ -154,22 +154,13 @@ class Admission:
         route = choose(request, self._fleet.snapshot(now), self._rng, tried, ahead)
         if isinstance(route, Unroutable):
             return route
-        view = self._fleet.view(route.host, now)
-        if view.leases + ahead.get(route.host, 0) >= view.host.slots:
+        if self._fleet.free_slots(route.host) <= ahead.get(route.host, 0):
             ahead[route.host] = ahead.get(route.host, 0) + 1
             return None
-        cold = route.costs[0][1].load_time > 0
+        cold = route.costs[0].load_time > 0
         return Grant(route, self._fleet.lease(route.host, request.model, request.runner_options, now, cold=cold))
 
     def _left(self, waiter: Waiter) -> None:
         self._waiting -= 1
         if not self._lanes[waiter.lane]:
             del self._lanes[waiter.lane]
-
-
-def _keep(taken: list[Verdict]) -> Callable[[Verdict], bool]:
-    def deliver(verdict: Verdict) -> bool:
-        taken.append(verdict)
-        return True
-
-    return deliver

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.host import FleetSnapshot, HostView
@@ -19,8 +20,7 @@ class Chance(Protocol):
         """A number in 0 … stop − 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unroutable:
+class Unroutable(msgspec.Struct, frozen=True, gc=False):
     """No host may take the request. ``unknown_model``: every host that told its models lacks it."""
 
     unknown_model: bool
@@ -62,37 +62,31 @@ def choose(
     if not fit:
         missing = all(why is Rejection.MODEL_MISSING for _, why in left_out)
         return Unroutable(missing, rejected)
-    priced = sorted([(score(request, view, snapshot, ahead.get(view.host.name, 0)), view) for view in fit], key=_order)
-    cheapest = priced[0][0].total
-    ties = 1
-    while ties < len(priced) and priced[ties][0].total == cheapest and priced[ties][1].leases == priced[0][1].leases:
-        ties += 1
-    if ties > 1 and (pick := rng.randrange(ties)):
-        priced.insert(0, priced.pop(pick))
-    chosen = priced[0]
-    return Route(
-        chosen[1].host.name,
-        _reason(priced, panic=panic),
-        tuple([(view.host.name, cost) for cost, view in priced]),
-        rejected,
-    )
+    priced = [
+        (costs.total, view.leases, costs.host, costs)
+        for costs, view in [(score(request, view, snapshot, ahead.get(view.host.name, 0)), view) for view in fit]
+    ]
+    if len(priced) > 1:
+        priced.sort()
+        ties = 1
+        while ties < len(priced) and priced[ties][:2] == priced[0][:2]:
+            ties += 1
+        if ties > 1 and (pick := rng.randrange(ties)):
+            priced.insert(0, priced.pop(pick))
+    ranking = tuple([row[3] for row in priced])
+    return Route(ranking[0].host, _reason(ranking, panic=panic), ranking, rejected)
 
 
-def _order(priced: tuple[Costs, HostView]) -> tuple[float, int, str]:
-    cost, view = priced
-    return cost.total, view.leases, view.host.name
-
-
-def _reason(priced: list[tuple[Costs, HostView]], *, panic: bool) -> RouteReason:
+def _reason(ranking: tuple[Costs, ...], *, panic: bool) -> RouteReason:
     if panic:
         return RouteReason.FALLBACK
-    if len(priced) == 1:
+    if len(ranking) == 1:
         return RouteReason.ONLY_CANDIDATE
-    chosen = priced[0][0]
+    chosen = ranking[0]
     if chosen.affinity < 0:
         return RouteReason.AFFINITY
     if chosen.load_time > 0:
         return RouteReason.COLD_LOAD
-    if any(cost.load_time > 0 for cost, _ in priced[1:]):
+    if any(costs.load_time > 0 for costs in ranking[1:]):
         return RouteReason.LOADED
     return RouteReason.LEAST_BUSY

@@ -20,15 +20,16 @@ _UNMEASURED = Estimate()
 def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, ahead: int) -> Costs:
     """The whole prediction for one host. ``ahead``: requests that wait for this host before this one."""
     digest = view.digest_of(request.model)
+    wait = queue_wait(view, snapshot, ahead) if view.leases + ahead >= view.host.slots else 0.0
     load = load_time(request, view, snapshot, digest)
-    rate = prefill_rate(view, snapshot, digest)
-    return Costs(
-        queue_wait(view, snapshot, ahead),
-        load,
-        request.prompt_tokens / rate,
-        affinity(request, view, snapshot, rate) if load == 0.0 else 0.0,
-        penalty(view, snapshot.taken_at),
-    )
+    prefill = cached = 0.0
+    if request.prompt_tokens:
+        rate = prefill_rate(view, snapshot, digest)
+        prefill = request.prompt_tokens / rate
+        if request.prefix and load == 0.0:
+            cached = affinity(request, view, snapshot, rate)
+    fault = penalty(view, snapshot.taken_at) if view.health.attempt_failures or view.health.poll_failures else 0.0
+    return Costs(view.host.name, wait + load + prefill + cached + fault, wait, load, prefill, cached, fault)
 
 
 def queue_wait(view: HostView, snapshot: FleetSnapshot, ahead: int) -> float:
@@ -37,7 +38,11 @@ def queue_wait(view: HostView, snapshot: FleetSnapshot, ahead: int) -> float:
     beyond = view.leases + ahead - slots + 1
     if beyond <= 0:
         return 0.0
-    return beyond * (view.service_seconds or snapshot.typical_service_seconds or DEFAULT_SERVICE_SECONDS) / slots
+    return (
+        beyond
+        * (view.service_seconds or _mean([host.service_seconds for host in snapshot.hosts]) or DEFAULT_SERVICE_SECONDS)
+        / slots
+    )
 
 
 def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, digest: str | None) -> float:
@@ -47,7 +52,9 @@ def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot
     loaded = view.loaded.get(digest)
     if loaded is not None and fits(request.runner_options, view.runners.get(digest), loaded):
         return 0.0
-    seconds = _first(view, snapshot, digest, "load_seconds")
+    seconds = view.estimates.get(digest, _UNMEASURED).load_seconds
+    if seconds is None:
+        seconds = _mean([host.estimates.get(digest, _UNMEASURED).load_seconds for host in snapshot.hosts])
     if seconds is None:
         size = view.available[request.model].size if view.available and request.model in view.available else 0
         seconds = DEFAULT_LOAD_BASE_SECONDS + size / DEFAULT_LOAD_RATE
@@ -59,7 +66,7 @@ def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot
 
 def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel) -> bool:
     """Would Ollama serve ``wanted`` without a reload? ``sent``: the options last sent for this runner, None if not by us."""
-    if sent is not None and wanted == sent:
+    if wanted == sent or (not wanted and not sent):
         return True
     asked, had = dict(wanted), dict(sent or ())
     context = asked.pop("num_ctx", None)
@@ -71,12 +78,19 @@ def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel)
 
 def prefill_rate(view: HostView, snapshot: FleetSnapshot, digest: str | None) -> float:
     """Prompt tokens per second."""
-    return (_first(view, snapshot, digest, "prefill_rate") if digest else None) or DEFAULT_PREFILL_RATE
+    if digest is None:
+        return DEFAULT_PREFILL_RATE
+    own = view.estimates.get(digest, _UNMEASURED).prefill_rate
+    return (
+        own
+        or _mean([host.estimates.get(digest, _UNMEASURED).prefill_rate for host in snapshot.hosts])
+        or DEFAULT_PREFILL_RATE
+    )
 
 
 def affinity(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, rate: float) -> float:
     """Minus the prefill that this host's prompt cache saves."""
-    held = snapshot.affinity.get(request.prefix) if request.prefix else None
+    held = snapshot.affinity.get(request.prefix)
     if held is None or held[0] != view.host.name:
         return 0.0
     return -min(held[1], request.prompt_tokens) / rate
@@ -91,9 +105,7 @@ def penalty(view: HostView, now: float) -> float:
     return float(PENALTY_SECONDS * failures * 0.5 ** (age / PENALTY_HALF_LIFE_SECONDS))
 
 
-def _first(view: HostView, snapshot: FleetSnapshot, digest: str, what: str) -> float | None:
-    own: float | None = getattr(view.estimates.get(digest, _UNMEASURED), what)
-    if own is not None:
-        return own
-    typical: float | None = getattr(snapshot.typical.get(digest, _UNMEASURED), what)
-    return typical
+def _mean(values: list[float | None]) -> float | None:
+    """What the fleet has measured, on average; None if nothing."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -11,9 +11,10 @@ import threading
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import IO, Any
 
-import orjson
+import msgspec
 
 from gateway.config import LogConfig
 from gateway.record import GenerationRecord, Outcome
@@ -23,6 +24,9 @@ FLUSH_SECONDS = 0.1
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+Line = GenerationRecord | dict[str, Any]
+
+
 class LogWriter:
     """Writes lines in order. ``schedule(seconds, callback)`` is the loop's ``call_later``; ``dropped`` is called per lost line."""
 
@@ -30,11 +34,13 @@ class LogWriter:
         self._stream: IO[bytes] = open(config.path, "ab", buffering=0) if config.path else sys.stdout.buffer  # noqa: SIM115 - closed in close
         self._owned = bool(config.path)
         terminal = not config.path and sys.stdout.isatty()
-        self._render = _pretty if config.format == "pretty" or (config.format == "auto" and terminal) else _json
+        pretty = config.format == "pretty" or (config.format == "auto" and terminal)
+        self._generation = _generation_pretty if pretty else _generation_json
+        self._message = _message_pretty if pretty else _message_json
         self._level = _LEVELS[config.level]
         self._dropped = dropped
-        self._pending: list[dict[str, Any]] = []
-        self._batches: queue.SimpleQueue[list[dict[str, Any]] | None] = queue.SimpleQueue()
+        self._pending: list[Line] = []
+        self._batches: queue.SimpleQueue[list[Line] | None] = queue.SimpleQueue()
         self._schedule: Callable[[float, Callable[[], None]], object] | None = None
         self._thread = threading.Thread(target=self._write, name="log writer", daemon=True)
         self._thread.start()
@@ -46,10 +52,10 @@ class LogWriter:
     def generation(self, record: GenerationRecord) -> None:
         """The canonical line of one generation."""
         if self._level <= logging.INFO:
-            self.line(_fields(record))
+            self.line(record)
 
-    def line(self, fields: dict[str, Any]) -> None:
-        """One line. Only from the event loop's thread."""
+    def line(self, fields: Line) -> None:
+        """One line, still to be put into words. Only from the event loop's thread."""
         if len(self._pending) >= LINES_LIMIT:
             self._dropped()
             return
@@ -81,7 +87,11 @@ class LogWriter:
     def _write(self) -> None:
         while (batch := self._batches.get()) is not None:
             try:
-                self._stream.write(b"".join([self._render(fields) for fields in batch]))
+                self._stream.write(
+                    b"".join(
+                        [self._message(line) if isinstance(line, dict) else self._generation(line) for line in batch]
+                    )
+                )
                 if not self._owned:
                     self._stream.flush()
             except (OSError, ValueError):
@@ -98,7 +108,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         fields: dict[str, Any] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "ts": _timestamp(record.created),
             "level": record.levelname.lower(),
             "event": "message",
             "logger": record.name,
@@ -113,65 +123,49 @@ class LogHandler(logging.Handler):
             self._writer.flush()
 
 
-def _fields(record: GenerationRecord) -> dict[str, Any]:
-    route, usage = record.route, record.usage
-    return {
-        "ts": datetime.fromtimestamp(record.received_at, UTC).isoformat(timespec="milliseconds"),
-        "level": "info" if record.outcome in (Outcome.OK, Outcome.CANCELLED, Outcome.CLIENT_ERROR) else "warning",
-        "event": "generation",
-        "id": record.id,
-        "dialect": record.dialect,
-        "endpoint": record.endpoint,
-        "operation": record.operation,
-        "model": record.model,
-        "requested_model": record.requested_model[:200],
-        "stream": record.stream,
-        "host": record.host,
-        "outcome": record.outcome,
-        "reason": record.reason[:500],
-        "phase": record.phase,
-        "cancelled_by": record.cancelled_by,
-        "status": record.status,
-        "attempts": [{"host": a.host, "outcome": a.outcome, "why": a.why[:200]} for a in record.attempts],
-        "route_reason": route.reason if route else None,
-        "predicted_s": _rounded(route.predicted_seconds) if route else None,
-        "runner_up": route.runner_up if route else None,
-        "cold": record.cold,
-        "queue_s": _rounded(record.queued_seconds),
-        "ttft_s": _rounded(record.ttft_seconds),
-        "duration_s": _rounded(record.duration_seconds),
-        "overhead_s": _rounded(record.overhead_seconds),
-        "tpot_s": _rounded(record.seconds_per_output_token),
-        "max_gap_s": _rounded(record.max_gap_seconds),
-        "tokens_in": usage.input_tokens,
-        "tokens_out": usage.output_tokens,
-        "accounting": usage.accounting,
-        "load_s": _rounded(usage.load_seconds),
-        "chunks": record.chunks,
-        "bytes_in": record.bytes_in,
-        "bytes_out": record.bytes_out,
-        "client": record.client,
-        "session": record.session,
-    }
+_CALM = frozenset((Outcome.OK, Outcome.CANCELLED, Outcome.CLIENT_ERROR))
+COSTS_LIMIT = 3  # the cheapest hosts of a decision; all are in the route explainer
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+def _generation_json(record: GenerationRecord) -> bytes:
+    """The record's own JSON behind ``ts``, ``level`` and ``event``."""
+    route = record.route
+    if route is not None and len(route.costs) > COSTS_LIMIT:
+        record = msgspec.structs.replace(record, route=msgspec.structs.replace(route, costs=route.costs[:COSTS_LIMIT]))
+    level = b"info" if record.outcome in _CALM else b"warning"
+    head = b'{"ts":"%b","level":"%b","event":"generation",' % (_timestamp(record.received_at).encode(), level)
+    return head + _encode(record)[1:] + b"\n"
 
 
-def _json(fields: dict[str, Any]) -> bytes:
-    return orjson.dumps(fields, default=str, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _pretty(fields: dict[str, Any]) -> bytes:
-    moment = str(fields["ts"])[11:23]
-    if fields["event"] != "generation":
-        text = f"{moment} {fields['level']:7} {fields.get('message', fields['event'])}"
-        return (text + ("\n" + fields["exception"] if "exception" in fields else "") + "\n").encode()
-    ttft = "" if fields["ttft_s"] is None else f" first {fields['ttft_s']:.2f}s"
-    why = f" ({fields['reason']})" if fields["reason"] else ""
+def _generation_pretty(record: GenerationRecord) -> bytes:
+    ttft = "" if record.ttft_seconds is None else f" first {record.ttft_seconds:.2f}s"
+    why = f" ({record.reason})" if record.reason else ""
+    route = record.route.reason if record.route else "-"
     text = (
-        f"{moment} {fields['outcome']:14} {fields['model']} -> {fields['host'] or '-'} [{fields['route_reason'] or '-'}]"
-        f" queue {fields['queue_s']:.2f}s{ttft} total {fields['duration_s']:.2f}s {fields['tokens_out']} tokens {fields['id']}{why}\n"
+        f"{_timestamp(record.received_at)[11:23]} {record.outcome:14} {record.model} -> {record.host or '-'} [{route}]"
+        f" queue {record.queue_seconds:.2f}s{ttft} total {record.duration_seconds:.2f}s {record.usage.output_tokens} tokens {record.id}{why}\n"
     )
     return text.encode()
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _timestamp(seconds: float) -> str:
+    """RFC 3339 with milliseconds, UTC."""
+    milliseconds = int(seconds * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def _message_json(fields: dict[str, Any]) -> bytes:
+    return _encode(fields) + b"\n"
+
+
+def _message_pretty(fields: dict[str, Any]) -> bytes:
+    text = f"{fields['ts'][11:23]} {fields['level']:14} {fields['message']}"
+    return (text + ("\n" + fields["exception"] if "exception" in fields else "") + "\n").encode()

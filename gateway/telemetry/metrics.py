@@ -4,20 +4,19 @@ Names, labels and meanings are the catalogue of docs/metrics.md. Labels are boun
 host by its configured name, everything else by an enum.
 """
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot
 from gateway.record import Accounting, AttemptOutcome, CancelSource, GenerationRecord, Outcome, Phase
+from gateway.telemetry.families import Counter, Family, Histogram, counter, gauge_lines, histogram
 
 MODEL_LABELS_LIMIT = 200
 UNKNOWN_MODEL, OTHER_MODEL, NO_HOST = "_unknown", "_other", ""
@@ -50,20 +49,11 @@ class Metrics:
     """All families, on a registry of their own. ``live`` is called on the event loop at each scrape."""
 
     def __init__(self, live: Callable[[], Live], known_model: Callable[[str], bool]) -> None:
-        disable_created_metrics()  # a third of all series, and nothing here reads them
-        self.registry = registry = CollectorRegistry()
         self._live = live
         self._known_model = known_model
         self._models: set[str] = set()
         self._series: dict[tuple[str, str, str, str], _Series] = {}
-        self._rendering: asyncio.Task[bytes] | None = None
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
-
+        self._responded: dict[tuple[str, int], Counter] = {}
         self.requests = counter(
             "corral_requests", "Requests finished, by how they ended.", "operation", "model", "outcome"
         )
@@ -71,32 +61,34 @@ class Metrics:
         self.duration = histogram(
             "corral_request_duration_seconds",
             "From headers received to last byte sent.",
-            ("operation", "model", "outcome"),
             DURATION,
+            "operation",
+            "model",
+            "outcome",
         )
         self.ttft = histogram(
             "corral_time_to_first_token_seconds",
             "Streaming: headers received to first chunk sent.",
-            ("model", "host"),
             TTFT,
+            "model",
+            "host",
         )
         self.tpot = histogram(
             "corral_time_per_output_token_seconds",
             "Per request: (last - first chunk) / (tokens - 1).",
-            ("model", "host"),
             TPOT,
+            "model",
+            "host",
         )
         self.gap = histogram(
             "corral_max_chunk_gap_seconds",
             "Per request: the longest silence after the first chunk.",
-            ("model", "host"),
             GAP,
+            "model",
+            "host",
         )
         self.overhead = histogram(
-            "corral_gateway_overhead_seconds",
-            "Per request: time spent in the gateway itself.",
-            ("operation",),
-            OVERHEAD,
+            "corral_gateway_overhead_seconds", "Per request: time spent in the gateway itself.", OVERHEAD, "operation"
         )
         self.tokens = counter(
             "corral_tokens",
@@ -112,7 +104,7 @@ class Metrics:
         self.wasted = counter(
             "corral_wasted_tokens", "Output tokens generated and thrown away.", "model", "host", "reason"
         )
-        self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", ("model", "outcome"), WAIT)
+        self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", WAIT, "model", "outcome")
         self.rejected = counter("corral_requests_rejected", "Refused before routing.", "reason")
         self.decisions = counter("corral_routing_decisions", "Host chosen and why.", "host", "reason")
         self.no_route = counter("corral_routing_failures", "No host could be chosen.", "reason")
@@ -121,23 +113,24 @@ class Metrics:
         self.attempt_duration = histogram(
             "corral_upstream_attempt_duration_seconds",
             "One attempt, request sent to its end.",
-            ("host", "outcome"),
             DURATION,
+            "host",
+            "outcome",
         )
         self.retries = counter("corral_retries", "Attempts repeated after this host failed.", "host", "reason")
         self.exhausted = counter("corral_retries_exhausted", "Requests that failed on every try.", "model")
         self.cancellations = counter("corral_cancellations", "Cancelled, by whom and where.", "source", "phase")
         self.propagation = histogram(
-            "corral_cancel_propagation_seconds", "Cancellation noticed to host connection closed.", (), PROPAGATION
+            "corral_cancel_propagation_seconds", "Cancellation noticed to host connection closed.", PROPAGATION
         )
-        self.poll_duration = histogram("corral_host_poll_duration_seconds", "Duration of a poll.", ("host",), POLL)
+        self.poll_duration = histogram("corral_host_poll_duration_seconds", "Duration of a poll.", POLL, "host")
         self.poll_errors = counter("corral_host_poll_errors", "Poll failures.", "host", "endpoint", "reason")
         self.loads = counter("corral_model_loads", "Cold starts.", "host", "model", "trigger")
-        self.load_duration = histogram("corral_model_load_duration_seconds", "Cold start duration.", ("host",), LOAD)
+        self.load_duration = histogram("corral_model_load_duration_seconds", "Cold start duration.", LOAD, "host")
         self.label_overflow = counter("corral_label_overflow", "Values folded into _other.", "label")
         self.log_dropped = counter("corral_log_lines_dropped", "Log lines lost because their writer could not keep up.")
-        self.loop_lag = histogram("corral_event_loop_lag_seconds", "How late a timer fires.", (), LAG)
-        self.gc_pause = histogram("corral_gc_pause_seconds", "Pauses of the garbage collector.", ("generation",), LAG)
+        self.loop_lag = histogram("corral_event_loop_lag_seconds", "How late a timer fires.", LAG)
+        self.gc_pause = histogram("corral_gc_pause_seconds", "Pauses of the garbage collector.", LAG, "generation")
         for reason in REJECTED:
             self.rejected.labels(reason)
         for failure in ("unknown_model", "no_host"):
@@ -146,11 +139,14 @@ class Metrics:
             for phase in (Phase.QUEUED, Phase.CONNECTING, Phase.PREFILL, Phase.STREAMING):
                 self.cancellations.labels(source, phase)
         self.label_overflow.labels("model")
-        self._collector = _LiveCollector()
-        registry.register(self._collector)
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+        GCCollector(registry=self._process)
+
+    def families(self) -> list[Family[Counter] | Family[Histogram]]:
+        """Every family that is fed by events."""
+        return [family for family in vars(self).values() if isinstance(family, Family)]
 
     # -- sinks -----------------------------------------------------------------------------------------------------------------
 
@@ -166,7 +162,7 @@ class Metrics:
         for attempt in record.attempts:
             if attempt.outcome is not AttemptOutcome.OK or attempt.host != host:
                 self.attempts.labels(attempt.host, attempt.outcome).inc()
-                self.attempt_duration.labels(attempt.host, attempt.outcome).observe(attempt.ended - attempt.started)
+                self.attempt_duration.labels(attempt.host, attempt.outcome).observe(attempt.seconds)
         for attempt in record.attempts[:-1]:
             self.retries.labels(attempt.host, attempt.outcome).inc()
         if record.outcome is Outcome.NO_HOST or (
@@ -175,7 +171,7 @@ class Metrics:
             self.no_route.labels("no_host" if record.outcome is Outcome.NO_HOST else "unknown_model").inc()
         if record.cancelled_by is not None:
             self._observe_cancellation(record, model, host)
-        if record.cold and record.first_byte is not None and record.outcome is Outcome.OK:
+        if record.cold and record.ttft_seconds is not None and record.outcome is Outcome.OK:
             self.loads.labels(host, model, "request").inc()
             if record.usage.load_seconds:
                 self.load_duration.labels(host).observe(record.usage.load_seconds)
@@ -183,14 +179,17 @@ class Metrics:
     def _observe_cancellation(self, record: GenerationRecord, model: str, host: str) -> None:
         assert record.cancelled_by is not None
         self.cancellations.labels(record.cancelled_by, record.phase).inc()
-        if record.attempts and record.cancel_noticed is not None:
-            self.propagation.observe(max(0.0, record.attempts[-1].ended - record.cancel_noticed))
+        if record.cancel_seconds is not None:
+            self.propagation.labels().observe(record.cancel_seconds)
         if record.usage.output_tokens:
             self.wasted.labels(model, host, "cancelled").inc(record.usage.output_tokens)
 
     def responded(self, route: str, status: int) -> None:
         """Count one HTTP response."""
-        self.responses.labels(route, str(status)).inc()
+        child = self._responded.get((route, status))
+        if child is None:
+            child = self._responded[route, status] = self.responses.labels(route, str(status))
+        child.inc()
 
     def polled(self, host: str, seconds: float) -> None:
         """A poll succeeded."""
@@ -214,15 +213,16 @@ class Metrics:
 
     # -- scraping --------------------------------------------------------------------------------------------------------------
 
-    async def render(self) -> bytes:
-        """The exposition in text format, rendered beside the loop; scrapes that come together share one."""
-        if self._rendering is None or self._rendering.done():
-            self._collector.live = self._live()
-            self._rendering = asyncio.get_running_loop().create_task(
-                asyncio.to_thread(generate_latest, self.registry), name="metrics scrape"
-            )
-        done, _ = await asyncio.wait((self._rendering,))
-        return done.pop().result()
+    def render(self) -> bytes:
+        """The exposition in Prometheus' text format."""
+        live = self._live()
+        lines = chain(
+            chain.from_iterable(family.lines() for family in self.families()),
+            _queue_lines(live),
+            _host_lines(live.fleet),
+            _model_lines(live.fleet),
+        )
+        return "".join(lines).encode() + generate_latest(self._process)
 
 
 class _Series:
@@ -256,7 +256,7 @@ class _Series:
         self._requests.inc()
         self._duration.observe(record.duration_seconds)
         self._overhead.observe(record.overhead_seconds)
-        self._wait.observe(record.queued_seconds)
+        self._wait.observe(record.queue_seconds)
         if record.route is not None:
             self._observe_route(record)
         if not record.attempts:
@@ -264,7 +264,7 @@ class _Series:
         last = record.attempts[-1]
         if last.outcome is AttemptOutcome.OK:
             self._ok.inc()
-            self._ok_duration.observe(last.ended - last.started)
+            self._ok_duration.observe(last.seconds)
         if record.stream and (ttft := record.ttft_seconds) is not None:
             self._ttft.observe(ttft)
             self._gap.observe(record.max_gap_seconds)
@@ -301,87 +301,55 @@ def _wait_outcome(outcome: str, host: str) -> str:
     return {"cancelled": "cancelled", "timeout": "timeout"}.get(outcome, "refused")
 
 
-class _LiveCollector(Collector):
-    """Gauges straight from the structures they describe: nothing to forget to decrement."""
-
-    def __init__(self) -> None:
-        self.live: Live | None = None
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        if self.live is None:
-            return
-        yield from _queue_families(self.live)
-        yield from _host_families(self.live.fleet)
-        yield from _model_families(self.live.fleet)
-
-
-def _gauge(
-    name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]
-) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, number in rows:
-        family.add_metric(values, number)
-    return family
-
-
-def _queue_families(live: Live) -> Iterator[Metric]:
-    yield _gauge(
+def _queue_lines(live: Live) -> Iterator[str]:
+    yield from gauge_lines(
         "corral_requests_in_flight", "Requests now being served by a host.", ("host", "model"), live.in_flight.items()
     )
-    yield _gauge(
-        "corral_queue_depth",
-        "Requests waiting for a slot.",
-        ("model",),
-        (((model,), n) for model, n in live.queued.items()),
+    queued = (((model,), count) for model, count in live.queued.items())
+    yield from gauge_lines("corral_queue_depth", "Requests waiting for a slot.", ("model",), queued)
+    yield from gauge_lines("corral_queue_limit", "Most requests that may wait.", (), [((), live.queue_limit)])
+    yield from gauge_lines(
+        "corral_queue_oldest_seconds", "Age of the oldest waiting request.", (), [((), live.oldest_seconds)]
     )
-    yield _gauge("corral_queue_limit", "Most requests that may wait.", (), [((), live.queue_limit)])
-    yield _gauge("corral_queue_oldest_seconds", "Age of the oldest waiting request.", (), [((), live.oldest_seconds)])
-    info = InfoMetricFamily("corral_build", "Constant 1; build facts as labels.", labels=())
-    info.add_metric((), {"version": live.version})
-    yield info
+    yield from gauge_lines(
+        "corral_build_info", "Constant 1; build facts as labels.", ("version",), [((live.version,), 1)]
+    )
 
 
-def _host_families(fleet: FleetSnapshot) -> Iterator[Metric]:
+def _host_lines(fleet: FleetSnapshot) -> Iterator[str]:
     hosts = fleet.hosts
-    up = (((h.name,), float(h.seen_at is not None and h.health.state is not State.EJECTED)) for h in hosts)
-    yield _gauge("corral_host_up", "1 while the host answers and is not ejected.", ("host",), up)
-    states = (((h.name, state), float(h.health.state is state)) for h in hosts for state in State)
-    yield _gauge("corral_host_state", "1 for the state in force.", ("host", "state"), states)
-    yield _gauge(
-        "corral_host_concurrency_limit",
-        "Slots the gateway allows.",
-        ("host",),
-        (((h.name,), h.host.slots) for h in hosts),
-    )
-    yield _gauge("corral_host_leases", "Slots held now.", ("host",), (((h.name,), h.leases) for h in hosts))
-    vram = (((h.name,), sum(m.vram for m in h.loaded.values())) for h in hosts if h.seen_at is not None)
-    yield _gauge("corral_host_vram_used_bytes", "Sum of size_vram over /api/ps.", ("host",), vram)
-    seen = (((h.name,), fleet.taken_at - h.seen_at) for h in hosts if h.seen_at is not None)
-    yield _gauge("corral_host_last_success_age_seconds", "Seconds since the last good poll.", ("host",), seen)
-    info = InfoMetricFamily("corral_host", "Constant 1; host facts as labels.", labels=("host",))
-    for host in hosts:
-        info.add_metric((host.name,), {"ollama_version": host.version})
-    yield info
+    polled = [host for host in hosts if host.seen_at is not None]
+    up = (((h.name,), h.seen_at is not None and h.health.state is not State.EJECTED) for h in hosts)
+    yield from gauge_lines("corral_host_up", "1 while the host answers and is not ejected.", ("host",), up)
+    states = (((h.name, state), h.health.state is state) for h in hosts for state in State)
+    yield from gauge_lines("corral_host_state", "1 for the state in force.", ("host", "state"), states)
+    limits = (((h.name,), h.host.slots) for h in hosts)
+    yield from gauge_lines("corral_host_concurrency_limit", "Slots the gateway allows.", ("host",), limits)
+    yield from gauge_lines("corral_host_leases", "Slots held now.", ("host",), (((h.name,), h.leases) for h in hosts))
+    vram = (((h.name,), sum(m.vram for m in h.loaded.values())) for h in polled)
+    yield from gauge_lines("corral_host_vram_used_bytes", "Sum of size_vram over /api/ps.", ("host",), vram)
+    seen = (((h.name,), fleet.taken_at - (h.seen_at or 0.0)) for h in polled)
+    yield from gauge_lines("corral_host_last_success_age_seconds", "Seconds since the last good poll.", ("host",), seen)
+    info = (((h.name, h.version), 1) for h in polled)
+    yield from gauge_lines("corral_host_info", "Constant 1; host facts as labels.", ("host", "ollama_version"), info)
 
 
-def _model_families(fleet: FleetSnapshot) -> Iterator[Metric]:
+def _model_lines(fleet: FleetSnapshot) -> Iterator[str]:
     rows = [((host.name, model.name), model) for host in fleet.hosts for model in host.loaded.values()]
+    told = [(key, model) for key, model in rows if model.row]
     labels = ("host", "model")
-    yield _gauge(
-        "corral_model_loaded", "1 while the model is in the host's memory.", labels, ((key, 1.0) for key, _ in rows)
+    yield from gauge_lines(
+        "corral_model_loaded", "1 while the model is in the host's memory.", labels, ((key, 1) for key, _ in rows)
     )
-    yield _gauge(
-        "corral_model_vram_bytes", "size_vram of a loaded model.", labels, ((key, m.vram) for key, m in rows if m.row)
+    yield from gauge_lines(
+        "corral_model_vram_bytes", "size_vram of a loaded model.", labels, ((key, m.vram) for key, m in told)
     )
-    yield _gauge(
-        "corral_model_size_bytes", "size of a loaded model.", labels, ((key, m.size) for key, m in rows if m.row)
+    yield from gauge_lines(
+        "corral_model_size_bytes", "size of a loaded model.", labels, ((key, m.size) for key, m in told)
     )
-    yield _gauge(
+    yield from gauge_lines(
         "corral_model_context_length",
         "context_length of a loaded model.",
         labels,
-        ((key, m.context) for key, m in rows if m.row),
+        ((key, m.context) for key, m in told),
     )
