@@ -23,10 +23,12 @@ check: setup  ## format, lint, types, import contracts, generated files
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/build.py --check
 
-fix: setup    ## let the tools mend what they can
+fix: setup    ## let the tools mend what they can, and write the generated pages
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python docs/build.py
 
 test: setup   ## the whole suite
 	$(BIN)/pytest -n 2

@@ -235,6 +235,7 @@ class Gateway:
         running = [generation for generation in self.generations if generation.phase is not Phase.QUEUED]
         return Live(
             fleet=self.fleet.snapshot(now),
+            wall=time.time(),
             queued=dict(Counter(label(waiter.request.model) for waiter in waiting)),
             queue_limit=self.admission.limit,
             oldest_seconds=now - min((waiter.since for waiter in waiting), default=now),

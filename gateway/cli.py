@@ -34,7 +34,10 @@ DEMO_HOSTS = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``corral``; the exit code is 0, or 1 for a clear error, or 2 for wrong usage."""
-    parsed = _parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["simulate"]:  # its options are the simulator's own
+        return subprocess.call([sys.executable, "-m", "simulator", *arguments[1:]])
+    parsed = parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed))
     except ConfigError as error:
@@ -44,10 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="corral", description="One Ollama address for a fleet.")
-    parser.add_argument("--version", action="version", version=f"corral {package_version()}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(prog="corral", description="One Ollama address for a fleet.")
+    root.add_argument("--version", action="version", version=f"corral {package_version()}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
     for name, run, text in (
         ("serve", _serve, "run the gateway"),
         ("check", _check, "print the effective configuration and probe each host"),
@@ -61,15 +65,17 @@ def _parser() -> argparse.ArgumentParser:
             "--host", action="append", default=[], metavar="NAME=URL", help="an Ollama host; may be repeated"
         )
         command.set_defaults(run=run)
-    demo = commands.add_parser("demo", help="three simulated hosts and the gateway, until Ctrl-C")
+    text = "three simulated hosts and the gateway, until Ctrl-C"
+    demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument(
         "--listen", default=DEFAULT_LISTEN, help=f"address:port (default {DEFAULT_LISTEN}, another if that is taken)"
     )
     demo.set_defaults(run=_demo)
-    simulate = commands.add_parser("simulate", help="start simulated Ollama hosts", add_help=False)
-    simulate.add_argument("rest", nargs=argparse.REMAINDER)
-    simulate.set_defaults(run=lambda parsed: subprocess.call([sys.executable, "-m", "simulator", *parsed.rest]))
-    return parser
+    text = "simulated Ollama hosts, until Ctrl-C"
+    commands.add_parser(
+        "simulate", help=text, description=f"{text}. Its options: corral simulate --help", add_help=False
+    )
+    return root
 
 
 def _config(parsed: argparse.Namespace) -> Config:

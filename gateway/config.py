@@ -38,10 +38,10 @@ HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in on
 class HostConfig:
     """One Ollama server: a short name (a metric label), its URL, and how many requests it may serve at once."""
 
-    name: str
-    url: str
-    slots: Count = 1  # like OLLAMA_NUM_PARALLEL, which no API tells
-    tags: tuple[str, ...] = ()
+    name: str  # short: it is a metric label
+    url: str  # like http://10.0.0.5:11434; https and a path prefix are fine
+    slots: Count = 1  # requests at a time; set it to the host's OLLAMA_NUM_PARALLEL, which no API tells
+    tags: tuple[str, ...] = ()  # words of your own
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,11 @@ class RelayConfig:
     """How requests are sent on."""
 
     attempts: Count = 3  # hosts tried before the first byte
-    connect_timeout_seconds: Positive = 2.0
-    body_limit_bytes: Count = 64 * 1024 * 1024
-    idle_connection_seconds: Positive = 300.0
+    connect_timeout_seconds: Positive = (
+        2.0  # for a connection to come about; a host that is silent after that is never left
+    )
+    body_limit_bytes: Count = 64 * 1024 * 1024  # largest request body; 413 beyond
+    idle_connection_seconds: Positive = 300.0  # how long an unused connection to a host is kept
     deadline_seconds: NotNegative = 0.0  # for a whole generation; 0: none
 
 
@@ -68,7 +70,7 @@ class PollConfig:
 
     interval_seconds: Positive = 2.0  # /api/version and /api/ps
     inventory_seconds: Positive = 10.0  # /api/tags
-    timeout_seconds: Positive = 5.0
+    timeout_seconds: Positive = 5.0  # for one call of a poll
     backoff_seconds: Positive = 5.0  # most seconds between polls of a host that is down
 
 
@@ -78,7 +80,7 @@ class HealthConfig:
 
     failures: Count = 3  # failures in a row, where one alone proves nothing
     eject_seconds: Positive = 1.0  # the first ejection; doubles with each that follows
-    eject_max_seconds: Positive = 60.0
+    eject_max_seconds: Positive = 60.0  # the longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class LogConfig:
     """Where log lines go."""
 
     format: Literal["auto", "json", "pretty"] = "auto"  # auto: pretty on a terminal, JSON elsewhere
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = "info"  # above info there is no line for each generation
     path: str = ""  # empty: standard output
 
 
@@ -101,7 +103,9 @@ class ShutdownConfig:
 class Config:
     """The whole configuration. ``listen`` is ``address:port``; port 0 takes any free one."""
 
-    listen: str = DEFAULT_LISTEN
+    listen: str = (
+        DEFAULT_LISTEN  # address:port; [::1]:11434 for IPv6, :11434 for all addresses, port 0 for any free one
+    )
     hosts: tuple[HostConfig, ...] = ()
     queue: QueueConfig = field(default_factory=QueueConfig)
     relay: RelayConfig = field(default_factory=RelayConfig)

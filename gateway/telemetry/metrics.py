@@ -30,14 +30,16 @@ PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 POLL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 LOAD = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_BEGAN = (AttemptOutcome.OK, AttemptOutcome.MIDSTREAM_ERROR)
 REJECTED = ("queue_full", "too_large", "bad_request", "draining")
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The live state at one moment. ``queued``: model → waiting; ``in_flight``: (host, model) → running."""
+    """The live state at one moment. ``wall``: Unix seconds of ``fleet.taken_at``; ``queued``: model → waiting; ``in_flight``: (host, model) → running."""
 
     fleet: FleetSnapshot
+    wall: float
     queued: dict[str, int]
     queue_limit: int
     oldest_seconds: float
@@ -169,6 +171,8 @@ class Metrics:
             record.outcome is Outcome.CLIENT_ERROR and not record.attempts and record.status == 404
         ):
             self.no_route.labels("no_host" if record.outcome is Outcome.NO_HOST else "unknown_model").inc()
+        if record.outcome is Outcome.UPSTREAM_ERROR and record.attempts and record.attempts[-1].outcome not in _BEGAN:
+            self.exhausted.labels(model).inc()
         if record.cancelled_by is not None:
             self._observe_cancellation(record, model, host)
         if record.cold and record.ttft_seconds is not None and record.outcome is Outcome.OK:
@@ -219,7 +223,7 @@ class Metrics:
         lines = chain(
             chain.from_iterable(family.lines() for family in self.families()),
             _queue_lines(live),
-            _host_lines(live.fleet),
+            _host_lines(live),
             _model_lines(live.fleet),
         )
         return "".join(lines).encode() + generate_latest(self._process)
@@ -316,7 +320,8 @@ def _queue_lines(live: Live) -> Iterator[str]:
     )
 
 
-def _host_lines(fleet: FleetSnapshot) -> Iterator[str]:
+def _host_lines(live: Live) -> Iterator[str]:
+    fleet = live.fleet
     hosts = fleet.hosts
     polled = [host for host in hosts if host.seen_at is not None]
     up = (((h.name,), h.seen_at is not None and h.health.state is not State.EJECTED) for h in hosts)
@@ -328,8 +333,10 @@ def _host_lines(fleet: FleetSnapshot) -> Iterator[str]:
     yield from gauge_lines("corral_host_leases", "Slots held now.", ("host",), (((h.name,), h.leases) for h in hosts))
     vram = (((h.name,), sum(m.vram for m in h.loaded.values())) for h in polled)
     yield from gauge_lines("corral_host_vram_used_bytes", "Sum of size_vram over /api/ps.", ("host",), vram)
-    seen = (((h.name,), fleet.taken_at - (h.seen_at or 0.0)) for h in polled)
-    yield from gauge_lines("corral_host_last_success_age_seconds", "Seconds since the last good poll.", ("host",), seen)
+    seen = (((h.name,), live.wall - fleet.taken_at + (h.seen_at or 0.0)) for h in polled)
+    yield from gauge_lines(
+        "corral_host_last_success_timestamp_seconds", "Unix time of the last good poll.", ("host",), seen
+    )
     info = (((h.name, h.version), 1) for h in polled)
     yield from gauge_lines("corral_host_info", "Constant 1; host facts as labels.", ("host", "ollama_version"), info)
 

@@ -1,0 +1,233 @@
+"""Writes the reference pages from the code: ``python docs/build.py``; ``--check`` fails where a page is stale.
+
+docs/config.md from gateway/config.py, docs/metrics.md from the metrics a gateway exposes, docs/errors.md from the error tree,
+docs/cli.md from the command line's own help. A page's text outside the generated tables lives here, beside its table.
+"""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import os
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from gateway import cli, config, errors
+from gateway.fleet.health import Health, State
+from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel
+from gateway.telemetry.metrics import Live, Metrics
+from simulator import __main__ as simulator
+
+DOCS = Path(__file__).parent
+os.environ["COLUMNS"] = "100"  # the width of argparse's help
+
+
+def _comments(source: str) -> dict[int, str]:
+    return {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+
+
+def _field_comments() -> dict[tuple[str, str], str]:
+    """(class, field) → the comment on the field's line."""
+    source = inspect.getsource(config)
+    comments = _comments(source)
+    return {
+        (node.name, item.target.id): " ".join(filter(None, map(comments.get, range(item.lineno, item.end_lineno + 1))))
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef)
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return f"`{field.default!r}`".replace("'", '"')
+
+
+def _rows(kind: type, section: str, comments: dict[tuple[str, str], str]) -> Iterator[str]:
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        variable = f"CORRAL_{section}_{field.name}".upper().replace("__", "_") if section != "hosts" else ""
+        hint = hints[field.name]
+        name = hint.__name__ if isinstance(hint, type) else "str" if "Literal" in str(get_origin(hint)) else str(hint)
+        text = comments[kind.__name__, field.name]
+        if name == "str" and (values := getattr(hint, "__args__", ())):
+            text = f"{' or '.join(f'`{value}`' for value in values)}. {text}"
+        yield f"| `{field.name}` | {name} | {_default(field)} | {f'`{variable}`' if variable else ''} | {text} |"
+
+
+def config_page() -> str:
+    """docs/config.md."""
+    comments = _field_comments()
+    lines = [
+        "# Configuration",
+        "",
+        "Corral reads a TOML file (`--config`, else `$CORRAL_CONFIG`, else `./corral.toml` if it is there), then the environment, then",
+        "flags; later ones win. An unknown key is an error that names the nearest one. Times are in seconds, sizes in bytes.",
+        "`corral check` prints what is in force and asks each host. `corral.example.toml` is a file to start from.",
+        "",
+        "## Top level",
+        "",
+        "| key | type | default | environment | meaning |",
+        "| --- | --- | --- | --- | --- |",
+        f'| `listen` | str | `"{config.DEFAULT_LISTEN}"` | `CORRAL_LISTEN` | {comments["Config", "listen"]} |',
+        "| `hosts` | tables | required | `CORRAL_HOSTS` | see below; in the environment `gpu1=http://…,gpu2=http://…` |",
+    ]
+    sections = get_type_hints(config.Config) | {"hosts": config.HostConfig}
+    for section, kind in sections.items():
+        if not dataclasses.is_dataclass(kind):
+            continue
+        title = "[[hosts]]" if section == "hosts" else f"[{section}]"
+        doc = (inspect.getdoc(kind) or "").splitlines()[0]
+        lines += [
+            "",
+            f"## `{title}`",
+            "",
+            doc,
+            "",
+            "| key | type | default | environment | meaning |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        lines += _rows(kind, section, comments)
+    return "\n".join(lines) + "\n"
+
+
+def _exposition() -> str:
+    model = LoadedModel("m", "d", 1, 1, 1, "", {"name": "m"})
+    view = HostView(
+        Host("h", "http://h"),
+        Health(State.HEALTHY),
+        {"m": AvailableModel("m", "d", 1, {})},
+        {"d": model},
+        {},
+        {},
+        0,
+        {},
+        None,
+        "1",
+        0.0,
+        0.0,
+    )
+    live = Live(FleetSnapshot(0.0, (view,)), 0.0, {"m": 1}, 1, 0.0, {("h", "m"): 1}, "0")
+    return Metrics(lambda: live, lambda _: True).render().decode()
+
+
+def metrics_page() -> str:
+    """docs/metrics.md."""
+    live = Live(FleetSnapshot(0.0, ()), 0.0, {}, 1, 0.0, {}, "0")
+    labels = {
+        family.name: (family.labelnames, family.bounds) for family in Metrics(lambda: live, lambda _: True).families()
+    }
+    text = _exposition()
+    lines = [
+        "# Metrics",
+        "",
+        "What `GET /metrics` tells, in Prometheus' text format. Seconds and bytes only; a model is a label value only while some host",
+        "has it (else `_unknown`; `_other` beyond 200), a host by its configured name. Gauges are read from the live state at the",
+        "moment of the scrape. `process_*` and `python_*` come from prometheus-client.",
+        "",
+        "| metric | type | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, meaning, kind in re.findall(r"^# HELP (corral_\w+) (.*)\n# TYPE \w+ (\w+)$", text, re.MULTILINE):
+        known = labels.get(name.removesuffix("_total"))
+        if known is not None:
+            names, bounds = known
+        else:
+            sample = re.search(rf"^{name}{{(.*?)}}", text, re.MULTILINE)
+            names, bounds = tuple(re.findall(r'(\w+)="', sample[1])) if sample else (), ()
+        buckets = f" Buckets: {' '.join(f'{bound:g}' for bound in bounds)}." if bounds else ""
+        lines.append(f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in names)} | {meaning}{buckets} |")
+    return "\n".join(lines) + "\n"
+
+
+def errors_page() -> str:
+    """docs/errors.md."""
+    lines = [
+        "# Errors",
+        "",
+        "Errors come in the dialect of the path that was called: Ollama's `{\"error\": text}`, OpenAI's",
+        '`{"error": {"message", "type", "param", "code"}}`, Anthropic\'s `{"type": "error", "error": {…}}`. Corral\'s own carry their code in',
+        "the header `X-Corral-Error`; a 503 carries `Retry-After`. What a host answers about a request (an unknown option, a model that",
+        "cannot do tools) is passed on as it came.",
+        "",
+        "| code | status | whose fault | when |",
+        "| --- | --: | --- | --- |",
+    ]
+    for kind in vars(errors).values():
+        if inspect.isclass(kind) and issubclass(kind, errors.CorralError) and kind is not errors.ConfigError:
+            doc = (inspect.getdoc(kind) or "").splitlines()[0]
+            lines.append(f"| `{kind.code}` | {kind.status} | {kind.fault} | {doc} |")
+    lines += [
+        "",
+        "After the first byte no status can be sent any more. A stream that breaks off or is stopped ends in a line or event of its own:",
+        "",
+        "| dialect | a host broke off, the deadline passed, or Corral stops | an operator stopped it |",
+        "| --- | --- | --- |",
+        '| Ollama | `{"error": "host gpu1 …"}` | `{"done": true, "done_reason": "cancelled", …}` |',
+        '| OpenAI chat, completions | `data: {"error": {…}}`, no `[DONE]` | a chunk with `"finish_reason": "cancelled"`, then `[DONE]` |',
+        "| OpenAI responses | `response.failed` | `response.incomplete`, reason `cancelled` |",
+        '| Anthropic | `event: error` | `message_delta` with `"stop_reason": "cancelled"`, `message_stop` |',
+        "",
+        "An answer that is one JSON object cannot be ended in words: its connection is closed, so that the client sees it is not whole.",
+        "",
+        "A host's failure counts as the host's when it is a refused or broken connection, something that is not HTTP, 429, 502, 503, 504,",
+        "a 404 for a model it had listed, or a 500 that says its runner failed (could not load, ran out of memory, died). Before the first",
+        "byte the request then goes to another host.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """docs/cli.md."""
+    root = cli.parser()
+    lines = ["# Command line", "", "```", root.format_help().strip(), "```"]
+    for name in ("serve", "check", "demo"):
+        lines += ["", f"## corral {name}", "", "```", _command(root, name).format_help().strip(), "```"]
+    lines += [
+        "",
+        "## corral simulate",
+        "",
+        "The same as `python -m simulator`.",
+        "",
+        "```",
+        simulator.parser().format_help().strip(),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _command(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return commands.choices[name]
+
+
+PAGES = {"config.md": config_page, "metrics.md": metrics_page, "errors.md": errors_page, "cli.md": cli_page}
+
+
+def main() -> int:
+    """Write the pages, or with --check tell which are stale (exit 1)."""
+    stale = []
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+    if stale:
+        print(f"stale: {', '.join(f'docs/{name}' for name in stale)}; run: python docs/build.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
