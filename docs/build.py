@@ -105,18 +105,19 @@ def config_page() -> str:
 def _exposition() -> str:
     model = LoadedModel("m", "d", 1, 1, 1, "", {"name": "m"})
     view = HostView(
-        Host("h", "http://h"),
-        Health(State.HEALTHY),
-        {"m": AvailableModel("m", "d", 1, {})},
-        {"d": model},
-        {},
-        {},
-        0,
-        {},
-        None,
-        "1",
-        0.0,
-        0.0,
+        host=Host("h", "http://h"),
+        health=Health(State.HEALTHY),
+        available={"m": AvailableModel("m", "d", 1, {})},
+        loaded={"d": model},
+        loading={},
+        runners={},
+        leases=0,
+        leased_at=0.0,
+        estimates={},
+        service_seconds=None,
+        version="1",
+        latency_seconds=0.0,
+        seen_at=0.0,
     )
     live = Live(FleetSnapshot(0.0, (view,)), 0.0, {"m": 1}, 1, 0.0, {("h", "m"): 1}, "0")
     return Metrics(lambda: live, lambda _: True).render().decode()

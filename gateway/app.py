@@ -20,7 +20,7 @@ from aiohttp import web
 from gateway.api.fleet import FleetViews
 from gateway.api.generations import GenerationsApi
 from gateway.api.inference import Inference
-from gateway.api.middleware import boundary
+from gateway.api.middleware import QuietNonsense, boundary
 from gateway.api.ops import Ops
 from gateway.config import Config, split_listen
 from gateway.fleet.client import HostClient
@@ -85,6 +85,7 @@ class Gateway:
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._handler: LogHandler | None = None
+        self._quiet = QuietNonsense()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -108,6 +109,7 @@ class Gateway:
         self._handler = LogHandler(self.log, loop.call_soon_threadsafe)
         root = logging.getLogger()
         root.addHandler(self._handler)
+        logging.getLogger("aiohttp.server").addFilter(self._quiet)
         root.setLevel(self.config.log.level.upper())
         poll, relay = self.config.poll, self.config.relay
         self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds)
@@ -196,6 +198,7 @@ class Gateway:
         self.generations.flush()
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
+            logging.getLogger("aiohttp.server").removeFilter(self._quiet)
         self.log.close()
 
     # -- glue ------------------------------------------------------------------------------------------------------------------

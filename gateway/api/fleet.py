@@ -7,6 +7,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
+from gateway.api.answers import JSON, Answer, json_answer
 from gateway.api.inference import read_body
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical
@@ -18,7 +19,6 @@ from gateway.fleet.registry import Fleet
 from gateway.record import Costs, Rejected, Route
 from gateway.routing.policy import Chance, Unroutable, choose
 
-JSON_UTF8 = "application/json; charset=utf-8"
 RUNNING = b"Ollama is running"
 
 
@@ -49,36 +49,36 @@ class FleetViews:
 
     async def root(self, _request: web.Request) -> web.Response:
         """What clients take for a heartbeat."""
-        return web.Response(body=RUNNING, headers={"Content-Type": "text/plain; charset=utf-8"})
+        return Answer(body=RUNNING, headers={"Content-Type": "text/plain; charset=utf-8"})
 
     async def version(self, _request: web.Request) -> web.Response:
         """The lowest version of the fleet."""
         version = merge.version(self._views)
         if version is None:
             raise NoHost("no host answers: its version is not known", retry_after=2.0)
-        return _json({"version": version})
+        return json_answer({"version": version})
 
     async def tags(self, _request: web.Request) -> web.Response:
         """Every model that some host has."""
-        return _json({"models": merge.tags(self._views)})
+        return json_answer({"models": merge.tags(self._views)})
 
     async def ps(self, _request: web.Request) -> web.Response:
         """Every model that some host has in memory."""
-        return _json({"models": merge.ps(self._views)})
+        return json_answer({"models": merge.ps(self._views)})
 
     async def models(self, _request: web.Request) -> web.Response:
         """The OpenAI list; null when empty, as Ollama says it."""
         rows = merge.openai_models(merge.tags(self._views))
-        return _json({"object": "list", "data": rows or None}, content_type="application/json", newline=True)
+        return json_answer({"object": "list", "data": rows or None}, content_type=JSON, newline=True)
 
     async def model(self, request: web.Request) -> web.Response:
         """One row of the OpenAI list."""
         wanted = request.match_info["model"]
         for row in merge.tags(self._views):
             if canonical(str(row.get("name", ""))) == canonical(wanted):
-                return _json(merge.openai_model(row) | {"id": wanted}, content_type="application/json", newline=True)
+                return json_answer(merge.openai_model(row) | {"id": wanted}, content_type=JSON, newline=True)
         body = ENDPOINTS["/v1/chat/completions"].error(404, f"model '{wanted}' not found", "model_not_found", "")
-        return web.Response(status=404, body=body, headers={"Content-Type": "application/json"})
+        return Answer(status=404, body=body, headers={"Content-Type": JSON})
 
     async def explain(self, request: web.Request) -> web.Response:
         """Where a request would go and why. Takes any inference body; ``?path=/v1/…`` names its endpoint, else it is guessed."""
@@ -100,7 +100,7 @@ class FleetViews:
         }
         if isinstance(route, Unroutable):
             error = ModelNotFound("") if route.unknown_model else NoHost("")
-            return _json(
+            return json_answer(
                 {
                     "request": asked,
                     "host": None,
@@ -109,7 +109,7 @@ class FleetViews:
                     "rejected": _left_out(route.rejected),
                 }
             )
-        return _json({"request": asked, **_explained(route, {view.name: view for view in snapshot.hosts})})
+        return json_answer({"request": asked, **_explained(route, {view.name: view for view in snapshot.hosts})})
 
 
 def _explained(route: Route, views: dict[str, HostView]) -> dict[str, Any]:
@@ -140,8 +140,3 @@ def _endpoint_of(body: bytes) -> str:
     if "messages" in keys:
         return "/v1/messages" if "max_tokens" in keys and "system" in keys else "/api/chat"
     return "/api/embed" if "input" in keys else "/api/generate"
-
-
-def _json(value: Any, *, content_type: str = JSON_UTF8, newline: bool = False) -> web.Response:
-    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE if newline else None)
-    return web.Response(body=body, headers={"Content-Type": content_type})

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from aiohttp import web
 
+from gateway.api.answers import json_answer
 from gateway.errors import NotFound
 from gateway.record import CancelSource
 from gateway.relay.generations import Generation, Generations
@@ -30,18 +30,18 @@ class GenerationsApi:
 
     async def all(self, _request: web.Request) -> web.Response:
         """Everything in flight, oldest first."""
-        return _json({"generations": [self._row(generation) for generation in self._generations]})
+        return json_answer({"generations": [self._row(generation) for generation in self._generations]})
 
     async def one(self, request: web.Request) -> web.Response:
         """One generation in flight."""
-        return _json(self._row(self._found(request)))
+        return json_answer(self._row(self._found(request)))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Stop one. Idempotent while it winds down; 404 once it is gone."""
         generation = self._found(request)
         phase = generation.phase
         stopped = generation.stop(CancelSource.OPERATOR, STOPPED)
-        return _json({"id": generation.id, "cancelled": True, "phase": phase, "already": not stopped})
+        return json_answer({"id": generation.id, "cancelled": True, "phase": phase, "already": not stopped})
 
     def _found(self, request: web.Request) -> Generation:
         id_ = request.match_info["id"]
@@ -68,7 +68,3 @@ class GenerationsApi:
             "attempts": len(generation.attempts),
             "route_reason": generation.route.reason if generation.route else None,
         }
-
-
-def _json(value: Any) -> web.Response:
-    return web.Response(body=orjson.dumps(value), headers={"Content-Type": "application/json; charset=utf-8"})

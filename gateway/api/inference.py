@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.errors import rendered
+from gateway.api.answers import Answer, rendered
 from gateway.api.sinks import ResponseSink, TransportSink
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind, read
@@ -80,11 +80,7 @@ class Inference:
             f"{int(generations.wall() * 1000):011x}{self._rng.getrandbits(52):013x}"  # 24 hex digits, sortable by time
         )
         try:
-            body = (
-                await self._body(request)
-                if self.draining or not request.content.is_eof()
-                else request.content.read_nowait()
-            )
+            body = await self._body(request)
             args = (
                 endpoint,
                 body,
@@ -123,7 +119,12 @@ class Inference:
     async def _body(self, request: web.Request) -> bytes:
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
-        return await read_body(request, self._body_limit)
+        content = request.content
+        # aiohttp's own read() copies twice; nearly every body has come whole by now.
+        body = content.read_nowait() if content.is_eof() else await read_body(request, self._body_limit)
+        if len(body) > self._body_limit:
+            raise TooLarge(f"the body is over {self._body_limit} bytes")
+        return body
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
@@ -136,4 +137,4 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
 
 def _answered(answer: HostAnswer, id_: str) -> web.Response:
     headers = {"Content-Type": answer.content_type, "X-Corral-Generation": id_}
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
+    return Answer(status=answer.status, body=answer.body, headers=headers)

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway.api.errors import plain, rendered
+from gateway.api.answers import plain, rendered
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError
 
@@ -33,6 +34,17 @@ def boundary(responded: Counted) -> Middleware:
         return response
 
     return middleware
+
+
+class QuietNonsense(logging.Filter):
+    """What a client sends that is not HTTP is one debug line, not a traceback: anybody could fill the log with them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything else pass."""
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            logging.getLogger(__name__).debug("not HTTP: %s", record.exc_info[1].message)
+            return False
+        return True
 
 
 def _route(request: web.Request) -> str:

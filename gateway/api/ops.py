@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-import orjson
 from aiohttp import web
 
+from gateway.api.answers import Answer, json_answer
 from gateway.fleet.health import State
 from gateway.fleet.registry import Fleet
 
@@ -24,11 +24,11 @@ class Ops:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus text format."""
-        return web.Response(body=self._render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return Answer(body=self._render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def alive(self, _request: web.Request) -> web.Response:
         """The process answers."""
-        return web.Response(text="ok\n")
+        return Answer(text="ok\n")
 
     async def ready(self, _request: web.Request) -> web.Response:
         """200 while at least one host can take requests and the gateway is not stopping; who and why in the body."""
@@ -37,8 +37,4 @@ class Ops:
         usable = any(view.available is not None and view.health.state is not State.EJECTED for view in views)
         ready = usable and not self.draining
         body = {"ready": ready, "draining": self.draining, "hosts": hosts}
-        return web.Response(
-            status=200 if ready else 503,
-            body=orjson.dumps(body),
-            headers={"Content-Type": "application/json; charset=utf-8"},
-        )
+        return json_answer(body, status=200 if ready else 503)

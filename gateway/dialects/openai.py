@@ -147,7 +147,13 @@ def _endpoint(
 
 ENDPOINTS = (
     _endpoint("/v1/chat/completions", "chat", ("messages",)),
-    _endpoint("/v1/completions", "text_completion", ("prompt",), completion_cancelled),
+    _endpoint(
+        "/v1/completions",
+        "text_completion",
+        ("prompt",),
+        completion_cancelled,
+        missing_model=(404, "model '' not found"),
+    ),
     _endpoint("/v1/embeddings", "embeddings", ("input",), not_found='model "{}" not found, try pulling it first'),
     _endpoint(
         "/v1/responses",

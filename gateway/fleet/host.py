@@ -61,6 +61,7 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
     loading: Mapping[str, float]  # digest → since when
     runners: Mapping[str, RunnerOptions]  # digest → runner options last sent
     leases: int
+    leased_at: float  # when a slot was last taken
     estimates: Mapping[str, Estimate]  # by digest
     service_seconds: float | None
     version: str

@@ -37,6 +37,7 @@ class _HostState:
     loading: Mapping[str, float] = field(default_factory=dict)
     runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
     leases: int = 0
+    leased_at: float = float("-inf")
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     service_seconds: float | None = None
     version: str = ""
@@ -93,6 +94,7 @@ class Fleet:
                 state.loading,
                 state.runners,
                 state.leases,
+                state.leased_at,
                 state.estimates,
                 state.service_seconds,
                 state.version,
@@ -117,6 +119,7 @@ class Fleet:
         self._leases[lease.number] = lease
         self.leases_granted += 1
         state.leases += 1
+        state.leased_at = now
         state.view = None
         if digest is not None:
             if cold and digest not in state.loading:

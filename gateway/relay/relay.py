@@ -170,40 +170,40 @@ class Relay:
     # -- one attempt -----------------------------------------------------------------------------------------------------------
 
     async def _attempt(self, exchange: Exchange, host: str, headers: Inbound, query: str) -> None:
+        """One try; a second on the same host if a pooled connection had died unnoticed, which says nothing about the host."""
         generation, origin = exchange.generation, self._connections.origins[host]
         request = generation.request
         target = origin.base_path + request.endpoint.path
         head = request_head(
             f"{target}?{query}" if query else target, origin.authority, headers, len(request.body), request.id
         )
-        started = self._clock()
-        outcome, why = AttemptOutcome.CANCELLED, ""
-        try:
-            connection = self._connections.idle(host) or await self._connections.dial(host)
-            await exchange.send(connection, head, request.body)
-            if exchange.unsettled:
-                await exchange.settle()
-            if exchange.error is not None and exchange.error.stale:
-                # The pooled connection had died unnoticed: that says nothing about the host as it is now.
-                self._connections.drop(host)
-                await exchange.send(await self._connections.dial(host), head, request.body)
-                await exchange.settle()
-            outcome, why = _ended(exchange)
-        except UpstreamError as error:
-            exchange.error = error
-            outcome, why = error.outcome, error.why
-        finally:
-            now = self._clock()
-            if outcome is AttemptOutcome.CANCELLED:
-                generation.cancel_noticed = generation.cancel_noticed or now
-                exchange.close()
+        while True:
+            started = self._clock()
+            outcome, why = AttemptOutcome.CANCELLED, ""
+            try:
+                connection = self._connections.idle(host) or await self._connections.dial(host)
+                await exchange.send(connection, head, request.body)
+                if exchange.unsettled:
+                    await exchange.settle()
+                outcome, why = _ended(exchange)
+            except UpstreamError as error:
+                exchange.error = error
+                outcome, why = error.outcome, error.why
+            finally:
                 now = self._clock()
-                if exchange.complete and exchange.streaming:
-                    outcome = AttemptOutcome.OK  # it came after the last byte
-            attempt = Attempt(host, outcome, started - generation.received, now - started, exchange.status, why)
-            generation.attempts += (attempt,)
-            if exchange.meter is not None:
-                _account(exchange, exchange.meter)
+                if outcome is AttemptOutcome.CANCELLED:
+                    generation.cancel_noticed = generation.cancel_noticed or now
+                    exchange.close()
+                    now = self._clock()
+                    if exchange.complete and exchange.streaming:
+                        outcome = AttemptOutcome.OK  # it came after the last byte
+                attempt = Attempt(host, outcome, started - generation.received, now - started, exchange.status, why)
+                generation.attempts += (attempt,)
+                if exchange.meter is not None:
+                    _account(exchange, exchange.meter)
+            if exchange.error is None or not exchange.error.stale:
+                return
+            self._connections.drop(host)  # the others of its age are dead as well
 
     # -- judging ---------------------------------------------------------------------------------------------------------------
 
@@ -259,13 +259,14 @@ class Relay:
         if generation.outcome is not Outcome.OK:
             self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, generation.reason)
             return
+        usage, request = generation.usage, generation.request
+        known = request.prefix and self._fleet.holds_prefix(request.prefix, lease.host)
+        if request.prefix:
+            self._fleet.remember_prefix(request.prefix, lease.host, usage.input_tokens or request.prompt_tokens)
         if not self._fleet.wants_sample(lease.host, now):
             return
-        usage, prefix = generation.usage, generation.request.prefix
         # Ollama counts cached prompt tokens too: a short evaluation, or one of a prompt we know to be there, tells no speed.
-        cached = usage.prefill_seconds < CACHED_PREFILL_SECONDS or (
-            prefix and self._fleet.holds_prefix(prefix, lease.host)
-        )
+        cached = known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
         self._fleet.learn(
             lease,
             now - lease.since,
@@ -273,8 +274,6 @@ class Relay:
             prefill_rate=None if cached else usage.input_tokens / usage.prefill_seconds,
             decode_rate=usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
         )
-        if prefix:
-            self._fleet.remember_prefix(prefix, lease.host, usage.input_tokens or generation.request.prompt_tokens)
 
     # -- last words ------------------------------------------------------------------------------------------------------------
 
@@ -291,7 +290,7 @@ class Relay:
         assert source is not None
         generation.ended(Outcome.TIMEOUT if source is CancelSource.DEADLINE else Outcome.CANCELLED, why)
         if not sink.started:
-            error = _STOPPED[source](why)
+            error = _STOPPED[source](why, retry_after=5.0 if source is CancelSource.SHUTDOWN else None)
             generation.status = error.status
             raise error
         self._farewell(generation, sink, why, "stopped", cancelled=source is CancelSource.OPERATOR)
@@ -339,7 +338,9 @@ def _granted(generation: Generation, grant: Grant) -> Lease:
 
 
 def _outcome_of(error: CorralError) -> Outcome:
-    return _OUTCOMES.get(error.code, Outcome.UPSTREAM_ERROR if error.code == "hosts_failed" else Outcome.GATEWAY_ERROR)
+    if error.code == "hosts_failed":
+        return Outcome.CLIENT_ERROR if error.status == 404 else Outcome.UPSTREAM_ERROR
+    return _OUTCOMES.get(error.code, Outcome.GATEWAY_ERROR)
 
 
 def _account(exchange: Exchange, meter: Meter) -> None:

@@ -151,33 +151,34 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.answered = True
+        broken = ""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(AttemptOutcome.PROTOCOL_ERROR, f"sent something that is not HTTP: {error}"[:200])
-            return
+            broken = f"sent something that is not HTTP: {error}"[:200]
         pieces = self._pieces
-        if self._steady and len(pieces) == 1 and not self._complete:
+        if self._steady and len(pieces) == 1 and not self._complete and not broken:
             receiver.received(pieces.pop(), False)
             return
+        self._taken(receiver, len(data), broken)
+
+    def _taken(self, receiver: Receiver, size: int, broken: str) -> None:
+        """Everything but the steady state: heads, ends, several pieces in one read, and what goes wrong."""
         if self._head_ready:
             self._head_ready = False
             receiver.head(self._status, self._headers)
-            if self._receiver is None:
-                return
             self._steady = True
-        if pieces:
-            self._barren = 0
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces[: self._wanted] if self._poisoned else pieces)
-            pieces.clear()
-        else:
-            body = b""
-            self._barren += len(data)
+        body = b"".join(self._pieces[: self._wanted] if self._poisoned else self._pieces)
+        self._pieces.clear()
+        self._barren = 0 if body else self._barren + size
         if self._complete:
             self._finish()
             receiver.received(body, True)
-        elif body:
-            receiver.received(body, False)
+            return
+        if body:
+            receiver.received(body, False)  # also what came whole before the garbage
+        if broken:
+            self._fail(AttemptOutcome.PROTOCOL_ERROR, broken)
         elif self._barren > HEAD_LIMIT_BYTES:
             self._fail(AttemptOutcome.PROTOCOL_ERROR, f"sent over {HEAD_LIMIT_BYTES} bytes of head or framing")
 

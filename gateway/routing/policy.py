@@ -1,4 +1,7 @@
-"""choose: filters give the hosts that may, scorers give seconds, the least wins. Pure; ``rng`` only breaks exact ties."""
+"""choose: filters give the hosts that may, scorers give seconds, the least wins. Pure.
+
+Equal costs go to fewer leases, then to the host that was used longest ago (its caches are the least missed), then to chance.
+"""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -63,17 +66,17 @@ def choose(
         missing = all(why is Rejection.MODEL_MISSING for _, why in left_out)
         return Unroutable(missing, rejected)
     priced = [
-        (costs.total, view.leases, costs.host, costs)
+        (costs.total, view.leases, view.leased_at, costs.host, costs)
         for costs, view in [(score(request, view, snapshot, ahead.get(view.host.name, 0)), view) for view in fit]
     ]
     if len(priced) > 1:
         priced.sort()
         ties = 1
-        while ties < len(priced) and priced[ties][:2] == priced[0][:2]:
+        while ties < len(priced) and priced[ties][:3] == priced[0][:3]:
             ties += 1
         if ties > 1 and (pick := rng.randrange(ties)):
             priced.insert(0, priced.pop(pick))
-    ranking = tuple([row[3] for row in priced])
+    ranking = tuple([row[4] for row in priced])
     return Route(ranking[0].host, _reason(ranking, panic=panic), ranking, rejected)
 
 

@@ -1,0 +1,56 @@
+"""Answers of our own: JSON, plain text, and errors in the dialect of the path that was called."""
+
+import math
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from gateway.dialects.ollama import error_body
+from gateway.dialects.request import Endpoint
+from gateway.errors import CorralError
+
+JSON = "application/json"
+JSON_UTF8 = "application/json; charset=utf-8"
+_REASONS = {499: "Client Closed Request"}
+
+
+class Answer(web.Response):
+    """A response that does not tell what it was made with: Ollama's have no Server header."""
+
+    async def _write_headers(self) -> None:
+        self.headers.popall("Server", None)
+        await super()._write_headers()
+
+
+def json_answer(value: Any, *, status: int = 200, content_type: str = JSON_UTF8, newline: bool = False) -> Answer:
+    """``value`` as JSON. ``newline``: with a newline at the end, as Ollama's /v1 answers have it."""
+    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE if newline else None)
+    return Answer(status=status, body=body, headers={"Content-Type": content_type})
+
+
+def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = "") -> Answer:
+    """An error response; Ollama's shape where no dialect is given. Retry-After is in whole seconds, at least one."""
+    write = endpoint.error if endpoint else error_body
+    headers = {"X-Corral-Error": error.code}
+    if id_:
+        headers["X-Corral-Generation"] = id_
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    content_type = (
+        "application/json"
+        if endpoint and error.status == 404 and endpoint.dialect != "ollama"
+        else "application/json; charset=utf-8"
+    )
+    headers["Content-Type"] = content_type
+    return Answer(
+        status=error.status,
+        reason=_REASONS.get(error.status),
+        body=write(error.status, error.message, error.code, id_),
+        headers=headers,
+    )
+
+
+def plain(status: int, text: str, headers: dict[str, str] | None = None) -> Answer:
+    """Ollama's plain-text errors, without a charset as it sends them."""
+    return Answer(status=status, body=text.encode(), headers={"Content-Type": "text/plain", **(headers or {})})
