@@ -5,6 +5,7 @@ on three things of aiohttp's server (docs/decisions/0001): ``request.transport``
 returned response is only asked for ``prepare``, ``write_eof`` and ``keep_alive``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -84,6 +85,11 @@ class TransportSink:
             ours += b"Connection: close\r\n"
         self._head = response_head(status, headers, b"Content-Length: %b\r\n" % length if length else _CHUNKED, ours)
 
+    @property
+    def raw(self) -> tuple[Callable[[bytes], None], Callable[[], int]] | None:
+        """The transport's own, where the answer is chunked."""
+        return (self._transport.write, self._transport.get_write_buffer_size) if self._chunked else None
+
     def write(self, data: bytes, last: bool = False) -> bool:
         if self._chunked:
             size = len(data)
@@ -138,6 +144,11 @@ class ResponseSink:
         self._response.headers["X-Corral-Host"] = host
         if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
             self._response.content_length = int(length)
+
+    @property
+    def raw(self) -> None:
+        """aiohttp frames the answer."""
+        return None
 
     def write(self, data: bytes, last: bool = False) -> bool:
         if self._request.transport is None:

@@ -64,25 +64,25 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
 
 
 class Meter:
-    """Counts and remembers one answer. Times are monotonic seconds. Per read it does next to nothing; sums are made when asked."""
+    """Counts and remembers one answer. ``held``: a piece of a line that waits for its rest. Times are monotonic seconds. Per read it does next to nothing; sums are made when asked."""
 
     __slots__ = (
         "_bytes",
-        "_held",
         "_newlines",
         "_past",
         "_reads",
-        "_terminator",
         "framing",
+        "held",
         "last_at",
         "max_gap",
+        "terminator",
         "whole_lines",
     )
 
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
-        self._terminator = _TERMINATORS[framing]
-        self._held = b""
+        self.terminator = _TERMINATORS[framing]
+        self.held = b""
         self._reads: list[bytes] = []
         self._past = self._newlines = self._bytes = 0  # of reads that are no longer kept one by one
         self.whole_lines = True
@@ -91,15 +91,28 @@ class Meter:
 
     def feed(self, data: bytes, now: float) -> bytes:
         """Take one read; return what may be sent on now (perhaps nothing, perhaps with what was held before)."""
-        self.max_gap = max(self.max_gap, now - self.last_at)
+        gap = now - self.last_at
+        if gap > self.max_gap:  # noqa: PLR1730 - a call a chunk
+            self.max_gap = gap
         self.last_at = now
-        if self._held or not data.endswith(self._terminator):
+        if self.held or not data.endswith(self.terminator):
             data = self._whole(data)
         reads = self._reads
         reads.append(data)
         if len(reads) > _COMPACT_AFTER:
             self._compact()
         return data
+
+    def passed(self, data: bytes, now: float) -> None:
+        """Take a read that is known to end a line while nothing is held: the steady state of ``feed``."""
+        gap = now - self.last_at
+        if gap > self.max_gap:  # noqa: PLR1730 - a call a chunk
+            self.max_gap = gap
+        self.last_at = now
+        reads = self._reads
+        reads.append(data)
+        if len(reads) > _COMPACT_AFTER:
+            self._compact()
 
     def _compact(self) -> None:
         """Sum up what was kept and keep only its end."""
@@ -128,14 +141,14 @@ class Meter:
 
     def flush(self) -> bytes:
         """The answer has ended on the wire: return what is still held."""
-        data, self._held = self._held, b""
+        data, self.held = self.held, b""
         if data:
             self._reads.append(data)
         return data
 
     def drop(self) -> None:
         """The host broke off: forget the piece of a line that nobody was sent."""
-        self._held = b""
+        self.held = b""
 
     @property
     def tail(self) -> bytes:
@@ -148,17 +161,17 @@ class Meter:
         return self.tail.rstrip(b"\n").rpartition(b"\n")[2]
 
     def _whole(self, data: bytes) -> bytes:
-        if self._held:
-            data = self._held + data
-        cut = data.rfind(self._terminator) + len(self._terminator)
-        if cut < len(self._terminator):
+        if self.held:
+            data = self.held + data
+        cut = data.rfind(self.terminator) + len(self.terminator)
+        if cut < len(self.terminator):
             cut = 0
         if (
             len(data) - cut > HOLD_LIMIT_BYTES
         ):  # no such line is a token: let it pass, and know that we cannot speak after it
             self.whole_lines = False
             cut = len(data)
-        self._held = data[cut:]
+        self.held = data[cut:]
         return data[:cut]
 
 

@@ -15,6 +15,7 @@ from gateway.relay.headers import RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
 
 COLLECT_LIMIT_BYTES = 64 * 1024
+HIGH_WATER_BYTES = 64 * 1024  # where asyncio's and uvloop's transports call writing paused
 
 
 class ClientGone(Exception):
@@ -22,9 +23,17 @@ class ClientGone(Exception):
 
 
 class Sink(Protocol):
-    """Where an answer goes. ``started``: a byte of it has been sent, or may have been."""
+    """Where an answer goes. ``started``: a byte of it has been sent, or may have been.
+
+    ``raw``: once the head is out, how to write whole chunks as they stood on the wire, and how many bytes of what was written wait;
+    None where the answer is framed otherwise.
+    """
 
     started: bool
+
+    @property
+    def raw(self) -> tuple[Callable[[bytes], None], Callable[[], int]] | None:
+        """See above."""
 
     def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
         """Take the head; it goes out with the first byte of the body."""
@@ -48,7 +57,6 @@ class Exchange:
     meter: Meter | None = None
     collected = b""
     streaming = False
-    flowing = False
     complete = False
     throttled = False
     gone = False
@@ -64,8 +72,8 @@ class Exchange:
         self._fleet = fleet
         self._lease = lease
         self._clock = clock
-        self._feed: Callable[[bytes, float], bytes]
-        self._write: Callable[[bytes], bool]
+        self._pass: Callable[[bytes], None]
+        self._backlog: Callable[[], int]
 
     @property
     def unsettled(self) -> bool:
@@ -116,15 +124,22 @@ class Exchange:
         if status < 400:
             self.stream()
 
-    def received(self, data: bytes, complete: bool) -> None:
-        if self.flowing and not complete:  # the steady state: nothing but passing on
-            data = self._feed(data, self._clock())
-            try:
-                if data and not self._write(data):
-                    self._throttle()
-            except ClientGone:
-                self._gone()
+    def chunk(self, framed: bytes, start: int) -> None:
+        meter = self.meter
+        assert meter is not None
+        if meter.held:
+            self.received(framed[start:-2], False)
             return
+        meter.passed(framed[start:-2], self._clock())
+        try:
+            self._pass(framed)
+        except RuntimeError:  # uvloop's word for a transport that closed a moment ago
+            self._gone()
+            return
+        if self._backlog() > HIGH_WATER_BYTES:
+            self._throttle()
+
+    def received(self, data: bytes, complete: bool) -> None:
         if not self.streaming:
             self.collected += data
             if len(self.collected) <= COLLECT_LIMIT_BYTES:
@@ -134,9 +149,6 @@ class Exchange:
                 return
             data, self.collected = self.collected, b""
             self.stream()
-        self._send_on(data, complete)
-
-    def _send_on(self, data: bytes, complete: bool) -> None:
         meter, now = self.meter, self._clock()
         assert meter is not None
         if data:
@@ -147,9 +159,7 @@ class Exchange:
         elif not data:
             return
         if self.generation.first_byte is None:
-            self._first(now)
-        self.flowing = True
-        self._feed, self._write = meter.feed, self.sink.write
+            self._first(meter, now)
         try:
             if not self.sink.write(data, complete):
                 self._throttle()
@@ -169,11 +179,14 @@ class Exchange:
         self.gone = True
         self._wake()
 
-    def _first(self, now: float) -> None:
+    def _first(self, meter: Meter, now: float) -> None:
         generation = self.generation
         generation.first_byte = now
         generation.phase = Phase.STREAMING
         self._fleet.answered(self._lease, generation.request.model, now)
+        if (raw := self.sink.raw) is not None and meter.terminator and self._connection is not None:
+            self._pass, self._backlog = raw
+            self._connection.pass_whole(meter.terminator)
 
     def lost(self, error: UpstreamError) -> None:
         if self.sink.started and error.outcome is AttemptOutcome.RESET:

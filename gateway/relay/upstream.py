@@ -25,6 +25,7 @@ HEADERS_LIMIT = 128
 ONE_WRITE_BYTES = 64 * 1024
 RESOLVE_SECONDS = 30.0
 SWEEP_SECONDS = 30.0
+_CHUNK_SIZES = {b"%x\r\n" % size: size for size in range(1, 4096)}  # size lines as everybody writes them
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 15, 5, 3
 
 
@@ -47,6 +48,9 @@ class Receiver(Protocol):
 
     def received(self, data: bytes, complete: bool) -> None:
         """What one read brought of the body."""
+
+    def chunk(self, framed: bytes, start: int) -> None:
+        """One whole chunk as it stood on the wire, its data from ``start`` to two bytes before its end (see ``pass_whole``)."""
 
     def lost(self, error: UpstreamError) -> None:
         """The answer broke off."""
@@ -74,8 +78,8 @@ class Connection(asyncio.Protocol):
     """One connection to one host, and the parser on it."""
 
     __slots__ = (
-        "_barren", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_parser", "_pieces", "_poisoned", "_receiver",
-        "_status", "_steady", "_transport", "_until_close", "_wanted", "answered", "idle_since", "on_body", "reused",
+        "_aligned", "_barren", "_between", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_line_end", "_parser", "_pieces", "_poisoned", "_receiver",
+        "_status", "_transport", "_until_close", "_wanted", "answered", "idle_since", "on_body", "reused",
     )  # fmt: skip
 
     def __init__(self, free: Callable[["Connection"], None]) -> None:
@@ -109,7 +113,8 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._headers = []
         self._status = self._barren = 0
-        self._head_ready = self._complete = self._until_close = self._steady = self.answered = False
+        self._head_ready = self._complete = self._until_close = self._aligned = self._between = self.answered = False
+        self._line_end = b""
         if len(body) <= ONE_WRITE_BYTES:
             self._transport.write(head + body)
         else:
@@ -125,6 +130,11 @@ class Connection(asyncio.Protocol):
         """Read on."""
         if self.open:
             cast("asyncio.Transport", self._transport).resume_reading()
+
+    def pass_whole(self, line_end: bytes) -> None:
+        """From now on hand chunks that end in ``line_end`` to ``receiver.chunk`` as they stand; nothing: no more."""
+        self._line_end = line_end + b"\r\n" if line_end else b""
+        self._aligned = False
 
     def abort(self) -> None:
         """Close at once, whatever is under way: the host stops generating. The receiver hears nothing more."""
@@ -150,24 +160,28 @@ class Connection(asyncio.Protocol):
         if receiver is None:  # nothing was asked: whatever this is, the connection can't be trusted
             self.abort()
             return
+        if self._aligned:
+            # The steady state of a stream: a read that is exactly one chunk and ends a line. The parser, which stands between two
+            # chunks, need not see it. Anything else (also a size line written unusually) goes the careful way below.
+            start = data.find(b"\r\n", 0, 5) + 2
+            if _CHUNK_SIZES.get(data[:start]) == len(data) - start - 2 and data.endswith(self._line_end):
+                receiver.chunk(data, start)
+                return
         self.answered = True
         broken = ""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             broken = f"sent something that is not HTTP: {error}"[:200]
-        pieces = self._pieces
-        if self._steady and len(pieces) == 1 and not self._complete and not broken:
-            receiver.received(pieces.pop(), False)
-            return
         self._taken(receiver, len(data), broken)
+        self._aligned = (
+            bool(self._line_end) and self._between and not self._complete and not broken and data.endswith(b"\r\n")
+        )
 
     def _taken(self, receiver: Receiver, size: int, broken: str) -> None:
-        """Everything but the steady state: heads, ends, several pieces in one read, and what goes wrong."""
         if self._head_ready:
             self._head_ready = False
             receiver.head(self._status, self._headers)
-            self._steady = True
         body = b"".join(self._pieces[: self._wanted] if self._poisoned else self._pieces)
         self._pieces.clear()
         self._barren = 0 if body else self._barren + size
@@ -222,6 +236,12 @@ class Connection(asyncio.Protocol):
         self._poisoned = self._poisoned or (sized and chunked)
         self._until_close = not sized and not chunked and status not in (204, 304)
         self._head_ready = True
+
+    def on_chunk_header(self) -> None:
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
 
     def on_message_complete(self) -> None:
         if self._informational:
