@@ -10,6 +10,7 @@ bytes were cut into reads.
 import re
 from enum import StrEnum
 from math import inf
+from typing import Any
 
 import msgspec
 
@@ -190,9 +191,11 @@ class _Final(msgspec.Struct, gc=False):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    done: bool = False
     usage: _V1Usage | None = None
 
 
+_SILENT = _Final()
 _decode_final = msgspec.json.Decoder(_Final).decode
 
 
@@ -207,11 +210,13 @@ def usage_of(tail: bytes, events: int, *, complete: bool) -> Usage:
     try:
         final = _decode_final(tail)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        found = {key.decode(): int(value) for key, value in _USAGE.findall(tail)}
+        found: dict[str, Any] = {key.decode(): int(value) for key, value in _USAGE.findall(tail)}
         if not found:
             return Usage(output_tokens=events)
         usage = _V1Usage(**{key: found.pop(key) for key in _V1Usage.__struct_fields__ if key in found})
         final = _Final(**found, usage=usage)
+    if final == _SILENT:
+        return Usage(output_tokens=events)
     v1 = final.usage
     if v1 is not None and not final.prompt_eval_count:
         return Usage(v1.prompt_tokens or v1.input_tokens, v1.completion_tokens or v1.output_tokens, Accounting.REPORTED)

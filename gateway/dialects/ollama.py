@@ -1,11 +1,14 @@
 """Ollama's native dialect: NDJSON, errors as ``{"error": text}``, the last line with ``"done": true``."""
 
 import json
+import re
 from functools import partial
 from typing import Any
 
 from gateway.dialects.lines import Ended, Ending
 from gateway.dialects.request import Endpoint, Farewell
+
+_DURATIONS = re.compile(rb'[\],]\s*"total_duration":\d+')
 
 
 def error_body(_status: int, message: str, _code: str, _id: str) -> bytes:
@@ -16,7 +19,8 @@ def error_body(_status: int, message: str, _code: str, _id: str) -> bytes:
 def ending(tail: bytes) -> Ending:
     """Complete with ``"done":true`` in the last line; an error where the last line is one."""
     line = tail.rstrip(b"\n").rpartition(b"\n")[2]
-    if b'"done":true' in line:
+    # A long context stands between `done` and the durations, and only a last line has durations.
+    if b'"done":true' in line or _DURATIONS.search(line[-300:]):
         return Ending(Ended.COMPLETE, extra_events=1)
     if line.startswith(b'{"error":'):
         return Ending(Ended.ERROR, message_of(line), extra_events=1)

@@ -23,6 +23,8 @@ RUNNER_KEYS_SET = frozenset(RUNNER_KEYS)
 PREFIX_BYTES = 2048
 BYTES_PER_TOKEN = 4
 PROMPT_TOKENS_LIMIT = 32768  # an estimate; images in the body must not make it absurd
+BLANKS_LIMIT = 64  # an empty list may have blanks in it; a longer one has more
+TOO_DEEP = "invalid JSON in the request body: nested too deeply"
 _EMPTY = (b'""', b"[]", b"null")
 _ZERO_DURATION = re.compile(r"[+-]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+\Z")
 
@@ -142,6 +144,8 @@ def _fields(body: bytes) -> dict[str, Any]:
         raise BadRequest("missing request body")
     try:
         fields: dict[str, Any] = _decode_fields(body)
+    except RecursionError:
+        raise BadRequest(TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         fields = _fields_leniently(body)
     for key in fields:
@@ -177,6 +181,8 @@ def _value(fields: dict[str, Any], key: str) -> Any:
         return None
     try:
         return msgspec.json.decode(raw)
+    except RecursionError:
+        raise BadRequest(TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest(f"the value of {key!r} is not valid JSON") from None
 
@@ -204,7 +210,10 @@ def _flag(fields: dict[str, Any], key: str, *, default: bool) -> bool:
 
 def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
     prompt = fields.get(endpoint.load_key)
-    if not endpoint.load_key or (prompt is not None and (len(memoryview(prompt)) > 4 or bytes(prompt) not in _EMPTY)):
+    if not endpoint.load_key or (
+        prompt is not None
+        and (len(memoryview(prompt)) > BLANKS_LIMIT or bytes(prompt).translate(None, b" \t\r\n") not in _EMPTY)
+    ):
         return Kind.INFER
     keep_alive = _value(fields, "keep_alive")
     if isinstance(keep_alive, str):

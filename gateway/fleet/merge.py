@@ -1,5 +1,7 @@
 """Many hosts' lists as one. Pure and order-independent: the same views in any order give the same answer."""
 
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -18,13 +20,14 @@ def tags(views: Iterable[HostView]) -> list[Row]:
         for name, model in (view.available or {}).items():
             by_name.setdefault(name, []).append(model)
     rows = [_best(models).row for models in by_name.values()]
-    return sorted(rows, key=lambda row: (str(row.get("modified_at", "")), str(row.get("name", ""))), reverse=True)
+    return sorted(rows, key=lambda row: (_instant(row.get("modified_at")), str(row.get("name", ""))), reverse=True)
 
 
 def _best(models: list[AvailableModel]) -> AvailableModel:
     count = Counter(model.digest for model in models)
     return max(
-        models, key=lambda model: (count[model.digest], str(model.row.get("modified_at", "")), model.digest, model.name)
+        models,
+        key=lambda model: (count[model.digest], _instant(model.row.get("modified_at")), model.digest, model.name),
     )
 
 
@@ -43,8 +46,26 @@ def ps(views: Iterable[HostView]) -> list[Row]:
     return sorted(rows.values(), key=_expiry, reverse=True)
 
 
-def _expiry(row: Row) -> tuple[str, str]:
-    return str(row.get("expires_at", "")), str(row)
+def _expiry(row: Row) -> tuple[tuple[int, int], str]:
+    return _instant(row.get("expires_at")), str(row)
+
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|[+-]\d\d:\d\d)")
+
+
+def _instant(text: Any) -> tuple[int, int]:
+    """(Unix seconds, nanoseconds) of an RFC 3339 time: hosts write it in their own time zone. Earliest of all if it is none."""
+    match = _RFC3339.match(str(text))
+    if match is None:
+        return (-sys.maxsize, 0)
+    try:
+        moment = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00"))
+    except ValueError:
+        return (-sys.maxsize, 0)
+    return int((moment - _EPOCH).total_seconds()), int((match[2] or "0").ljust(9, "0"))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def version(views: Iterable[HostView]) -> str | None:
@@ -53,9 +74,10 @@ def version(views: Iterable[HostView]) -> str | None:
     return min(versions, key=_version_key) if versions else None
 
 
-def _version_key(text: str) -> tuple[tuple[int, ...], str]:
-    numbers = text.partition("-")[0].split(".")
-    return tuple(int(number) if number.isdigit() else 0 for number in numbers), text
+def _version_key(text: str) -> tuple[tuple[int, ...], bool, str]:
+    release, _, candidate = text.partition("-")
+    numbers = release.split(".")
+    return tuple(int(number) if number.isdigit() else 0 for number in numbers), not candidate, text
 
 
 def openai_models(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -67,12 +89,4 @@ def openai_model(row: Row) -> dict[str, Any]:
     """One row of /v1/models."""
     name = str(row.get("name", ""))
     owner = name.rpartition("/")[0].rpartition("/")[2] or "library"
-    return {"id": name, "object": "model", "created": _unix(str(row.get("modified_at", ""))), "owned_by": owner}
-
-
-def _unix(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text[:19] + ("+00:00" if text.endswith("Z") else text[-6:]))
-    except ValueError:
-        return 0
-    return int(moment.astimezone(UTC).timestamp())
+    return {"id": name, "object": "model", "created": max(0, _instant(row.get("modified_at"))[0]), "owned_by": owner}

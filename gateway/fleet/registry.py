@@ -135,9 +135,14 @@ class Fleet:
         state = self._states[lease.host]
         state.leases -= 1
         state.view = None
-        if lease.digest in state.loading and lease.cold:
+        if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
             state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
         return True
+
+    def _loads_for_another(self, left: Lease) -> bool:
+        return any(
+            lease.cold and lease.host == left.host and lease.digest == left.digest for lease in self._leases.values()
+        )
 
     def answered(self, lease: Lease, model: str, now: float) -> None:
         """The first byte came: the model is loaded there, whatever the last poll said."""

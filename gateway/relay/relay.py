@@ -38,6 +38,7 @@ from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
 from gateway.routing.policy import Unroutable
 
 CACHED_PREFILL_SECONDS = 0.05
+STALE_WITHIN_SECONDS = 0.25
 _BUSY = (429, 503)
 _BROKEN = (502, 504)
 # What Ollama says in a 500 that is the host's trouble, not the request's (docs/errors.md).
@@ -170,7 +171,10 @@ class Relay:
     # -- one attempt -----------------------------------------------------------------------------------------------------------
 
     async def _attempt(self, exchange: Exchange, host: str, headers: Inbound, query: str) -> None:
-        """One try; a second on the same host if a pooled connection had died unnoticed, which says nothing about the host."""
+        """One try; a second on the same host if a pooled connection had died unnoticed, which says nothing about the host.
+
+        Such a connection breaks at once. One that breaks later was alive: the host worked on the request, and failed.
+        """
         generation, origin = exchange.generation, self._connections.origins[host]
         request = generation.request
         target = origin.base_path + request.endpoint.path
@@ -201,7 +205,7 @@ class Relay:
                 generation.attempts += (attempt,)
                 if exchange.meter is not None:
                     _account(exchange, exchange.meter)
-            if exchange.error is None or not exchange.error.stale:
+            if exchange.error is None or not exchange.error.stale or now - started > STALE_WITHIN_SECONDS:
                 return
             self._connections.drop(host)  # the others of its age are dead as well
 

@@ -82,8 +82,10 @@ class Admission:
     def grant(self, request: InferenceRequest, now: float, tried: AbstractSet[str] = NOBODY) -> Verdict | None:
         """Grant or refuse at once; None: it has to wait (``join``).
 
-        Whoever waits could not be granted a moment ago, so nobody is overtaken by taking what is free now.
+        Who waits comes first: time alone may have freed a host (its ejection is over) since anybody was asked. Then nobody is
+        overtaken by taking what is free still.
         """
+        self.assign(now)
         return self._decide(request, tried, now, {})
 
     def join(

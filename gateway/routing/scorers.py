@@ -49,8 +49,8 @@ def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot
     """0 when a runner that fits is loaded; what is left of a load under way; else the learned or estimated load."""
     if digest is None:
         return DEFAULT_LOAD_BASE_SECONDS
-    loaded = view.loaded.get(digest)
-    if loaded is not None and fits(request.runner_options, view.runners.get(digest), loaded):
+    loaded, since = view.loaded.get(digest), view.loading.get(digest)
+    if loaded is not None and since is None and fits(request.runner_options, view.runners.get(digest), loaded):
         return 0.0
     seconds = view.estimates.get(digest, _UNMEASURED).load_seconds
     if seconds is None:
@@ -58,7 +58,6 @@ def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot
     if seconds is None:
         size = view.available[request.model].size if view.available and request.model in view.available else 0
         seconds = DEFAULT_LOAD_BASE_SECONDS + size / DEFAULT_LOAD_RATE
-    since = view.loading.get(digest)
     if since is not None and view.runners.get(digest) == request.runner_options:
         return max(0.0, seconds - (snapshot.taken_at - since))
     return seconds

@@ -1,0 +1,61 @@
+"""What all tests share: the event loop of production, and gateways that must leave nothing behind."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from gateway.app import Gateway
+from gateway.cli import LOOP
+from tests.builders import config
+from tests.stage import Host, Stage
+
+
+class Corral(Protocol):
+    """Starts hosts, and a gateway before them; ``sections`` are of its configuration."""
+
+    def __call__(
+        self, *hosts: Host, slots: int | Mapping[str, int] = 1, **sections: Mapping[str, Any]
+    ) -> Awaitable[Stage]: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers that are read here."""
+    config.addinivalue_line("markers", "every_loop: runs on asyncio's own event loop as well as on that of production")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What runs a gateway runs on the loop that production runs on, everything else on asyncio's own."""
+    production = {"production": LOOP} if "corral" in getattr(item, "fixturenames", ()) else {}
+    own = {"asyncio": asyncio.new_event_loop} if not production or item.get_closest_marker("every_loop") else {}
+    return production | own
+
+
+@pytest.fixture
+async def corral(tmp_path: Path) -> AsyncIterator[Corral]:
+    """Starts gateways. Each must end with no lease, generation, waiter, task or connection left, and one record for each request."""
+    before = asyncio.all_tasks()
+    stages: list[Stage] = []
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*hosts: Host, slots: int | Mapping[str, int] = 1, **sections: Mapping[str, Any]) -> Stage:
+            for host in hosts:
+                await stack.enter_async_context(host)
+            log = tmp_path / f"corral{len(stages)}.log"
+            given = {"log": {"path": str(log)}} | sections
+            gateway = Gateway(config([(host.name, host.url) for host in hosts], slots, **given), seed=1)
+            await gateway.start()
+            stages.append(Stage(gateway, hosts, log))
+            return stages[-1]
+
+        yield start
+        for stage in stages:
+            try:
+                await stage.finish()
+            finally:
+                await stage.stop()
+    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+    assert not left

@@ -1,0 +1,226 @@
+"""The meter hands on what comes, whole lines at a time, and what it knows does not depend on how the bytes were cut."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.dialects.lines import HOLD_LIMIT_BYTES, KEEP_BYTES, Framing, Meter, framing_of, usage_of
+from gateway.record import Accounting, Usage
+from tests.dialects.streams import cuts, event, line
+from tests.profiles import PROPERTY
+
+TERMINATORS = {Framing.SINGLE: b"", Framing.NDJSON: b"\n", Framing.SSE: b"\n\n"}
+
+
+def fed(framing: Framing, *reads: bytes) -> tuple[Meter, list[bytes]]:
+    """A meter that was fed so, and what it handed on each time."""
+    meter = Meter(framing)
+    return meter, [meter.feed(data, 0.0) for data in reads]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "framing"),
+    [
+        (b"application/x-ndjson", Framing.NDJSON),
+        (b"application/x-ndjson; charset=utf-8", Framing.NDJSON),
+        (b"text/event-stream", Framing.SSE),
+        (b"text/event-stream; charset=utf-8", Framing.SSE),
+        (b"application/json; charset=utf-8", Framing.SINGLE),
+        (b"text/plain", Framing.SINGLE),
+        (b"", Framing.SINGLE),
+    ],
+)
+def test_framing(content_type: bytes, framing: Framing) -> None:
+    """How an answer is cut is known from its Content-Type."""
+    assert framing_of(content_type) is framing
+
+
+# -- handing on -------------------------------------------------------------------------------------------------------------------
+
+READS = {
+    "one line": (Framing.NDJSON, [b"{}\n"], [b"{}\n"]),
+    "two lines at once": (Framing.NDJSON, [b"{}\n[]\n"], [b"{}\n[]\n"]),
+    "half a line": (Framing.NDJSON, [b"{", b"}\n"], [b"", b"{}\n"]),
+    "a line and a half": (Framing.NDJSON, [b"{}\n[", b"]\n"], [b"{}\n", b"[]\n"]),
+    "a line in three": (Framing.NDJSON, [b"{", b" ", b"}\n"], [b"", b"", b"{ }\n"]),
+    "the rest and a new half": (Framing.NDJSON, [b"{", b"}\n[", b"]\n"], [b"", b"{}\n", b"[]\n"]),
+    "one event": (Framing.SSE, [b"data: 1\n\n"], [b"data: 1\n\n"]),
+    "an event cut between its newlines": (Framing.SSE, [b"data: 1\n", b"\ndata"], [b"", b"data: 1\n\n"]),
+    "an event cut between its lines": (Framing.SSE, [b"event: x\n", b"data: 1\n\n"], [b"", b"event: x\ndata: 1\n\n"]),
+    "no framing": (Framing.SINGLE, [b"{", b"}"], [b"{", b"}"]),
+    "nothing": (Framing.NDJSON, [b""], [b""]),
+}
+
+
+@pytest.mark.parametrize(("framing", "reads", "expected"), READS.values(), ids=READS)
+def test_whole_lines(framing: Framing, reads: list[bytes], expected: list[bytes]) -> None:
+    """A cut piece is held until its rest arrives."""
+    assert fed(framing, *reads)[1] == expected
+
+
+def test_what_is_held_comes_at_the_end() -> None:
+    """An answer that ends without its newline is handed on in full, once."""
+    meter, _ = fed(Framing.NDJSON, b"{}\n[")
+    assert (meter.flush(), meter.flush(), meter.tail, meter.size) == (b"[", b"", b"{}\n[", 4)
+
+
+def test_what_is_dropped_never_comes() -> None:
+    """When a host breaks off, the piece of a line that nobody was sent is forgotten."""
+    meter, _ = fed(Framing.NDJSON, b"{}\n[")
+    meter.drop()
+    assert (meter.flush(), meter.tail, meter.size, meter.newlines) == (b"", b"{}\n", 3, 1)
+    assert meter.whole_lines
+
+
+def test_a_line_without_end_passes() -> None:
+    """What is longer than any line is not held for ever; afterwards nothing can be said on a line of its own."""
+    big = b"x" * (HOLD_LIMIT_BYTES + 1)
+    meter, out = fed(Framing.NDJSON, b"{}\n", big, b"\n")
+    assert out == [b"{}\n", big, b"\n"]
+    assert not meter.whole_lines
+    assert fed(Framing.NDJSON, b"{}\n", big[:-1])[0].whole_lines
+
+
+streamed = st.sampled_from([Framing.NDJSON, Framing.SSE])
+texts = st.lists(
+    st.sampled_from([b"\n", b"\n\n", b"a", b'{"x":1}', b"data: ", "é".encode(), b"x" * 700]), max_size=40
+).map(b"".join)
+
+
+@given(data=st.data(), framing=st.sampled_from(Framing), whole=texts)
+@PROPERTY
+def test_cutting_changes_nothing(data: st.DataObject, framing: Framing, whole: bytes) -> None:
+    """The same bytes in any pieces: the same output, tail, size and number of newlines, and never half a line before the end."""
+    reads = data.draw(cuts(whole))
+    meter, out = fed(framing, *reads)
+    for piece in out:
+        assert piece.endswith(TERMINATORS[framing]) or not piece
+    assert b"".join(out) + meter.flush() == whole
+    assert meter.tail == whole[-KEEP_BYTES:]
+    assert (meter.size, meter.newlines) == (len(whole), whole.count(b"\n"))
+    assert meter.last_line == meter.tail.rstrip(b"\n").rpartition(b"\n")[2]
+
+
+@given(data=st.data(), framing=streamed, whole=texts)
+@PROPERTY
+def test_dropping_leaves_whole_lines(data: st.DataObject, framing: Framing, whole: bytes) -> None:
+    """Wherever a host breaks off, what was handed on are whole lines, and nothing is missing that was whole."""
+    meter, out = fed(framing, *data.draw(cuts(whole)))
+    meter.drop()
+    said = b"".join(out)
+    assert said == whole[: whole.rfind(TERMINATORS[framing]) + len(TERMINATORS[framing])] * (
+        TERMINATORS[framing] in whole
+    )
+    assert (meter.tail, meter.size, meter.newlines) == (said[-KEEP_BYTES:], len(said), said.count(b"\n"))
+
+
+# -- counting ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 40, 1000])
+def test_counts(count: int) -> None:
+    """Reads, bytes and newlines are counted, however many there are."""
+    meter, _ = fed(Framing.NDJSON, *[b'{"a":1}\n'] * count)
+    assert (meter.chunks, meter.size, meter.newlines) == (count, 8 * count, count)
+    assert meter.tail == (b'{"a":1}\n' * count)[-KEEP_BYTES:]
+
+
+@pytest.mark.parametrize(
+    ("times", "gap"), [([], 0.0), ([5.0], 0.0), ([5.0, 5.5], 0.5), ([0.0, 1.0, 4.0, 4.5], 3.0), ([1.0, 1.0], 0.0)]
+)
+def test_gaps(times: list[float], gap: float) -> None:
+    """The longest silence is between two reads; what passed before the first is none."""
+    meter = Meter(Framing.NDJSON)
+    for now in times:
+        meter.feed(b"{}\n", now)
+    assert meter.max_gap == gap
+
+
+# -- usage ------------------------------------------------------------------------------------------------------------------------
+
+NATIVE = line(
+    model="x",
+    done=True,
+    total_duration=9,
+    load_duration=2_000_000_000,
+    prompt_eval_count=14,
+    prompt_eval_duration=500_000_000,
+    eval_count=24,
+    eval_duration=3_000_000_000,
+)
+USAGES = {
+    "native": (NATIVE, Usage(14, 24, Accounting.REPORTED, 2.0, 0.5, 3.0)),
+    "native, cut at its beginning": (b"1,2,3" + NATIVE[5:], Usage(14, 24, Accounting.REPORTED, 2.0, 0.5, 3.0)),
+    "native, zeros left out": (line(done=True, eval_count=1), Usage(0, 1, Accounting.REPORTED)),
+    "native, no numbers": (line(done=True), Usage(0, 0, Accounting.REPORTED)),
+    "native embedding": (line(embeddings=[[0.5]], prompt_eval_count=7), Usage(7, 0, Accounting.REPORTED)),
+    "openai": (
+        line(object="chat.completion", usage={"prompt_tokens": 14, "completion_tokens": 12, "total_tokens": 26}),
+        Usage(14, 12, Accounting.REPORTED),
+    ),
+    "openai, streamed": (
+        event(choices=[], usage={"prompt_tokens": 14, "completion_tokens": 12}) + b"data: [DONE]\n\n",
+        Usage(14, 12, Accounting.REPORTED),
+    ),
+    "openai, zeros before": (
+        event(text="a", usage={"prompt_tokens": 0, "completion_tokens": 0})
+        + event(choices=[], usage={"prompt_tokens": 11, "completion_tokens": 7})
+        + b"data: [DONE]\n\n",
+        Usage(11, 7, Accounting.REPORTED),
+    ),
+    "openai, streamed without usage": (event(choices=[{"delta": {}}]) + b"data: [DONE]\n\n", Usage(output_tokens=5)),
+    "openai, null usage": (line(usage=None), Usage(output_tokens=5)),
+    "responses": (
+        event(response={"usage": {"input_tokens": 12, "output_tokens": 6}}, type="response.completed"),
+        Usage(12, 6, Accounting.REPORTED),
+    ),
+    "anthropic": (
+        line(type="message", usage={"input_tokens": 3, "output_tokens": 4}),
+        Usage(3, 4, Accounting.REPORTED),
+    ),
+    "anthropic, the estimate first": (
+        event(type="message_start", message={"usage": {"input_tokens": 6, "output_tokens": 0}})
+        + event(type="message_delta", usage={"input_tokens": 14, "output_tokens": 8}),
+        Usage(14, 8, Accounting.REPORTED),
+    ),
+    "pretty-printed": (
+        b'data: {\n "usage" : {\n "prompt_tokens": 1,\n "completion_tokens":  2}}',
+        Usage(1, 2, Accounting.REPORTED),
+    ),
+    "in the text": (event(delta='{"eval_count":9,"prompt_tokens":9}') + b"data: [DONE]\n\n", Usage(output_tokens=5)),
+    "nothing": (b"", Usage(output_tokens=5)),
+    "no JSON": (b"Hello.", Usage(output_tokens=5)),
+    "no object": (b"[1]", Usage(output_tokens=5)),
+    "no UTF-8": (b'{"text":"\xff","eval_count":3}', Usage(0, 3, Accounting.REPORTED)),
+}
+
+
+@pytest.mark.parametrize(("tail", "usage"), USAGES.values(), ids=USAGES)
+def test_usage(tail: bytes, usage: Usage) -> None:
+    """What the host reports is taken from the end of its answer; where it reports nothing, tokens are as counted."""
+    assert usage_of(tail, 5, complete=True) == usage
+
+
+def test_an_answer_that_is_not_whole_reports_nothing() -> None:
+    """Numbers in an answer that was cut are not its last."""
+    assert usage_of(NATIVE, 5, complete=False) == Usage(output_tokens=5)
+
+
+@given(st.text(), st.binary(max_size=40))
+@PROPERTY
+def test_text_cannot_pretend_to_be_usage(said: str, before: bytes) -> None:
+    """Whatever a model says, even the words of a usage, its usage is what stands outside of its text."""
+    words = said + '","eval_count":7,"prompt_tokens":7,"output_tokens":7,{"completion_tokens":7}'
+    for tail in (event(choices=[{"delta": {"content": words}}]), event(type="x", delta={"text": words})):
+        assert usage_of(before.replace(b"\\", b"") + tail, 5, complete=True) == Usage(output_tokens=5)
+
+
+def test_the_long_last_line_of_generate() -> None:
+    """A last line with a context of thousands of tokens is longer than what is kept; its usage is still found."""
+    last = json.loads(NATIVE)
+    whole = line(response="a", done=False) + line(context=list(range(4000)), **last)
+    meter, _ = fed(Framing.NDJSON, whole)
+    assert len(meter.last_line) == KEEP_BYTES - 1
+    assert usage_of(meter.last_line, 1, complete=True) == USAGES["native"][1]

@@ -1,0 +1,108 @@
+"""Short ways to hosts, models, views and requests, as routing sees them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.dialects.endpoints import ENDPOINTS
+from gateway.dialects.names import canonical
+from gateway.dialects.request import InferenceRequest, Kind
+from gateway.fleet.health import Health, State
+from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel, Observation
+from tests.builders import OTHER, TEXT
+
+HEALTHY = Health(State.HEALTHY, "")
+SIZE = 1_000_000_000
+
+
+def digest_of(model: str) -> str:
+    """The digest that a model has here, whatever the host."""
+    return hashlib.sha256(model.encode()).hexdigest()
+
+
+def host(name: str = "gpu1", slots: int = 1) -> Host:
+    """A configured host."""
+    return Host(name, f"http://{name}.test:11434", slots)
+
+
+def available(name: str = TEXT, digest: str = "", modified_at: str = "", size: int = SIZE) -> AvailableModel:
+    """A model on disk."""
+    digest = digest or digest_of(name)
+    row = {"name": name, "model": name, "modified_at": modified_at, "size": size, "digest": digest}
+    return AvailableModel(name, digest, size, row)
+
+
+def loaded(name: str = TEXT, digest: str = "", expires_at: str = "", context: int = 4096) -> LoadedModel:
+    """A model in memory."""
+    digest = digest or digest_of(name)
+    row = {"name": name, "digest": digest, "expires_at": expires_at, "context_length": context, "size_vram": SIZE}
+    return LoadedModel(name, digest, SIZE, SIZE, context, expires_at, row)
+
+
+def observation(
+    at: float = 0.0,
+    has: Iterable[str] | None = (TEXT, OTHER),
+    holds: Iterable[str] | None = (),
+    version: str = "0.33.0",
+) -> Observation:
+    """A poll that saw these models on disk and these in memory."""
+    return Observation(
+        at,
+        version,
+        0.001,
+        None if holds is None else tuple(map(loaded, holds)),
+        None if has is None else tuple(map(available, has)),
+    )
+
+
+def view(
+    name: str = "gpu1",
+    *,
+    slots: int = 1,
+    leases: int = 0,
+    has: Iterable[str | AvailableModel] | None = (TEXT, OTHER),
+    holds: Iterable[str | LoadedModel] = (),
+    health: Health = HEALTHY,
+    **changes: Any,
+) -> HostView:
+    """A healthy, idle host that has two models and holds none in memory, but for what is given."""
+    disk = None if has is None else [available(model) if isinstance(model, str) else model for model in has]
+    memory = [loaded(model) if isinstance(model, str) else model for model in holds]
+    usual: dict[str, Any] = {
+        "loading": {},
+        "runners": {},
+        "leased_at": float("-inf"),
+        "estimates": {},
+        "service_seconds": None,
+        "version": "0.33.0",
+        "latency_seconds": 0.001,
+        "seen_at": 0.0,
+    }
+    return HostView(
+        host=host(name, slots),
+        health=health,
+        available=None if disk is None else {canonical(model.name): model for model in disk},
+        loaded={model.digest: model for model in memory},
+        leases=leases,
+        **(usual | changes),
+    )
+
+
+def snapshot(*views: HostView, at: float = 0.0, affinity: Mapping[int, tuple[str, int]] | None = None) -> FleetSnapshot:
+    """The fleet at one moment."""
+    return FleetSnapshot(at, views, affinity or {})
+
+
+def request(
+    model: str = TEXT, *, path: str = "/api/generate", kind: Kind = Kind.INFER, **changes: Any
+) -> InferenceRequest:
+    """A request without a prompt, but for what is given."""
+    usual = {"runner_options": (), "prompt_tokens": 0, "prefix": 0, "body": b"{}", "stream": True}
+    return InferenceRequest(
+        id="g1",
+        endpoint=ENDPOINTS[path],
+        kind=kind,
+        requested_model=model,
+        model=canonical(model),
+        **(usual | changes),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,183 @@
+"""Small calls to a host over real sockets: what it says, and what is wrong when it does not say it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.fleet.client import ANSWER_LIMIT_BYTES, HostClient, HostError
+from gateway.fleet.host import Host
+from tests.builders import TEXT, simulated
+from tests.sockets import asked, deaf, http, listening, nobody, saying
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[HostClient]:
+    """A client that waits for two seconds, and for a tenth of one to connect."""
+    made = HostClient(2.0, 0.1)
+    yield made
+    await made.close()
+
+
+def at(url: str) -> Host:
+    """A host there."""
+    return Host("gpu1", url)
+
+
+async def test_reading_a_host(client: HostClient) -> None:
+    """Version, models on disk and models in memory are read as the host tells them."""
+    async with simulated(version="0.33.7") as host:
+        await host.load(TEXT)
+        version, disk, memory = (
+            await client.version(at(host.url)),
+            await client.available(at(host.url)),
+            await client.loaded(at(host.url)),
+        )
+    assert version == "0.33.7"
+    text = next(model for model in disk if model.name == TEXT)
+    assert (text.name, text.digest, text.size) == (text.row["name"], text.row["digest"], text.row["size"])
+    (held,) = memory
+    assert (held.name, held.digest, held.context) == (TEXT, text.digest, held.row["context_length"])
+    assert held.size == held.row["size"] > 0
+    assert held.expires_at == held.row["expires_at"]
+
+
+async def test_a_connection_is_kept(client: HostClient) -> None:
+    """Polls do not open a connection each."""
+    async with simulated() as host:
+        for _ in range(3):
+            await client.version(at(host.url))
+        assert host.ledger.connections_opened == 1
+
+
+@pytest.mark.parametrize("base", ["", "/", "/ollama", "/ollama/"])
+async def test_base_paths(client: HostClient, base: str) -> None:
+    """A host may live under a path."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await asked(reader))
+        writer.write(http(b'{"version":"1"}'))
+
+    async with listening(serve) as url:
+        assert await client.version(at(url + base)) == "1"
+    assert heads[0].startswith(b"GET %b/api/version HTTP/1.1\r\n" % base.rstrip("/").encode())
+
+
+# -- what a host may say ------------------------------------------------------------------------------------------------------------
+
+GOOD = {"name": "a:1", "digest": "d" * 64}
+ROWS: dict[str, tuple[Any, list[str]]] = {
+    "as usual": ({"models": [GOOD]}, ["a:1"]),
+    "none": ({"models": []}, []),
+    "null": ({"models": None}, []),
+    "no list": ({"models": {"a": 1}}, []),
+    "nothing": ({}, []),
+    "without a digest": ({"models": [{"name": "b:1"}, GOOD]}, ["a:1"]),
+    "with a short digest": ({"models": [{"name": "b:1", "digest": "d"}, GOOD]}, ["a:1"]),
+    "without a name": ({"models": [{"digest": "d" * 64}, {"name": "", "digest": "d" * 64}, GOOD]}, ["a:1"]),
+    "no objects": ({"models": [1, None, "a", GOOD]}, ["a:1"]),
+    "numbers that are none": ({"models": [GOOD | {"size": "big", "size_vram": None, "context_length": []}]}, ["a:1"]),
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), ROWS.values(), ids=ROWS)
+async def test_rows(client: HostClient, value: Any, expected: list[str]) -> None:
+    """A row that clients could not use is left out; a field that is none is zero."""
+    async with listening(saying(http(json.dumps(value).encode()))) as url:
+        loaded, available = await client.loaded(at(url)), await client.available(at(url))
+    assert [model.name for model in loaded] == [model.name for model in available] == expected
+    assert all(model.size == model.vram == model.context == 0 for model in loaded)
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "an error": (http(b"no", 500), "http_error", "/api/version answered 500"),
+    "not found": (http(b"404 page not found", 404), "http_error", "answered 404"),
+    "a redirect": (http(b"", 301, "text/plain", "Location: /elsewhere"), "http_error", "answered 301"),
+    "no JSON": (http(b"<html>"), "protocol_error", "did not answer JSON"),
+    "no object": (http(b"[]"), "protocol_error", "did not answer a JSON object"),
+    "no HTTP": (b"\x00\x01\x02 nonsense\r\n\r\n", "protocol_error", "/api/version"),
+    "too much": (http(b" " * (ANSWER_LIMIT_BYTES + 1)), "protocol_error", "the answer is over"),
+}
+
+
+@pytest.mark.parametrize(("answer", "reason", "words"), WRONG.values(), ids=WRONG)
+async def test_wrong_answers(client: HostClient, answer: bytes, reason: str, words: str) -> None:
+    """What is no answer is an error with a bounded reason, and the host was reached."""
+    async with listening(saying(answer)) as url:
+        with pytest.raises(HostError, match=words) as caught:
+            await client.version(at(url))
+    assert (caught.value.reason, caught.value.unreachable) == (reason, False)
+
+
+async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say half of an answer."""
+    await asked(reader)
+    writer.write(http(b"{}")[:-1])
+
+
+async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say nothing, for ever."""
+    await reader.read()
+
+
+async def test_half_an_answer(client: HostClient) -> None:
+    """A host that breaks off was reached."""
+    async with listening(half) as url:
+        with pytest.raises(HostError) as caught:
+            await client.version(at(url))
+    assert (caught.value.reason, caught.value.unreachable) == ("protocol_error", False)
+
+
+async def test_silence() -> None:
+    """A host that says nothing in time was reached."""
+    client = HostClient(0.05, 0.05)
+    async with listening(silence) as url:
+        with pytest.raises(HostError, match=r"no answer to /api/version within 0\.05 s") as caught:
+            await client.version(at(url))
+    await client.close()
+    assert (caught.value.reason, caught.value.unreachable) == ("timeout", False)
+
+
+async def test_a_call_may_have_its_own_patience(client: HostClient) -> None:
+    """An unload may take longer than a poll, or a call less."""
+    async with listening(silence) as url:
+        with pytest.raises(HostError, match=r"within 0\.05 s"):
+            await client.call(at(url), "POST", "/api/generate", b"{}", 0.05)
+
+
+async def test_nobody_listens(client: HostClient) -> None:
+    """A refused connection means that there is no host."""
+    with nobody() as url, pytest.raises(HostError, match="cannot connect") as caught:
+        await client.version(at(url))
+    assert (caught.value.reason, caught.value.unreachable) == ("connect_error", True)
+
+
+async def test_no_connection_in_time(client: HostClient) -> None:
+    """So does one that never comes about."""
+    with deaf() as url, pytest.raises(HostError, match="cannot connect") as caught:
+        await client.version(at(url))
+    assert (caught.value.reason, caught.value.unreachable) == ("connect_error", True)
+
+
+async def test_an_error_status_is_an_answer(client: HostClient) -> None:
+    """What a host says to a management call goes to the caller as it is, body and type."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await asked(reader))
+        writer.write(http(b'{"error":"no"}', 404, "application/json; charset=utf-8"))
+
+    async with listening(serve) as url:
+        answer = await client.call(at(url), "POST", "/api/generate", b'{"model":"x"}')
+    assert (answer.status, answer.content_type, answer.body) == (
+        404,
+        "application/json; charset=utf-8",
+        b'{"error":"no"}',
+    )
+    assert b"Content-Type: application/json\r\n" in heads[0]
+    assert heads[0].endswith(b'\r\n\r\n{"model":"x"}')

@@ -1,0 +1,267 @@
+"""The fleet's state: what is polled, leased and learned, and what a snapshot shows of it."""
+
+import pytest
+
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.health import BreakerPolicy, Event, State
+from gateway.fleet.registry import AFFINITY_LIMIT, SAMPLES_PER_SECOND, Fleet
+from tests.builders import OTHER, TEXT
+from tests.fleet.builders import available, digest_of, host, observation
+
+DIGEST = digest_of(TEXT)
+SMALL_CONTEXT, LARGE_CONTEXT = (("num_ctx", 2048),), (("num_ctx", 8192),)
+
+
+def fleet(slots: int = 2, **polled: object) -> Fleet:
+    """One host, polled once."""
+    made = Fleet([host("gpu1", slots)], BreakerPolicy(failures=2, eject_seconds=1.0))
+    made.observe("gpu1", observation(**polled))  # type: ignore[arg-type]
+    return made
+
+
+# -- before anything is known -------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_host() -> None:
+    """A host that was not polled has told nothing, and is suspect."""
+    view = Fleet([host()]).view("gpu1", 0.0)
+    assert (view.available, view.seen_at, view.health.state, view.free_slots) == (None, None, State.SUSPECT, 1)
+
+
+def test_an_unknown_host() -> None:
+    """What is not configured does not exist."""
+    with pytest.raises(KeyError):
+        Fleet([host()]).view("gpu2", 0.0)
+
+
+def test_hosts_are_in_the_order_of_the_configuration() -> None:
+    """A snapshot holds every host, once."""
+    names = [f"gpu{number}" for number in (3, 1, 2)]
+    made = Fleet(map(host, names))
+    assert [view.name for view in made.snapshot(1.0).hosts] == [one.name for one in made.hosts] == names
+    assert made.snapshot(1.0).taken_at == 1.0
+
+
+# -- polls --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_poll_is_taken_in() -> None:
+    """Models are found by canonical name on disk, by digest in memory."""
+    made = Fleet([host()])
+    made.observe("gpu1", observation(5.0, ["SmolLM2:135M"], [TEXT], "0.33.1"))
+    view = made.view("gpu1", 6.0)
+    assert view.available == {TEXT: available("SmolLM2:135M")}
+    assert list(view.loaded) == [DIGEST]
+    assert (view.version, view.latency_seconds, view.seen_at, view.health.state) == (
+        "0.33.1",
+        0.001,
+        5.0,
+        State.HEALTHY,
+    )
+    assert view.digest_of(TEXT) == digest_of("SmolLM2:135M")
+    assert view.digest_of("nope:latest") is None
+
+
+def test_a_poll_that_did_not_ask_changes_nothing() -> None:
+    """What a poll left out stays as it was."""
+    made = fleet(holds=[TEXT])
+    made.observe("gpu1", observation(1.0, has=None, holds=None))
+    view = made.view("gpu1", 1.0)
+    assert set(view.available or ()) == {TEXT, OTHER}
+    assert list(view.loaded) == [DIGEST]
+
+
+def test_a_snapshot_does_not_change() -> None:
+    """What was handed out is a value: later events do not reach it."""
+    made = fleet()
+    before = made.snapshot(0.0)
+    lease = made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=True)
+    made.learn(lease, 1.0, load_seconds=1.0, prefill_rate=1.0, decode_rate=1.0)
+    made.observe("gpu1", observation(1.0, [], [OTHER]))
+    made.note("gpu1", Event.UNREACHABLE, 1.0)
+    view = before.hosts[0]
+    assert (view.leases, view.loading, view.runners, view.estimates) == (0, {}, {}, {})
+    assert (set(view.available or ()), view.loaded, view.health.state) == ({TEXT, OTHER}, {}, State.HEALTHY)
+
+
+def test_a_host_that_cannot_be_reached_holds_nothing() -> None:
+    """Its memory is gone with it; what it has on disk it will have again."""
+    made = fleet(holds=[TEXT])
+    made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=False)
+    made.note("gpu1", Event.UNREACHABLE, 1.0, "refused")
+    view = made.view("gpu1", 1.0)
+    assert (view.loaded, view.runners, view.health.why) == ({}, {}, "refused")
+    assert TEXT in (view.available or {})
+
+
+def test_a_trial_begins_by_itself() -> None:
+    """A look at the right time is enough."""
+    made = fleet()
+    for _ in range(2):
+        made.note("gpu1", Event.ATTEMPT_FAILED, 10.0, "500")
+    states = [made.view("gpu1", now).health.state for now in (10.0, 10.9, 11.0, 12.0)]
+    assert states == [State.EJECTED, State.EJECTED, State.TRIAL, State.TRIAL]
+
+
+# -- leases -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_leases_are_counted() -> None:
+    """A slot is taken and given back once."""
+    made = fleet()
+    first, second = (made.lease("gpu1", TEXT, (), 0.0, cold=False) for _ in range(2))
+    assert (made.free_slots("gpu1"), made.lease_count, made.view("gpu1", 0.0).free_slots) == (0, 2, 0)
+    assert [made.release(first), made.release(first), made.release(second)] == [True, False, True]
+    assert (made.free_slots("gpu1"), made.lease_count, made.leases_granted) == (2, 0, 2)
+
+
+def test_a_lease_of_a_model_nobody_told() -> None:
+    """In panic a host is used that never told its models: the lease has no digest."""
+    made = Fleet([host()])
+    lease = made.lease("gpu1", TEXT, (), 0.0, cold=True)
+    assert lease.digest is None
+    made.answered(lease, TEXT, 1.0)
+    assert made.release(lease)
+    assert made.view("gpu1", 1.0).loaded == {}
+
+
+def test_a_cold_lease_marks_its_model_as_loading() -> None:
+    """A burst sees it before any poll does, with the time when it began."""
+    made = fleet()
+    first = made.lease("gpu1", TEXT, LARGE_CONTEXT, 5.0, cold=True)
+    made.lease("gpu1", TEXT, LARGE_CONTEXT, 6.0, cold=True)
+    view = made.view("gpu1", 6.0)
+    assert (view.loading, view.runners) == ({DIGEST: 5.0}, {DIGEST: LARGE_CONTEXT})
+    made.answered(first, TEXT, 7.0)
+    assert made.view("gpu1", 7.0).loading == {}
+
+
+def test_a_cold_lease_given_back_loads_no_more() -> None:
+    """Whoever leaves takes the load with them."""
+    made = fleet()
+    made.release(made.lease("gpu1", TEXT, (), 5.0, cold=True))
+    assert made.view("gpu1", 5.0).loading == {}
+
+
+def test_a_load_that_another_waits_for_goes_on() -> None:
+    """When one of two who wait for a load leaves, Ollama goes on loading for the other."""
+    made = fleet()
+    first = made.lease("gpu1", TEXT, (), 5.0, cold=True)
+    made.lease("gpu1", TEXT, (), 6.0, cold=True)
+    made.release(first)
+    assert DIGEST in made.view("gpu1", 7.0).loading
+
+
+def test_a_warm_lease_loads_nothing() -> None:
+    """But the runner's options are noted, for they may make Ollama reload."""
+    made = fleet(holds=[TEXT])
+    made.lease("gpu1", TEXT, SMALL_CONTEXT, 0.0, cold=False)
+    view = made.view("gpu1", 0.0)
+    assert (view.loading, view.runners) == ({}, {DIGEST: SMALL_CONTEXT})
+
+
+# -- answers ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_byte_proves_that_a_model_is_loaded() -> None:
+    """Whatever the last poll said; what the proof cannot tell is zero."""
+    made = fleet()
+    made.answered(made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=True), TEXT, 1.0)
+    (proof,) = made.view("gpu1", 1.0).loaded.values()
+    assert (proof.name, proof.digest, proof.context, proof.vram, proof.row) == (TEXT, DIGEST, 8192, 0, {})
+
+
+def test_an_answer_does_not_replace_what_a_poll_saw() -> None:
+    """The host's own row says more."""
+    made = fleet(holds=[TEXT])
+    before = made.view("gpu1", 0.0).loaded
+    made.answered(made.lease("gpu1", TEXT, (), 0.0, cold=True), TEXT, 1.0)
+    assert made.view("gpu1", 1.0).loaded == before
+
+
+def test_an_answer_heals() -> None:
+    """A suspect host that answers is healthy."""
+    made = fleet()
+    made.note("gpu1", Event.ATTEMPT_FAILED, 1.0)
+    made.answered(made.lease("gpu1", TEXT, (), 2.0, cold=False), TEXT, 2.0)
+    assert made.view("gpu1", 2.0).health.state is State.HEALTHY
+
+
+def test_a_poll_forgets_the_options_of_what_is_gone() -> None:
+    """But not those of a model that is being loaded, which no poll shows."""
+    made = fleet(slots=3)
+    made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=True)
+    made.lease("gpu1", OTHER, SMALL_CONTEXT, 0.0, cold=False)
+    made.observe("gpu1", observation(1.0))
+    assert made.view("gpu1", 1.0).runners == {DIGEST: LARGE_CONTEXT}
+
+
+# -- forgetting ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_ghost_is_forgotten_until_the_next_inventory() -> None:
+    """A host that says 404 for a model it listed is believed."""
+    made = fleet()
+    made.forget_model("gpu1", TEXT)
+    made.forget_model("gpu1", "nope:latest")
+    assert set(made.view("gpu1", 0.0).available or ()) == {OTHER}
+    made.observe("gpu1", observation(1.0))
+    assert set(made.view("gpu1", 1.0).available or ()) == {TEXT, OTHER}
+
+
+def test_what_was_unloaded_on_our_word() -> None:
+    """It is not waited for the next poll to say so."""
+    made = fleet(holds=[TEXT, OTHER])
+    made.forget_loaded("gpu1", TEXT)
+    made.forget_loaded("gpu1", "nope:latest")
+    assert list(made.view("gpu1", 0.0).loaded) == [digest_of(OTHER)]
+
+
+# -- learning -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_learning() -> None:
+    """What an answer showed is kept by model; how long a lease was held, by host."""
+    made = fleet()
+    lease = made.lease("gpu1", TEXT, (), 0.0, cold=True)
+    made.learn(lease, 8.0, load_seconds=2.0, prefill_rate=None, decode_rate=50.0)
+    view = made.view("gpu1", 8.0)
+    assert view.service_seconds == 8.0
+    assert view.estimates == {DIGEST: Estimate(2.0, None, 50.0)}
+    made.learn(lease, 4.0, load_seconds=None, prefill_rate=None, decode_rate=None)
+    assert made.view("gpu1", 8.0).service_seconds == pytest.approx(6.8)
+    assert made.view("gpu1", 8.0).estimates == {DIGEST: Estimate(2.0, None, 50.0)}
+
+
+def test_enough_is_learned() -> None:
+    """More than so many samples a second teach nothing."""
+    made = fleet()
+    times = [index / 1000 for index in range(1000)]
+    assert sum(made.wants_sample("gpu1", 7.0 + now) for now in times) <= SAMPLES_PER_SECOND
+    assert made.wants_sample("gpu1", 9.0)
+
+
+def test_prefixes() -> None:
+    """A conversation is where it was last."""
+    made = Fleet([host("gpu1"), host("gpu2")])
+    made.remember_prefix(7, "gpu1", 100)
+    made.remember_prefix(7, "gpu2", 200)
+    assert (made.holds_prefix(7, "gpu1"), made.holds_prefix(7, "gpu2"), made.holds_prefix(8, "gpu2")) == (
+        False,
+        True,
+        False,
+    )
+    assert made.snapshot(0.0).affinity == {7: ("gpu2", 200)}
+
+
+def test_the_oldest_prefix_is_forgotten() -> None:
+    """What is remembered is bounded, and what was used last stays."""
+    made = Fleet([host()])
+    for prefix in range(1, AFFINITY_LIMIT + 1):
+        made.remember_prefix(prefix, "gpu1", 1)
+    made.remember_prefix(1, "gpu1", 2)
+    made.remember_prefix(AFFINITY_LIMIT + 1, "gpu1", 1)
+    held = made.snapshot(0.0).affinity
+    assert len(held) == AFFINITY_LIMIT
+    assert 1 in held
+    assert 2 not in held

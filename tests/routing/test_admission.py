@@ -1,0 +1,534 @@
+"""The waiting room: who is granted a slot, who waits, in which order, and that nobody is forgotten or counted twice."""
+
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.errors import QueueFull
+from gateway.fleet.health import BreakerPolicy, Event
+from gateway.fleet.host import Host
+from gateway.fleet.registry import Fleet, Lease
+from gateway.record import Route
+from gateway.routing.admission import LOOK_AHEAD, Admission, Grant, Verdict, Waiter
+from gateway.routing.policy import Unroutable, choose
+from tests.builders import OTHER, TEXT
+from tests.fleet.builders import host, observation, request
+from tests.profiles import MACHINE
+
+CONTEXT = (("num_ctx", 8192),)
+
+
+class First:
+    """Chance that always picks the first."""
+
+    def randrange(self, _stop: int, /) -> int:
+        """Zero."""
+        return 0
+
+
+class Client:
+    """One request and what became of it. ``there``: whether it still takes a verdict."""
+
+    def __init__(self, model: str = TEXT, tried: str = "", **more: Any) -> None:
+        self.request = request(model, **more)
+        self.tried = frozenset(tried.split())
+        self.verdicts: list[Verdict] = []
+        self.waiter: Waiter | None = None
+        self.there = True
+
+    def deliver(self, verdict: Verdict) -> bool:
+        """Take a verdict, as the relay does."""
+        if not self.there:
+            return False
+        self.verdicts.append(verdict)
+        return True
+
+    @property
+    def lane(self) -> tuple[Any, ...]:
+        """Who has the same waits in the same line."""
+        return self.request.model, self.request.runner_options, self.tried
+
+    @property
+    def grant(self) -> Grant:
+        """The grant that it got."""
+        (verdict,) = self.verdicts
+        assert isinstance(verdict, Grant)
+        return verdict
+
+
+class Room:
+    """A fleet that was polled once, and its waiting room."""
+
+    def __init__(self, *hosts: Host, limit: int = 100, holds: tuple[str, ...] = (TEXT,)) -> None:
+        self.fleet = Fleet(hosts or [host()], BreakerPolicy(failures=1, eject_seconds=10.0))
+        self.admission = Admission(self.fleet, limit, First())
+        for one in self.fleet.hosts:
+            self.fleet.observe(one.name, observation(0.0, holds=holds))
+
+    def come(self, client: Client, now: float = 0.0) -> Client:
+        """Arrive as the relay does: take what is there, or wait."""
+        verdict = self.admission.grant(client.request, now, client.tried)
+        if verdict is None:
+            client.waiter = self.admission.join(client.request, now, client.deliver, client.tried)
+        else:
+            client.deliver(verdict)
+        return client
+
+    def many(self, count: int, **more: Any) -> list[Client]:
+        """So many equal requests, one after the other."""
+        return [self.come(Client(**more)) for _ in range(count)]
+
+    def end(self, client: Client, now: float = 0.0) -> None:
+        """A request that was granted is done."""
+        self.admission.release(client.grant.lease, now)
+
+
+def granted(clients: list[Client]) -> list[bool]:
+    """Who has a grant."""
+    return [bool(client.verdicts) and isinstance(client.verdicts[0], Grant) for client in clients]
+
+
+# -- taking what is there -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_free_slot_is_taken_at_once() -> None:
+    """Decision and lease are one step."""
+    room = Room()
+    client = room.come(Client())
+    assert client.grant.route.host == client.grant.lease.host == "gpu1"
+    assert (room.fleet.lease_count, len(room.admission), client.grant.lease.cold) == (1, 0, False)
+
+
+def test_a_model_that_has_to_be_loaded() -> None:
+    """The lease says so, and those who come see it."""
+    room = Room(host(slots=2), holds=())
+    first, second = room.many(2)
+    assert (first.grant.lease.cold, second.grant.lease.cold) == (True, True)
+    assert room.fleet.view("gpu1", 0.0).loading == {first.grant.lease.digest: 0.0}
+
+
+def test_an_unknown_model_is_refused_at_once() -> None:
+    """Nobody waits for what will not come."""
+    client = Room().come(Client("nope:latest"))
+    assert [type(verdict) for verdict in client.verdicts] == [Unroutable]
+
+
+def test_a_burst_spreads() -> None:
+    """No stampede within a poll interval: each lease counts at once."""
+    room = Room(*(host(name, slots=2) for name in "abc"))
+    hosts = [client.grant.route.host for client in room.many(6)]
+    assert sorted(hosts) == sorted("aabbcc")
+
+
+# -- waiting --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_first_come_first_served() -> None:
+    """A slot that is freed goes to whoever has waited longest."""
+    room = Room()
+    clients = room.many(4)
+    for index in range(3):
+        assert granted(clients) == [True] * (index + 1) + [False] * (3 - index)
+        room.end(clients[index])
+    assert granted(clients) == [True] * 4
+    assert [client.grant.lease.number for client in clients] == [1, 2, 3, 4]
+
+
+def test_a_lane_does_not_hold_up_another() -> None:
+    """Who waits for one host does not keep others from a free one."""
+    room = Room(host("a"), host("b"))
+    room.fleet.observe("a", observation(0.0, has=[TEXT], holds=[TEXT]))
+    room.fleet.observe("b", observation(0.0, has=[OTHER], holds=[OTHER]))
+    room.many(3)
+    other = room.come(Client(OTHER))
+    assert other.grant.route.host == "b"
+    assert len(room.admission) == 2
+
+
+def test_whoever_waits_is_bound_late() -> None:
+    """To the host that is cheapest when a slot is free, not to the one that was when it came."""
+    room = Room(host("a"), host("b"))
+    first, second, third = room.many(3)
+    assert {first.grant.route.host, second.grant.route.host} == {"a", "b"}
+    room.end(second)
+    assert third.grant.route.host == second.grant.route.host
+
+
+def test_waiting_for_a_warm_host_may_be_cheaper() -> None:
+    """A free host where the model would have to be loaded is left free, until too many wait."""
+    room = Room(host("warm"), host("cold"))
+    room.fleet.observe("cold", observation(0.0))
+    lease = room.fleet.lease("warm", TEXT, (), 0.0, cold=False)
+    room.fleet.learn(lease, 2.0, load_seconds=None, prefill_rate=None, decode_rate=None)
+    clients = room.many(2)
+    assert granted(clients) == [False, True], "one waits for 2 s; for the second, 4 s are more than 3 s of loading"
+    assert clients[1].grant.route.host == "cold"
+    room.admission.release(lease, 1.0)
+    assert clients[0].grant.route.host == "warm"
+
+
+def test_a_reload_under_way_is_no_warm_runner() -> None:
+    """Who loads the model anew with other options makes nobody believe that it is loaded so already."""
+    room = Room(host("warm"), host("other", slots=2))
+    for name, runner_options in (("warm", CONTEXT), ("other", ())):
+        lease = room.fleet.lease(name, TEXT, runner_options, 0.0, cold=False)
+        room.fleet.learn(lease, 4.0, load_seconds=6.0, prefill_rate=None, decode_rate=None)
+        if name == "other":
+            room.fleet.release(lease)
+    first, second = room.many(2, runner_options=CONTEXT)
+    assert (second.grant.route.host, second.grant.lease.cold) == ("other", True)
+    assert first.verdicts == []
+    third = choose(first.request, room.fleet.snapshot(0.0), First())
+    assert isinstance(third, Route)
+    assert third.host == "warm", "4 s for a slot there are less than the 6 s that the other still loads"
+
+
+def test_a_poll_lets_in_who_waits() -> None:
+    """When a host comes back, nobody has to come again."""
+    room = Room(host("a"), host("b"))
+    room.fleet.note("b", Event.UNREACHABLE, 0.0)
+    first, second = room.many(2)
+    assert granted([first, second]) == [True, False]
+    room.fleet.observe("b", observation(1.0, holds=[TEXT]))
+    room.admission.assign(1.0)
+    assert second.grant.route.host == "b"
+
+
+def test_who_waits_for_what_is_gone_is_refused() -> None:
+    """When the only host that had the model loses it, the verdict comes with the next change."""
+    room = Room(host(slots=2))
+    (running, busy), waiting = room.many(2), room.come(Client())
+    room.fleet.forget_model("gpu1", TEXT)
+    room.end(running)
+    assert isinstance(waiting.verdicts[0], Unroutable)
+    assert len(room.admission) == 0
+    room.end(busy)
+
+
+def test_the_oldest_of_all_lanes_is_first() -> None:
+    """Whatever it asks for, and whatever stands in other lanes."""
+    room = Room()
+    clients = [room.come(Client(model)) for model in (TEXT, OTHER, TEXT, OTHER, TEXT)]
+    for index, client in enumerate(clients):
+        assert granted(clients) == [True] * (index + 1) + [False] * (4 - index)
+        room.end(client)
+
+
+def test_many_are_let_in_at_once() -> None:
+    """A host that comes back with several slots takes as many."""
+    room = Room(host("a"), host("b", slots=3))
+    room.fleet.note("b", Event.UNREACHABLE, 0.0)
+    clients = room.many(5)
+    room.fleet.observe("b", observation(1.0, holds=[TEXT]))
+    room.admission.assign(1.0)
+    assert granted(clients) == [True] * 4 + [False]
+
+
+def test_a_host_that_was_tried_is_not_waited_for() -> None:
+    """A second attempt waits for another host."""
+    room = Room(host("a"), host("b"))
+    first, second = room.many(2)
+    again = room.come(Client(tried=first.grant.route.host))
+    room.end(first)
+    assert again.verdicts == []
+    room.end(second)
+    assert again.grant.route.host == second.grant.route.host
+
+
+def test_a_newcomer_overtakes_nobody() -> None:
+    """A host that may be used again since a moment goes to whoever waits, not to whoever comes just then."""
+    room = Room(host("a"), host("b"))
+    room.fleet.note("b", Event.ATTEMPT_FAILED, 0.0, "500")
+    room.come(Client())
+    waiting = room.come(Client())
+    newcomer = room.come(Client(), now=10.0)
+    assert granted([waiting, newcomer]) == [True, False]
+
+
+# -- leaving --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_who_leaves_is_skipped() -> None:
+    """A waiter that withdrew gets nothing, and withdrawing twice is nothing."""
+    room = Room()
+    running, gone, next_ = room.many(3)
+    assert gone.waiter is not None
+    room.admission.withdraw(gone.waiter, 0.0)
+    room.admission.withdraw(gone.waiter, 0.0)
+    assert len(room.admission) == 1
+    room.end(running)
+    assert (gone.verdicts, granted([next_])) == ([], [True])
+
+
+def test_who_is_not_there_to_take_it_costs_nothing() -> None:
+    """A grant that nobody takes goes to the next."""
+    room = Room()
+    running, deaf, next_ = room.many(3)
+    deaf.there = False
+    room.end(running)
+    assert (deaf.verdicts, granted([next_]), room.fleet.lease_count) == ([], [True], 1)
+
+
+def test_leaving_may_let_in_another() -> None:
+    """Who stood before others made hosts look busy."""
+    room = Room(host("warm"), host("cold"))
+    room.fleet.observe("cold", observation(0.0))
+    lease = room.fleet.lease("warm", TEXT, (), 0.0, cold=False)
+    room.fleet.learn(lease, 2.0, load_seconds=None, prefill_rate=None, decode_rate=None)
+    first = room.come(Client())
+    assert first.waiter is not None
+    room.admission.withdraw(first.waiter, 0.0)
+    second = room.come(Client())
+    assert second.verdicts == []
+    room.admission.release(lease, 0.0)
+    assert second.grant.route.host == "warm"
+
+
+def test_a_lease_is_given_back_once() -> None:
+    """Releasing twice frees one slot."""
+    room = Room()
+    first, second, third = room.many(3)
+    room.end(first)
+    room.end(first)
+    assert granted([second, third]) == [True, False]
+
+
+# -- bounds ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_queue_is_bounded() -> None:
+    """Who does not fit is told when to come again; nobody else notices."""
+    room = Room(limit=2)
+    clients = room.many(3)
+    with pytest.raises(QueueFull, match="2 requests wait") as caught:
+        room.come(Client())
+    assert (caught.value.status, caught.value.retry_after) == (503, 5.0)
+    assert len(room.admission) == 2
+    room.end(clients[0])
+    assert granted([*clients, room.come(Client())]) == [True, True, False, False]
+
+
+def test_everyone_who_waits_is_known() -> None:
+    """In order of arrival, whatever the lane."""
+    room = Room()
+    clients = [room.come(Client(model)) for model in (TEXT, TEXT, OTHER, TEXT)]
+    assert [waiter.request for waiter in room.admission.waiting()] == [client.request for client in clients[1:]]
+
+
+def test_a_long_lane_starves_nobody() -> None:
+    """However many wait for one model, the first who wait for another get their slot."""
+    room = Room(host("a"), host("b"))
+    room.fleet.observe("a", observation(0.0, has=[TEXT], holds=[TEXT]))
+    room.fleet.observe("b", observation(0.0, has=[OTHER], holds=[OTHER]))
+    first = room.come(Client(OTHER))
+    room.many(3 * LOOK_AHEAD)
+    other = room.come(Client(OTHER))
+    room.end(first)
+    assert other.grant.route.host == "b"
+
+
+def test_a_long_lane_empties_in_order() -> None:
+    """Looking only so far ahead changes no order."""
+    room = Room()
+    clients = room.many(2 * LOOK_AHEAD)
+    for index, client in enumerate(clients):
+        assert granted(clients) == [True] * (index + 1) + [False] * (len(clients) - index - 1)
+        room.end(client)
+
+
+# -- whatever happens -----------------------------------------------------------------------------------------------------------------
+
+LIMIT = 6
+names = st.sampled_from(["a", "b", "c"])
+wanted = st.sampled_from([TEXT, TEXT, OTHER])
+options = st.sampled_from([(), (), CONTEXT])
+held = st.lists(st.sampled_from([TEXT, OTHER]), unique=True)
+
+
+class Anything(RuleBasedStateMachine):
+    """Requests come, are granted, end, leave or fall silent; hosts are polled, fail, come back; time passes."""
+
+    @initialize(
+        slots=st.lists(st.integers(1, 2), min_size=1, max_size=3),
+        service=st.sampled_from([None, 1.0, 4.0]),
+        crowd=st.lists(st.tuples(wanted, options), max_size=8),
+    )
+    def start(self, slots: list[int], service: float | None, crowd: list[tuple[str, Any]]) -> None:
+        """One to three hosts that hold nothing yet, and a crowd before them."""
+        self.now = 0.0
+        self.clients: list[Client] = []
+        self.running: list[Client] = []
+        hosts = [host(name, count) for name, count in zip("abc", slots, strict=False)]
+        self.fleet = Fleet(hosts, BreakerPolicy(failures=2, eject_seconds=8.0))
+        self.admission = Admission(self.fleet, LIMIT, First())
+        for one in hosts:
+            self.fleet.observe(one.name, observation(0.0))
+            if service is not None:
+                lease = self.fleet.lease(one.name, TEXT, (), 0.0, cold=True)
+                self.fleet.learn(lease, service, load_seconds=6.0, prefill_rate=None, decode_rate=None)
+                self.fleet.release(lease)
+        for model, runner_options in crowd:
+            self.come(model, runner_options, "")
+
+    def name(self, name: str) -> str:
+        """A host that exists."""
+        hosts = [one.name for one in self.fleet.hosts]
+        return name if name in hosts else hosts[0]
+
+    @property
+    def waiting(self) -> list[Client]:
+        """Who is in the room."""
+        return [client for client in self.clients if client.waiter in self.admission.waiting()]
+
+    def took(self) -> None:
+        """Notice who was granted a slot."""
+        for client in self.clients:
+            if client not in self.running and client.verdicts and isinstance(client.verdicts[0], Grant):
+                self.running.append(client)
+
+    @rule(model=wanted, runner_options=options, tried=st.sampled_from(["", "", "", "a", "b"]))
+    def come(self, model: str, runner_options: Any, tried: str) -> None:
+        """A request comes."""
+        client = Client(model, tried, runner_options=runner_options)
+        verdict = self.admission.grant(client.request, self.now, client.tried)
+        if verdict is not None:
+            self.clients.append(client)
+            client.deliver(verdict)
+        elif len(self.admission) >= LIMIT:
+            with pytest.raises(QueueFull):
+                self.admission.join(client.request, self.now, client.deliver, client.tried)
+        else:
+            self.clients.append(client)
+            client.waiter = self.admission.join(client.request, self.now, client.deliver, client.tried)
+        self.took()
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), answered=st.booleans(), twice=st.booleans())
+    def end(self, data: st.DataObject, answered: bool, twice: bool) -> None:
+        """A request that has a slot is done, with or without an answer."""
+        client = data.draw(st.sampled_from(self.running))
+        lease: Lease = client.grant.lease
+        if answered:
+            self.fleet.answered(lease, client.request.model, self.now)
+        self.running.remove(client)
+        self.clients.remove(client)
+        self.admission.release(lease, self.now)
+        if twice:
+            self.admission.release(lease, self.now)
+        self.took()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), silent=st.booleans())
+    def leave(self, data: st.DataObject, silent: bool) -> None:
+        """A request that waits leaves, or is about to and takes no verdict any more."""
+        client = data.draw(st.sampled_from(self.waiting))
+        client.there = False
+        if not silent:
+            assert client.waiter is not None
+            self.admission.withdraw(client.waiter, self.now)
+        self.took()
+
+    @rule(name=names, has=held, holds=held)
+    def poll(self, name: str, has: list[str], holds: list[str]) -> None:
+        """A poll comes in."""
+        self.fleet.observe(self.name(name), observation(self.now, has or [TEXT, OTHER], holds))
+        self.change()
+
+    @rule(name=names, event=st.sampled_from([Event.POLL_FAILED, Event.UNREACHABLE, Event.ATTEMPT_FAILED]))
+    def fail(self, name: str, event: Event) -> None:
+        """A host fails."""
+        self.fleet.note(self.name(name), event, self.now, "failed")
+        self.change()
+
+    @rule(name=names, seconds=st.sampled_from([0.5, 4.0, 30.0]))
+    def learn(self, name: str, seconds: float) -> None:
+        """An answer showed how long one takes here."""
+        lease = Lease(0, self.name(name), None, cold=False, since=0.0)
+        self.fleet.learn(lease, seconds, load_seconds=None, prefill_rate=None, decode_rate=None)
+        self.change()
+
+    @rule(seconds=st.sampled_from([0.25, 2.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes, and something small happens."""
+        self.now += seconds
+        self.change()
+
+    def change(self) -> None:
+        """What every change of the fleet is followed by."""
+        self.admission.assign(self.now)
+        self.took()
+
+    # -- what always holds ------------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def no_host_has_more_leases_than_slots(self) -> None:
+        """And every lease is somebody's."""
+        for view in self.fleet.snapshot(self.now).hosts:
+            mine = [client for client in self.running if client.grant.lease.host == view.name]
+            assert view.leases == len(mine) <= view.host.slots
+        assert self.fleet.lease_count == len(self.running)
+
+    @invariant()
+    def everyone_is_somewhere_once(self) -> None:
+        """Each request waits, or has one verdict, or has left."""
+        waiting = self.waiting
+        assert len(waiting) == len(self.admission) == len(self.admission.waiting()) <= LIMIT
+        for client in self.clients:
+            assert len(client.verdicts) <= 1
+            assert (client in waiting) + len(client.verdicts) == 1 or not client.there
+
+    @invariant()
+    def nobody_waits_for_nothing(self) -> None:
+        """While somebody waits, somebody runs, whose end will be noticed."""
+        assert not len(self.admission) or self.fleet.lease_count
+
+    @invariant()
+    def nobody_waits_beside_a_free_slot(self) -> None:
+        """Counting those before them, everyone's best host is taken."""
+        for client, route in self.best():
+            assert isinstance(route, Unroutable) or route is None, f"{client.request.model} could run on {route.host}"
+
+    @invariant()
+    def nobody_is_overtaken_to_their_harm(self) -> None:
+        """Who comes later is served first only by another host, which is dearer than what those before are waiting for."""
+        waits = [(client, route) for client, route in self.best(every=True) if client.there]
+        last = [client for client in self.running if client.grant.lease.number == self.fleet.leases_granted]
+        for later in last:
+            for earlier, route in waits:
+                if self.clients.index(earlier) < self.clients.index(later) and earlier.tried == later.tried:
+                    assert len(self.fleet.hosts) > 1
+                    if earlier.lane == later.lane and later.grant.lease.since == self.now:
+                        assert route.predicted_seconds <= later.grant.route.predicted_seconds + 1e-9
+
+    def best(self, *, every: bool = False) -> list[tuple[Client, Any]]:
+        """Who waits, with the route that they could take now; ``every``: with the one that they wait for."""
+        ahead: dict[str, int] = {}
+        found: list[tuple[Client, Any]] = []
+        snapshot = self.fleet.snapshot(self.now)
+        for client in self.waiting:
+            route = choose(client.request, snapshot, First(), client.tried, ahead)
+            free = not isinstance(route, Unroutable) and self.fleet.free_slots(route.host) > ahead.get(route.host, 0)
+            if isinstance(route, Unroutable):
+                assert not any(view.free_slots for view in snapshot.hosts), "refused as soon as a slot is free"
+                continue
+            found.append((client, route if free or every else None))
+            ahead[route.host] = ahead.get(route.host, 0) + (not free)
+        return found
+
+    def teardown(self) -> None:
+        """In the end, everyone who waits gets their turn."""
+        if not hasattr(self, "running"):
+            return
+        while self.running:
+            client = self.running.pop(0)
+            self.clients.remove(client)
+            self.now += 1.0
+            self.admission.release(client.grant.lease, self.now)
+            self.took()
+        assert len(self.admission) == self.fleet.lease_count == 0
+
+
+TestAnything = Anything.TestCase
+TestAnything.settings = MACHINE

@@ -1,0 +1,287 @@
+"""choose: of the hosts that may, the cheapest; why it was that one, and why not the others."""
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.health import Health, State
+from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.record import Rejected, Route, RouteReason
+from gateway.routing.filters import Rejection, reject
+from gateway.routing.policy import Unroutable, choose
+from tests.builders import OTHER, TEXT
+from tests.fleet.builders import HEALTHY, digest_of, request, snapshot, view
+from tests.profiles import PROPERTY
+
+DIGEST = digest_of(TEXT)
+EJECTED, TRIAL = Health(State.EJECTED, "cannot connect"), Health(State.TRIAL, "500")
+
+
+class Pick:
+    """Chance that always picks one number, and was asked how often."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self.stops: list[int] = []
+
+    def randrange(self, stop: int, /) -> int:
+        """The number."""
+        self.stops.append(stop)
+        return min(self.number, stop - 1)
+
+
+def chosen(
+    *views: HostView, rng: Any = None, tried: str = "", ahead: dict[str, int] | None = None, **asked: Any
+) -> Route:
+    """The route of a request over these hosts."""
+    affinity = asked.pop("affinity", None)
+    route = choose(
+        request(**asked), snapshot(*views, affinity=affinity), rng or Pick(), frozenset(tried.split()), ahead or {}
+    )
+    assert isinstance(route, Route)
+    return route
+
+
+# -- which one ------------------------------------------------------------------------------------------------------------------------
+
+REASONS: dict[str, tuple[list[HostView], dict[str, Any], str, RouteReason]] = {
+    "the only one": ([view("a")], {}, "a", RouteReason.ONLY_CANDIDATE),
+    "the only one that may": ([view("a", health=EJECTED), view("b")], {}, "b", RouteReason.ONLY_CANDIDATE),
+    "it is loaded": ([view("a"), view("b", holds=[TEXT])], {}, "b", RouteReason.LOADED),
+    "it is less busy": (
+        [view("a", holds=[TEXT], leases=1), view("b", holds=[TEXT])],
+        {},
+        "b",
+        RouteReason.LEAST_BUSY,
+    ),
+    "it has a slot more": (
+        [view("a", holds=[TEXT], slots=2, leases=1), view("b", holds=[TEXT], slots=2)],
+        {},
+        "b",
+        RouteReason.LEAST_BUSY,
+    ),
+    "all are cold": ([view("a", estimates={DIGEST: Estimate(1.0)}), view("b")], {}, "a", RouteReason.COLD_LOAD),
+    "the prompt is cached there": (
+        [view("a", holds=[TEXT]), view("b", holds=[TEXT])],
+        {"prefix": 7, "prompt_tokens": 5000, "affinity": {7: ("b", 5000)}},
+        "b",
+        RouteReason.AFFINITY,
+    ),
+    "waiting for a warm one is cheaper": (
+        [view("a", holds=[TEXT], leases=1, service_seconds=1.0), view("b", estimates={DIGEST: Estimate(9.0)})],
+        {},
+        "a",
+        RouteReason.LOADED,
+    ),
+    "loading is cheaper than waiting": (
+        [view("a", holds=[TEXT], leases=1, service_seconds=9.0), view("b", estimates={DIGEST: Estimate(1.0)})],
+        {},
+        "b",
+        RouteReason.COLD_LOAD,
+    ),
+    "the other has failed": (
+        [view("a", holds=[TEXT], health=Health(State.SUSPECT, "", attempt_failures=1)), view("b", holds=[TEXT])],
+        {},
+        "b",
+        RouteReason.LEAST_BUSY,
+    ),
+    "counting those ahead": (
+        [view("a", holds=[TEXT], service_seconds=2.0), view("b", estimates={DIGEST: Estimate(3.0)})],
+        {"ahead": {"a": 2}},
+        "b",
+        RouteReason.COLD_LOAD,
+    ),
+    "the first was tried": ([view("a", holds=[TEXT]), view("b")], {"tried": "a"}, "b", RouteReason.ONLY_CANDIDATE),
+}
+
+
+@pytest.mark.parametrize(("views", "asked", "host", "reason"), REASONS.values(), ids=REASONS)
+def test_the_cheapest(views: list[HostView], asked: dict[str, Any], host: str, reason: RouteReason) -> None:
+    """The cheapest host takes the request, and the route says why it was."""
+    route = chosen(*views, **asked)
+    assert (route.host, route.reason) == (host, reason)
+    assert route.costs[0].host == host
+    assert [costs.total for costs in route.costs] == sorted(costs.total for costs in route.costs)
+
+
+def test_a_route_explains_itself() -> None:
+    """Every host is in it, with its costs or with the reason why it was left out."""
+    route = chosen(view("a"), view("b", holds=[TEXT]), view("c", has=[OTHER]), view("d", health=EJECTED), tried="")
+    assert (route.host, route.runner_up, route.predicted_seconds) == ("b", "a", 0.0)
+    assert [costs.host for costs in route.costs] == ["b", "a"]
+    assert route.rejected == (
+        Rejected("c", Rejection.MODEL_MISSING, "does not have the model"),
+        Rejected("d", Rejection.EJECTED, "is ejected: cannot connect"),
+    )
+
+
+def test_one_candidate_has_no_runner_up() -> None:
+    """Nor is chance asked."""
+    rng = Pick()
+    assert chosen(view("a"), rng=rng).runner_up is None
+    assert rng.stops == []
+
+
+# -- ties -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_equal_costs_go_to_fewer_leases() -> None:
+    """Both have slots free, one has more."""
+    assert chosen(view("a", slots=4, leases=1, holds=[TEXT]), view("b", slots=4, holds=[TEXT])).host == "b"
+
+
+def test_then_to_the_host_that_was_used_longest_ago() -> None:
+    """Its caches are the least missed, and every idle host gets its turn."""
+    assert chosen(view("a", leased_at=5.0), view("b", leased_at=4.0), view("c", leased_at=6.0)).host == "b"
+    assert chosen(view("a", leased_at=5.0), view("b")).host == "b"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_then_to_chance(number: int) -> None:
+    """Among exact ties only."""
+    rng = Pick(number)
+    hosts = [view(name) for name in "abc"] + [view("d", leases=1)]
+    assert chosen(*hosts, rng=rng).host == "abc"[number]
+    assert rng.stops == [3]
+
+
+def test_chance_is_fair() -> None:
+    """Over many requests, equal hosts get equal shares."""
+    rng, hosts = random.Random(1), [view(name) for name in "abc"]
+    shares = [chosen(*hosts, rng=rng).host for _ in range(600)]
+    assert all(150 < shares.count(name) < 250 for name in "abc")
+
+
+# -- when no host may -----------------------------------------------------------------------------------------------------------------
+
+PANIC: dict[str, tuple[list[HostView], str]] = {
+    "the only one is ejected": ([view("a", health=EJECTED)], "a"),
+    "all are ejected": ([view("a", health=EJECTED), view("b", health=EJECTED, holds=[TEXT])], "b"),
+    "one is ejected, one lacks the model": ([view("a", has=[OTHER]), view("b", health=EJECTED)], "b"),
+    "one is ejected, one has not told its models": ([view("a", has=None), view("b", health=EJECTED)], "b"),
+    "one has not told its models, one lacks it": ([view("a", has=None), view("b", has=[])], "a"),
+    "one is on trial with another": ([view("a", health=TRIAL, leases=1)], "a"),
+}
+
+
+@pytest.mark.parametrize(("views", "host"), PANIC.values(), ids=PANIC)
+def test_panic(views: list[HostView], host: str) -> None:
+    """When no host may take a request, the best of those that could is used all the same, and the route says so."""
+    route = chosen(*views)
+    assert (route.host, route.reason) == (host, RouteReason.FALLBACK)
+    assert {costs.host for costs in route.costs} & {left_out.host for left_out in route.rejected} == set()
+
+
+UNROUTABLE: dict[str, tuple[list[HostView], str, bool]] = {
+    "nobody has the model": ([view("a", has=[OTHER]), view("b", has=[])], "", True),
+    "who has it was tried": ([view("a", has=[OTHER]), view("b")], "b", False),
+    "all were tried": ([view("a"), view("b")], "a b", False),
+    "the only one was tried": ([view("a", health=EJECTED)], "a", False),
+}
+
+
+@pytest.mark.parametrize(("views", "tried", "unknown"), UNROUTABLE.values(), ids=UNROUTABLE)
+def test_unroutable(views: list[HostView], tried: str, unknown: bool) -> None:
+    """Not even in panic is a host used that failed, or that lacks the model; each is named with its reason."""
+    verdict = choose(request(), snapshot(*views), Pick(), frozenset(tried.split()))
+    assert isinstance(verdict, Unroutable)
+    assert verdict.unknown_model is unknown
+    assert [left_out.host for left_out in verdict.rejected] == [host.name for host in views]
+    assert {left_out.code for left_out in verdict.rejected} <= {Rejection.TRIED, Rejection.MODEL_MISSING}
+
+
+# -- whatever the fleet ---------------------------------------------------------------------------------------------------------------
+
+# Halves and quarters, so that no sum depends on its order.
+seconds = st.integers(1, 400).map(lambda number: number / 4)
+models = st.lists(st.sampled_from([TEXT, OTHER]), unique=True)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> FleetSnapshot:
+    """Up to six hosts, each in any condition."""
+    hosts = []
+    for index in range(draw(st.integers(1, 6))):
+        state = draw(st.sampled_from([State.HEALTHY] * 4 + list(State)))
+        health = msgspec.structs.replace(HEALTHY, state=state, attempt_failures=draw(st.integers(0, 2)))
+        hosts.append(
+            view(
+                f"gpu{index}",
+                slots=draw(st.integers(1, 3)),
+                leases=draw(st.integers(0, 3)),
+                leased_at=draw(st.sampled_from([float("-inf"), 1.0, 2.0])),
+                has=draw(st.none() | models),
+                holds=draw(models),
+                health=health,
+                service_seconds=draw(st.none() | seconds),
+                estimates={DIGEST: Estimate(draw(st.none() | seconds), draw(st.none() | seconds), None)},
+            )
+        )
+    return snapshot(*hosts, affinity=draw(st.sampled_from([{}, {7: ("gpu1", 512)}])))
+
+
+asked = st.builds(
+    lambda tokens, prefix, options: request(prompt_tokens=tokens, prefix=prefix, runner_options=options),
+    st.sampled_from([0, 64, 1024]),
+    st.sampled_from([0, 7]),
+    st.sampled_from([(), (("num_ctx", 8192),)]),
+)
+tried = st.frozensets(st.sampled_from([f"gpu{index}" for index in range(6)]), max_size=3)
+ahead = st.dictionaries(st.sampled_from([f"gpu{index}" for index in range(6)]), st.integers(0, 4), max_size=3)
+seeds = st.integers(0, 9)
+
+
+@given(fleet=fleets(), wanted=asked, out=tried, before=ahead, seed=seeds)
+@PROPERTY
+def test_never_an_ineligible_host(
+    fleet: FleetSnapshot, wanted: Any, out: frozenset[str], before: dict[str, int], seed: int
+) -> None:
+    """A host that may not take the request is chosen in panic only, and then never one that was tried or lacks the model."""
+    verdict = choose(wanted, fleet, random.Random(seed), out, before)
+    reasons = {host.name: reject(wanted, host, out) for host in fleet.hosts}
+    may = {name for name, reason in reasons.items() if reason is None}
+    lasting = {name for name, reason in reasons.items() if reason in (Rejection.TRIED, Rejection.MODEL_MISSING)}
+    if isinstance(verdict, Unroutable):
+        assert lasting == set(reasons)
+        assert verdict.unknown_model is (set(reasons.values()) == {Rejection.MODEL_MISSING})
+    elif may:
+        assert {costs.host for costs in verdict.costs} == may
+        assert verdict.reason is not RouteReason.FALLBACK
+    else:
+        assert verdict.reason is RouteReason.FALLBACK
+        assert {costs.host for costs in verdict.costs} & lasting == set()
+    named = [left_out.host for left_out in verdict.rejected]
+    priced = [costs.host for costs in verdict.costs] if isinstance(verdict, Route) else []
+    assert sorted([*named, *priced]) == sorted(reasons)
+
+
+@given(fleet=fleets(), wanted=asked, out=tried, before=ahead, seed=seeds)
+@PROPERTY
+def test_never_dearer_than_the_runner_up(
+    fleet: FleetSnapshot, wanted: Any, out: frozenset[str], before: dict[str, int], seed: int
+) -> None:
+    """The chosen host is the first of a ranking by cost."""
+    verdict = choose(wanted, fleet, random.Random(seed), out, before)
+    if isinstance(verdict, Route):
+        totals = [costs.total for costs in verdict.costs]
+        assert totals == sorted(totals)
+        assert (verdict.host, verdict.predicted_seconds) == (verdict.costs[0].host, totals[0])
+
+
+@given(data=st.data(), fleet=fleets(), wanted=asked, out=tried, before=ahead, seed=seeds)
+@PROPERTY
+def test_the_order_of_hosts_does_not_matter(
+    data: st.DataObject, fleet: FleetSnapshot, wanted: Any, out: frozenset[str], before: dict[str, int], seed: int
+) -> None:
+    """The same hosts in any order and the same seed give the same answer, with the same reasons."""
+    other = msgspec.structs.replace(fleet, hosts=tuple(data.draw(st.permutations(fleet.hosts))))
+    one, two = (choose(wanted, hosts, random.Random(seed), out, before) for hosts in (fleet, other))
+    assert sorted(one.rejected, key=lambda left_out: left_out.host) == sorted(
+        two.rejected, key=lambda left_out: left_out.host
+    )
+    assert msgspec.structs.replace(one, rejected=()) == msgspec.structs.replace(two, rejected=())

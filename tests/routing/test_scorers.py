@@ -1,0 +1,252 @@
+"""What a host would cost a request, in seconds: each part by itself, and their sum."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.health import Health, State
+from gateway.fleet.host import HostView, RunnerOptions
+from gateway.record import Costs
+from gateway.routing.scorers import (
+    DEFAULT_LOAD_BASE_SECONDS,
+    DEFAULT_LOAD_RATE,
+    DEFAULT_PREFILL_RATE,
+    DEFAULT_SERVICE_SECONDS,
+    PENALTY_HALF_LIFE_SECONDS,
+    PENALTY_SECONDS,
+    affinity,
+    costs,
+    fits,
+    load_time,
+    penalty,
+    prefill_rate,
+    queue_wait,
+)
+from tests.builders import TEXT
+from tests.fleet.builders import SIZE, available, digest_of, loaded, request, snapshot, view
+from tests.profiles import PROPERTY
+
+DIGEST = digest_of(TEXT)
+CONTEXT: RunnerOptions = (("num_ctx", 8192),)
+LOADING = DEFAULT_LOAD_BASE_SECONDS + SIZE / DEFAULT_LOAD_RATE
+"""Seconds to load the usual model where nothing is known."""
+
+
+def learned(**estimate: float) -> dict[str, Any]:
+    """A host that has learned this of the usual model."""
+    return {"estimates": {DIGEST: Estimate(**estimate)}}
+
+
+# -- waiting ------------------------------------------------------------------------------------------------------------------------
+
+WAITS = {
+    "idle": (view(service_seconds=4.0), 0, 0.0),
+    "one of two slots taken": (view(slots=2, leases=1, service_seconds=4.0), 0, 0.0),
+    "full": (view(leases=1, service_seconds=4.0), 0, 4.0),
+    "full with two slots": (view(slots=2, leases=2, service_seconds=4.0), 0, 2.0),
+    "full with one ahead": (view(leases=1, service_seconds=4.0), 1, 8.0),
+    "free with one ahead": (view(service_seconds=4.0), 1, 4.0),
+    "one slot free with one ahead": (view(slots=2, leases=1, service_seconds=4.0), 1, 2.0),
+    "full, never measured": (view(leases=1), 0, DEFAULT_SERVICE_SECONDS),
+}
+
+
+@pytest.mark.parametrize(("host", "ahead", "seconds"), WAITS.values(), ids=WAITS)
+def test_queue_wait(host: HostView, ahead: int, seconds: float) -> None:
+    """Leases and waiters beyond the slots, each for as long as a lease is held here."""
+    assert queue_wait(host, snapshot(host), ahead) == pytest.approx(seconds)
+
+
+def test_an_unmeasured_host_waits_like_the_fleet() -> None:
+    """Unknown is not free."""
+    new, fleet = view("new", leases=1), (view("a", service_seconds=2.0), view("b", service_seconds=6.0))
+    assert queue_wait(new, snapshot(new, *fleet), 0) == pytest.approx(4.0)
+
+
+# -- loading ------------------------------------------------------------------------------------------------------------------------
+
+LOADS = {
+    "loaded": (view(holds=[TEXT]), (), 0.0),
+    "loaded by us with these options": (view(holds=[TEXT], runners={DIGEST: CONTEXT}), CONTEXT, 0.0),
+    "loaded with other options": (view(holds=[TEXT], runners={DIGEST: CONTEXT}), (), LOADING),
+    "cold, unknown": (view(), (), LOADING),
+    "cold, twice as large": (view(has=[available(TEXT, size=2 * SIZE)]), (), LOADING + SIZE / DEFAULT_LOAD_RATE),
+    "cold, learned": (view(**learned(load_seconds=7.0)), (), 7.0),
+    "loading since a second": (view(loading={DIGEST: 9.0}, runners={DIGEST: ()}, **learned(load_seconds=7.0)), (), 6.0),
+    "loading for longer than it takes": (view(loading={DIGEST: 0.0}, runners={DIGEST: ()}), (), 0.0),
+    "loading with other options": (
+        view(loading={DIGEST: 9.0}, runners={DIGEST: CONTEXT}, **learned(load_seconds=7.0)),
+        (),
+        7.0,
+    ),
+    "loaded, but being loaded anew with these options": (
+        view(holds=[TEXT], loading={DIGEST: 9.0}, runners={DIGEST: CONTEXT}, **learned(load_seconds=7.0)),
+        CONTEXT,
+        6.0,
+    ),
+    "models never told": (view(has=None), (), DEFAULT_LOAD_BASE_SECONDS),
+}
+
+
+@pytest.mark.parametrize(("host", "options", "seconds"), LOADS.values(), ids=LOADS)
+def test_load_time(host: HostView, options: RunnerOptions, seconds: float) -> None:
+    """Nothing when a runner that fits is loaded, what is left of a load under way, else the learned or estimated load."""
+    wanted = request(runner_options=options)
+    assert load_time(wanted, host, snapshot(host, at=10.0), host.digest_of(TEXT)) == pytest.approx(seconds)
+
+
+def test_an_unmeasured_load_takes_as_long_as_elsewhere() -> None:
+    """What the fleet has learned of the model is the better guess."""
+    new, other = view("new"), view("other", **learned(load_seconds=9.0))
+    assert load_time(request(), new, snapshot(new, other), DIGEST) == pytest.approx(9.0)
+
+
+FITS: dict[str, tuple[RunnerOptions, RunnerOptions | None, int, bool]] = {
+    "the same": (CONTEXT, CONTEXT, 8192, True),
+    "the same, cut to what the model can": (CONTEXT, CONTEXT, 4096, True),
+    "none, none": ((), (), 4096, True),
+    "none, not by us": ((), None, 4096, True),
+    "a context that happens to be loaded": (CONTEXT, None, 8192, True),
+    "a context, another is loaded": (CONTEXT, None, 4096, False),
+    "a context that was loaded by itself": (CONTEXT, (), 8192, True),
+    "none, after a context": ((), CONTEXT, 8192, False),
+    "another context": ((("num_ctx", 2048),), CONTEXT, 8192, False),
+    "an option, not by us": ((("num_gpu", 1),), None, 4096, False),
+    "an option less": (CONTEXT, (*CONTEXT, ("num_gpu", 1)), 8192, False),
+    "an option more": ((*CONTEXT, ("num_gpu", 1)), CONTEXT, 8192, False),
+    "another value": ((("shift", False),), (("shift", True),), 4096, False),
+}
+
+
+@pytest.mark.parametrize(("wanted", "sent", "context", "expected"), FITS.values(), ids=FITS)
+def test_fits(wanted: RunnerOptions, sent: RunnerOptions | None, context: int, expected: bool) -> None:
+    """Would Ollama serve this without a reload?"""
+    assert fits(wanted, sent, loaded(TEXT, context=context)) is expected
+
+
+# -- the prompt -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_prefill_rate() -> None:
+    """The host's own, else the fleet's, else a stated default."""
+    own, new = view("own", **learned(prefill_rate=100.0)), view("new")
+    assert prefill_rate(own, snapshot(own, new), DIGEST) == 100.0
+    assert prefill_rate(new, snapshot(own, new), DIGEST) == 100.0
+    assert prefill_rate(new, snapshot(new), DIGEST) == DEFAULT_PREFILL_RATE
+    assert prefill_rate(own, snapshot(own), None) == DEFAULT_PREFILL_RATE
+
+
+HELD = {
+    "here": (("gpu1", 300), -3.0),
+    "here, more than is asked": (("gpu1", 900), -5.0),
+    "elsewhere": (("gpu2", 300), 0.0),
+    "nowhere": (None, 0.0),
+}
+
+
+@pytest.mark.parametrize(("held", "seconds"), HELD.values(), ids=HELD)
+def test_affinity(held: tuple[str, int] | None, seconds: float) -> None:
+    """What the prompt's cached beginning saves, at most the whole prompt."""
+    host = view()
+    fleet = snapshot(host, affinity={7: held} if held else {})
+    assert affinity(request(prefix=7, prompt_tokens=500), host, fleet, 100.0) == pytest.approx(seconds)
+
+
+# -- failures -------------------------------------------------------------------------------------------------------------------------
+
+FAULTS = {
+    "none": (Health(State.HEALTHY, failed_at=10.0), 0.0),
+    "one just now": (Health(State.SUSPECT, attempt_failures=1, failed_at=10.0), PENALTY_SECONDS),
+    "of each kind": (Health(State.SUSPECT, attempt_failures=1, poll_failures=2, failed_at=10.0), 3 * PENALTY_SECONDS),
+    "one a half-life ago": (
+        Health(State.SUSPECT, attempt_failures=1, failed_at=10.0 - PENALTY_HALF_LIFE_SECONDS),
+        PENALTY_SECONDS / 2,
+    ),
+    "one in the future": (Health(State.SUSPECT, attempt_failures=1, failed_at=99.0), PENALTY_SECONDS),
+}
+
+
+@pytest.mark.parametrize(("health", "seconds"), FAULTS.values(), ids=FAULTS)
+def test_penalty(health: Health, seconds: float) -> None:
+    """Recent failures cost, older ones less."""
+    assert penalty(view(health=health), 10.0) == pytest.approx(seconds)
+
+
+# -- the sum --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_warm_host_costs_nothing() -> None:
+    """Without a prompt, with the model loaded, there is nothing to wait for."""
+    host = view(holds=[TEXT])
+    assert costs(request(), host, snapshot(host), 0) == Costs("gpu1", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_everything_at_once() -> None:
+    """All parts, and their sum."""
+    suspect = Health(State.SUSPECT, attempt_failures=1, failed_at=10.0)
+    host = view(leases=1, health=suspect, service_seconds=4.0, **learned(load_seconds=7.0, prefill_rate=100.0))
+    fleet = snapshot(host, at=10.0, affinity={7: ("gpu1", 200)})
+    found = costs(request(prompt_tokens=500, prefix=7), host, fleet, 1)
+    assert found == Costs("gpu1", 8.0 + 7.0 + 5.0 + PENALTY_SECONDS, 8.0, 7.0, 5.0, 0.0, PENALTY_SECONDS)
+
+
+def test_a_cache_is_worth_nothing_where_the_model_must_be_loaded() -> None:
+    """A load begins with an empty cache."""
+    cold, warm = view(), view(holds=[TEXT])
+    asked = request(prompt_tokens=500, prefix=7)
+    held = {7: ("gpu1", 500)}
+    assert costs(asked, cold, snapshot(cold, affinity=held), 0).affinity == 0.0
+    assert costs(asked, warm, snapshot(warm, affinity=held), 0).total == pytest.approx(0.0)
+
+
+seconds = st.floats(0.01, 1000.0)
+
+
+@given(
+    leases=st.integers(0, 6),
+    slots=st.integers(1, 4),
+    ahead=st.integers(0, 6),
+    service=st.none() | seconds,
+    rate=st.none() | seconds,
+    load=st.none() | seconds,
+    warm=st.booleans(),
+    tokens=st.integers(0, 30_000),
+    cached=st.integers(0, 40_000),
+    failures=st.integers(0, 5),
+    age=st.floats(0.0, 1e4),
+)
+@PROPERTY
+def test_costs_are_sane(
+    leases: int,
+    slots: int,
+    ahead: int,
+    service: float | None,
+    rate: float | None,
+    load: float | None,
+    warm: bool,
+    tokens: int,
+    cached: int,
+    failures: int,
+    age: float,
+) -> None:
+    """No part is negative but affinity, which never saves more than the prefill; the sum is the sum; one more ahead never costs less."""
+    host = view(
+        slots=slots,
+        leases=leases,
+        holds=[TEXT] if warm else [],
+        service_seconds=service,
+        estimates={DIGEST: Estimate(load, rate, None)},
+        health=Health(State.SUSPECT, attempt_failures=failures, failed_at=0.0),
+    )
+    fleet = snapshot(host, at=age, affinity={7: ("gpu1", cached)})
+    found = costs(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead)
+    parts = (found.queue_wait, found.load_time, found.prefill, found.penalty)
+    assert all(part >= 0.0 for part in parts)
+    assert -found.prefill <= found.affinity <= 0.0
+    assert found.total == pytest.approx(sum(parts) + found.affinity)
+    assert (found.load_time == 0.0) is warm
+    assert (found.queue_wait == 0.0) is (leases + ahead < slots)
+    assert costs(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead + 1).total >= found.total

@@ -1,0 +1,254 @@
+"""A gateway before simulated hosts, on real sockets through the production server, and what tests ask of the whole."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from gateway.app import Gateway
+from gateway.record import GenerationRecord
+from simulator.host import SimulatedHost
+from tests.builders import Call
+from tests.contract.raw import Answer, Connection, ask
+from tests.scripted import ScriptedHost
+
+SECONDS = 10.0
+"""How long a test waits for what must come."""
+
+STILL = 20
+"""So many of an operator's requests without a token in between: the host is held up."""
+
+PADDING = " " * 3_000
+"""Behind a model's name it is echoed in every chunk: then two thousand fill every buffer on the way."""
+
+Host = SimulatedHost | ScriptedHost
+"""What a stage can have: a name, a url, a ledger, and ``async with``."""
+
+
+async def nobody_listens(url: str) -> None:
+    """Return once connections to ``url`` are refused."""
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            await ask(url, "GET", "/")
+
+
+class Records(list[GenerationRecord]):
+    """Every record of a gateway, as it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def append(self, record: GenerationRecord) -> None:
+        super().append(record)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def until(self, count: int) -> list[GenerationRecord]:
+        """All records, once there are ``count``."""
+        async with asyncio.timeout(SECONDS):
+            while len(self) < count:
+                self._waiters.append(asyncio.get_running_loop().create_future())
+                await self._waiters[-1]
+        return list(self)
+
+    async def of(self, session: str) -> GenerationRecord:
+        """The one record of a session, once it is there."""
+        while True:
+            found = [record for record in self if record.session == session]
+            if found:
+                assert len(found) == 1
+                return found[0]
+            await self.until(len(self) + 1)
+
+
+class Client(Connection):
+    """A connection on which anything can be written, and which can be slow to read."""
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def to(cls, url: str, receive_bytes: int = 0) -> AsyncIterator[Self]:
+        """A connection to ``url``; the kernel takes in no more than about ``receive_bytes`` that nobody has read."""
+        parts = urlsplit(url)
+        sock = socket.socket(socket.AF_INET6 if ":" in str(parts.hostname) else socket.AF_INET)
+        sock.setblocking(False)
+        if receive_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=receive_bytes or 2**20)
+        client = cls(reader, writer)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def write(self, data: bytes, method: str = "POST") -> None:
+        """Send bytes as they are; ``answer`` then takes them for a request of that method."""
+        self._method = method
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def leave(self, how: str) -> None:
+        """Go away: "reset", or close politely."""
+        if how == "reset":
+            self.reset()
+        else:
+            await self.close()
+
+
+class Stage:
+    """One running gateway and its hosts."""
+
+    def __init__(self, gateway: Gateway, hosts: tuple[Host, ...], log: Path) -> None:
+        self.gateway = gateway
+        self.hosts = hosts
+        self.url = gateway.url
+        self.records = Records()
+        gateway.records = self.records
+        self.log = log
+        self._running = True
+        self._desk = contextlib.AsyncExitStack()
+        self._operator: Client | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return next(host for host in self.hosts if host.name == name)
+
+    # -- as a client ------------------------------------------------------------------------------------------------------------
+
+    async def ask(self, call: Call) -> Answer:
+        """The answer to a request on a connection of its own."""
+        return await ask(self.url, "POST", call.path, call.body, call.headers)
+
+    @contextlib.asynccontextmanager
+    async def begun(self, call: Call, session: str = "", receive_bytes: int = 0) -> AsyncIterator[Client]:
+        """A request that has been sent and whose answer nobody has read."""
+        async with Client.to(self.url, receive_bytes) as client:
+            headers = call.headers | ({"X-Corral-Session": session} if session else {})
+            await client.send("POST", call.path, call.body, headers)
+            yield client
+
+    async def get(self, path: str) -> Any:
+        """The JSON that a GET answers."""
+        return json.loads((await ask(self.url, "GET", path)).body)
+
+    # -- as an operator ---------------------------------------------------------------------------------------------------------
+
+    async def operate(self, method: str, path: str) -> Answer:
+        """An operator's request, on the one connection that the operator keeps."""
+        if self._operator is None:
+            self._operator = await self._desk.enter_async_context(Client.to(self.url))
+        await self._operator.send(method, path)
+        return await self._operator.answer()
+
+    async def in_flight(self) -> list[dict[str, Any]]:
+        """The rows of GET /api/generations."""
+        rows: list[dict[str, Any]] = json.loads((await self.operate("GET", "/api/generations")).body)["generations"]
+        return rows
+
+    async def until(self, true: Callable[[list[dict[str, Any]]], Any]) -> Any:
+        """What ``true`` says of GET /api/generations, once it is anything."""
+        async with asyncio.timeout(SECONDS):
+            while not (found := true(await self.in_flight())):
+                pass
+        return found
+
+    async def row(self, session: str, phase: str) -> dict[str, Any]:
+        """The row of a session, once it is in that phase."""
+        row: dict[str, Any] = await self.until(
+            lambda rows: next((row for row in rows if row["session"] == session and row["phase"] == phase), None)
+        )
+        return row
+
+    async def metrics(self) -> list[Sample]:
+        """All samples at /metrics that are not zero."""
+        scraped = (await self.operate("GET", "/metrics")).body if self._running else self.gateway.metrics.render()
+        return [
+            sample
+            for family in text_string_to_metric_families(scraped.decode())
+            for sample in family.samples
+            if sample.value
+        ]
+
+    async def totals(self, name: str, *labels: str) -> Counter[Any]:
+        """A metric's values at /metrics, summed by some of its labels; zeros left out."""
+        return totals(await self.metrics(), name, *labels)
+
+    async def held_up(self, host: SimulatedHost) -> int:
+        """Wait until a host that generates as fast as it can sends no more; the tokens it had generated by then."""
+        before, same = -1, 0
+        async with asyncio.timeout(SECONDS):
+            while same < STILL:
+                await self.operate("GET", "/healthz")
+                now = host.ledger.tokens_generated
+                before, same = now, same + 1 if now == before else 0
+        return before
+
+    # -- the end ----------------------------------------------------------------------------------------------------------------
+
+    async def quiet(self) -> None:
+        """Wait until nothing is in flight, and see that nothing is left of what was."""
+        gateway = self.gateway
+        async with asyncio.timeout(SECONDS):
+            await gateway.generations.idle()
+        assert gateway.fleet.lease_count == 0
+        assert len(gateway.generations) == 0
+        assert len(gateway.admission) == 0
+        for host in self.hosts:
+            await host.ledger.wait_until(lambda host=host: host.ledger.in_flight == 0, SECONDS)  # type: ignore[misc]
+
+    async def stop(self) -> None:
+        """Stop the gateway, whatever is under way."""
+        if self._running:
+            self._running = False
+            await self.gateway.stop()
+
+    async def finish(self) -> None:
+        """The end of every test: nothing is held, each generation left one record, one log line and its place in /metrics."""
+        await self.quiet()
+        await self._agree()
+        await self._desk.aclose()
+        await self.stop()
+        for host in self.hosts:  # the pool is closed: what is open now, nobody owns
+            await host.ledger.wait_until(lambda host=host: host.ledger.connections_open == 0, SECONDS)  # type: ignore[misc]
+        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        logged = [line["id"] for line in lines if line["event"] == "generation"]
+        assert logged == [record.id for record in self.records]
+        assert len(set(logged)) == len(logged)
+        assert [line for line in lines if "exception" in line] == []
+
+    async def _agree(self) -> None:
+        """The counters at /metrics are sums over the records."""
+        samples, records = await self.metrics(), self.records
+        attempts = [attempt for record in records for attempt in record.attempts]
+        assert totals(samples, "corral_requests_total", "outcome") == Counter(record.outcome for record in records)
+        assert totals(samples, "corral_upstream_attempts_total", "host", "outcome") == Counter(
+            (attempt.host, attempt.outcome) for attempt in attempts
+        )
+        assert totals(samples, "corral_cancellations_total", "source", "phase") == Counter(
+            (record.cancelled_by, record.phase) for record in records if record.cancelled_by
+        )
+        assert totals(samples, "corral_requests_in_flight") == totals(samples, "corral_queue_depth") == {}
+        assert totals(samples, "corral_host_leases") == {}
+        for kind in ("input", "output"):
+            counted = sum(getattr(record.usage, f"{kind}_tokens") for record in records)
+            assert totals(samples, "corral_tokens_total", "type")[kind] == counted
+
+
+def totals(samples: Iterable[Sample], name: str, *labels: str) -> Counter[Any]:
+    """The values of one metric, summed by some of its labels."""
+    sums: Counter[Any] = Counter()
+    for sample in samples:
+        if sample.name == name:
+            key = tuple(sample.labels[label] for label in labels)
+            sums[key[0] if len(key) == 1 else key] += int(sample.value)
+    return sums
