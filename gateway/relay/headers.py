@@ -98,7 +98,8 @@ def inbound(headers: RawHeaders) -> Inbound:
         if role is PASSING:
             lines.append(b"%b: %b\r\n" % header)
         elif role is not DROPPED:
-            noted = {**noted, header[0].lower(): header[1]}
+            low, value = header[0].lower(), header[1]
+            noted = {**noted, low: noted[low] + b"," + value if low in noted else value}
             if role is NOTED_PASSING:
                 lines.append(b"%b: %b\r\n" % header)
     hop = noted.get(b"connection", b"")

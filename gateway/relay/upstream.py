@@ -6,6 +6,7 @@ back to the pool only after a whole, clean answer; in every other case it is clo
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -164,7 +165,7 @@ class Connection(asyncio.Protocol):
             # The steady state of a stream: a read that is exactly one chunk and ends a line. The parser, which stands between two
             # chunks, need not see it. Anything else (also a size line written unusually) goes the careful way below.
             start = data.find(b"\r\n", 0, 5) + 2
-            if _CHUNK_SIZES.get(data[:start]) == len(data) - start - 2 and data.endswith(self._line_end):
+            if _CHUNK_SIZES.get(data[:start]) == len(data) - start - 2 and data.endswith(self._line_end, start):
                 receiver.chunk(data, start)
                 return
         self.answered = True
@@ -182,6 +183,9 @@ class Connection(asyncio.Protocol):
         if self._head_ready:
             self._head_ready = False
             receiver.head(self._status, self._headers)
+            if self._receiver is None:  # it was aborted there
+                self._pieces.clear()
+                return
         body = b"".join(self._pieces[: self._wanted] if self._poisoned else self._pieces)
         self._pieces.clear()
         self._barren = 0 if body else self._barren + size
@@ -321,8 +325,8 @@ class Connections:
                         return connection
         except TimeoutError:
             why = f"no connection within {self._connect_timeout:g} s"
-        except OSError as error:
-            why = f"cannot resolve {origin.address}: {error.strerror or error}"
+        except (OSError, UnicodeError) as error:
+            why = f"cannot resolve {origin.address}: {getattr(error, 'strerror', None) or error}"
         else:
             why = f"cannot connect: {_words(last)}"
         self._resolved.pop(origin.address, None)
@@ -380,4 +384,7 @@ class Connections:
 
 
 def _words(error: OSError | None) -> str:
-    return (error.strerror or str(error)) if error else "no address"
+    """The system's own words: asyncio puts others in their place."""
+    if error is None:
+        return "no address"
+    return os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError) else str(error)

@@ -16,7 +16,7 @@ from tests.sockets import asked, deaf, http, listening, nobody, saying
 @pytest.fixture
 async def client() -> AsyncIterator[HostClient]:
     """A client that waits for two seconds, and for a tenth of one to connect."""
-    made = HostClient(2.0, 0.1)
+    made = HostClient(2.0, 1.0)
     yield made
     await made.close()
 

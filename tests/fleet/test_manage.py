@@ -51,7 +51,7 @@ def unloading(model: str, path: str = "/api/generate") -> InferenceRequest:
 @contextlib.asynccontextmanager
 async def managed(*hosts: SimulatedHost | Host) -> AsyncIterator[Managed]:
     """These hosts as a fleet."""
-    client = HostClient(2.0, 0.2)
+    client = HostClient(2.0, 1.0)
     made = Managed([host if isinstance(host, Host) else Host(host.name, host.url) for host in hosts], client)
     await made.look()
     try:

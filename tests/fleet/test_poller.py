@@ -29,7 +29,7 @@ class Watched:
         self.seconds: Counter[str] = Counter()
         self.failures: list[tuple[str, str, str]] = []
         self.fleet = Fleet(hosts, BreakerPolicy(failures=2))
-        self.client = HostClient(0.2, 0.2)
+        self.client = HostClient(0.2, 1.0)
         config = PollConfig(interval, inventory_seconds=10.0, backoff_seconds=backoff)
         self.poller = Poller(self.fleet, self.client, config, lambda: self.now, self, self._changed, random.Random(1))
         self._polled = asyncio.Event()

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import OTHER, PATHS, STREAMING, TEXT, call, simulated
 from tests.conftest import Corral
@@ -124,8 +125,10 @@ async def test_metrics_can_be_scraped(corral: Corral) -> None:
     stage = await corral(simulated(), simulated("gpu2"), slots={"gpu1": 3})
     answer = await ask(stage.url, "GET", "/metrics")
     assert (answer.get("Content-Type") or "").startswith("text/plain; version=0.0.4")
-    typed = {line.split(" ")[2] for line in answer.body.decode().splitlines() if line.startswith("# TYPE")}
+    families = {family.name: family for family in text_string_to_metric_families(answer.body.decode())}
+    typed = {f"{name}_total" if family.type == "counter" else name for name, family in families.items()}
     assert {f"corral_{name}" for name in FAMILIES.split()} - typed == set()
+    assert all(family.documentation for family in families.values())
     assert "process_resident_memory_bytes" in typed
     assert await stage.totals("corral_host_up", "host") == {"gpu1": 1, "gpu2": 1}
     assert await stage.totals("corral_host_concurrency_limit", "host") == {"gpu1": 3, "gpu2": 1}

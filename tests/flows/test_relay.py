@@ -448,22 +448,24 @@ async def test_unknown_model(corral: Corral, path: str) -> None:
     assert aside(answer.body) == aside(straight.body)
 
 
+BAD = [b"", b"{}", b'{"model":""}', b'{"model":null}', b'{"model":7}', b"[]", b"nonsense", b"{"]
+
+
 @pytest.mark.parametrize("path", [path for path in PATHS if "audio" not in path])
-@pytest.mark.parametrize(
-    "body", [b"", b"{}", b'{"model":""}', b'{"model":null}', b'{"model":7}', b"[]", b"nonsense", b"{"]
-)
-async def test_bad_requests(corral: Corral, path: str, body: bytes) -> None:
+async def test_bad_requests(corral: Corral, path: str) -> None:
     """What names no model or is no JSON object gets the host's own status, in the shape of the dialect."""
     stage = await corral(simulated())
-    answer = await ask(stage.url, "POST", path, body, {"Content-Type": "application/json"})
-    straight = await ask(stage["gpu1"].url, "POST", path, body, {"Content-Type": "application/json"})
-    # Ollama's chat handler serves /v1/responses, and that one says 400 to a name that is none
-    assert answer.status == (400 if path == "/v1/responses" else straight.status)
-    assert type(json.loads(answer.body)["error"]) is type(json.loads(straight.body)["error"])
-    assert json.loads(answer.body).keys() == json.loads(straight.body).keys()
-    assert (await stage.totals("corral_http_responses_total", "route", "code")) == {(path, str(answer.status)): 1}
-    if body in (b"{}", b'{"model":""}') and path in NATIVE:
-        assert answer.body == straight.body
+    for body in BAD:
+        answer = await ask(stage.url, "POST", path, body, {"Content-Type": "application/json"})
+        straight = await ask(stage["gpu1"].url, "POST", path, body, {"Content-Type": "application/json"})
+        # Ollama's chat handler serves /v1/responses, and that one says 400 to a name that is none
+        assert answer.status == (400 if path == "/v1/responses" else straight.status), body
+        said, wanted = json.loads(answer.body), json.loads(straight.body)
+        assert said.keys() == wanted.keys(), body
+        assert type(said["error"]) is type(wanted["error"]), body
+        if body in (b"{}", b'{"model":""}') and path in NATIVE:
+            assert answer.body == straight.body
+    assert (await stage.totals("corral_http_responses_total", "route")) == {path: len(BAD)}
 
 
 @pytest.mark.parametrize(
@@ -478,24 +480,23 @@ async def test_bad_forms(corral: Corral, body: bytes) -> None:
     assert json.loads(answer.body)["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_wrong_method(corral: Corral, path: str, method: str) -> None:
+async def test_wrong_method(corral: Corral, path: str) -> None:
     """405 with Allow, as Ollama says it."""
     stage = await corral(simulated())
-    answer = await ask(stage.url, method, path)
-    assert (answer.status, answer.get("Allow"), answer.get("Content-Type")) == (405, "POST", "text/plain")
-    assert answer.body == (b"" if method == "HEAD" else b"405 method not allowed")
+    for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH"):
+        answer = await ask(stage.url, method, path)
+        assert (answer.status, answer.get("Allow"), answer.get("Content-Type")) == (405, "POST", "text/plain"), method
+        assert answer.body == (b"" if method == "HEAD" else b"405 method not allowed")
 
 
-@pytest.mark.parametrize(
-    "path", ["/nothing", "/api", "/v1/images/generations", "/v1/messages/count_tokens", "/api/chatter"]
-)
-async def test_unknown_path(corral: Corral, path: str) -> None:
+async def test_unknown_path(corral: Corral) -> None:
     """404 in plain text, as Ollama says it."""
     stage = await corral(simulated())
-    answer = await ask(stage.url, "POST", path, b"{}")
-    assert (answer.status, answer.body, answer.get("Content-Type")) == (404, b"404 page not found", "text/plain")
+    for path in ("/nothing", "/api", "/v1/images/generations", "/v1/messages/count_tokens", "/api/chatter"):
+        answer = await ask(stage.url, "POST", path, b"{}")
+        assert (answer.status, answer.body) == (404, b"404 page not found"), path
+        assert answer.get("Content-Type") == "text/plain"
 
 
 @pytest.mark.parametrize(
@@ -525,14 +526,13 @@ async def test_bodies_as_ollama_reads_them(corral: Corral, body: bytes) -> None:
     assert model.encode() in body
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if "audio" not in path])
-async def test_two_spellings_of_a_key(corral: Corral, path: str) -> None:
+async def test_two_spellings_of_a_key(corral: Corral) -> None:
     """A body that could be read in two ways is refused."""
     stage = await corral(simulated())
-    request = call(path)
-    answer = await ask(stage.url, "POST", path, request.body[:-1] + b',"Model":"other:1b"}')
-    assert answer.status == 400
-    assert "two spellings" in error_text(answer)
+    for path in PATHS:
+        if "audio" not in path:
+            answer = await ask(stage.url, "POST", path, call(path).body[:-1] + b',"Model":"other:1b"}')
+            assert (answer.status, "two spellings" in error_text(answer)) == (400, True), path
 
 
 # -- connections --------------------------------------------------------------------------------------------------------------
@@ -570,9 +570,8 @@ async def test_http_1_0_errors(corral: Corral) -> None:
             assert await client.ended() is False
 
 
-@pytest.mark.parametrize("close", [False, True], ids=["keep-alive", "close"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_the_connection_is_kept(corral: Corral, path: str, close: bool) -> None:
+async def test_the_connection_is_kept(corral: Corral, path: str) -> None:
     """One connection serves any number of requests, until the client says close."""
     stage = await corral(simulated())
     request = call(path)
@@ -580,13 +579,11 @@ async def test_the_connection_is_kept(corral: Corral, path: str, close: bool) ->
         for _ in range(3):
             await client.send("POST", path, request.body, request.headers)
             answer = await client.answer()
-            assert answer.status == 200
-            assert answer.get("Connection") is None
-        if close:
-            await client.send("POST", path, request.body, request.headers | {"Connection": "close"})
-            answer = await client.answer()
-            assert (answer.status, answer.get("Connection")) == (200, "close")
-            assert await client.ended() is False
+            assert (answer.status, answer.get("Connection")) == (200, None)
+        await client.send("POST", path, request.body, request.headers | {"Connection": "close"})
+        answer = await client.answer()
+        assert (answer.status, answer.get("Connection")) == (200, "close")
+        assert await client.ended() is False
 
 
 async def test_pipelining(corral: Corral) -> None:

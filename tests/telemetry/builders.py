@@ -1,0 +1,79 @@
+"""Short ways to records, as finished generations leave them."""
+
+from typing import Any
+
+import msgspec
+
+from gateway.record import (
+    Accounting,
+    Attempt,
+    AttemptOutcome,
+    CancelSource,
+    Costs,
+    GenerationRecord,
+    Outcome,
+    Phase,
+    Rejected,
+    Route,
+    RouteReason,
+    Usage,
+)
+from tests.builders import TEXT
+
+ROUTE = Route(
+    "gpu1",
+    RouteReason.LOADED,
+    (Costs("gpu1", 0.5, 0.0, 0.0, 0.5, 0.0, 0.0), Costs("gpu2", 2.5, 0.0, 2.0, 0.5, 0.0, 0.0)),
+    (Rejected("gpu3", "circuit_open", "is ejected: refused"),),
+)
+GOOD = Attempt("gpu1", AttemptOutcome.OK, 0.5, 3.0, 200)
+RECORD = GenerationRecord(
+    received_at=1795354517.25,
+    id="0192f3a4b5c6",
+    dialect="ollama",
+    endpoint="/api/generate",
+    operation="text_completion",
+    requested_model="SmolLM2:135M",
+    model=TEXT,
+    stream=True,
+    session="talk",
+    client="10.0.0.9",
+    outcome=Outcome.OK,
+    reason="",
+    phase=Phase.DONE,
+    cancelled_by=None,
+    status=200,
+    host="gpu1",
+    cold=False,
+    queue_seconds=0.25,
+    ttft_seconds=1.5,
+    duration_seconds=3.75,
+    max_gap_seconds=0.125,
+    cancel_seconds=None,
+    usage=Usage(14, 25, Accounting.REPORTED, 0.0, 0.5, 2.5),
+    chunks=26,
+    bytes_in=100,
+    bytes_out=2600,
+    attempts=(GOOD,),
+    route=ROUTE,
+)
+"""An ordinary stream: received, half a second later sent to gpu1, 25 tokens in three seconds."""
+
+
+def record(**changes: Any) -> GenerationRecord:
+    """The ordinary record but for what is given."""
+    return msgspec.structs.replace(RECORD, **changes)
+
+
+def cancelled(source: CancelSource = CancelSource.CLIENT, phase: Phase = Phase.STREAMING, **changes: Any) -> GenerationRecord:
+    """A generation that was stopped while it streamed."""
+    outcome = Outcome.TIMEOUT if source is CancelSource.DEADLINE else Outcome.CANCELLED
+    attempt = Attempt("gpu1", AttemptOutcome.CANCELLED, 0.5, 2.0, 200)
+    usual = {"usage": Usage(0, 7), "cancel_seconds": 0.002, "attempts": (attempt,)}
+    return record(outcome=outcome, cancelled_by=source, phase=phase, **(usual | changes))
+
+
+def unserved(outcome: Outcome, status: int, **changes: Any) -> GenerationRecord:
+    """A generation that reached no host."""
+    usual = {"host": None, "attempts": (), "route": None, "usage": Usage(), "ttft_seconds": None, "phase": Phase.QUEUED}
+    return record(outcome=outcome, status=status, **(usual | changes))
