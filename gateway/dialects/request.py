@@ -24,6 +24,26 @@ PREFIX_BYTES = 2048
 BYTES_PER_TOKEN = 4
 PROMPT_TOKENS_LIMIT = 32768  # an estimate; images in the body must not make it absurd
 BLANKS_LIMIT = 64  # an empty list may have blanks in it; a longer one has more
+# Keys that are plainly in lower case, so that most bodies need no look at each.
+_LOWER = frozenset(
+    [
+        "model",
+        "prompt",
+        "messages",
+        "input",
+        "stream",
+        "options",
+        "keep_alive",
+        "format",
+        "system",
+        "tools",
+        "think",
+        "raw",
+        "images",
+        "max_tokens",
+        "temperature",
+    ]
+)
 TOO_DEEP = "invalid JSON in the request body: nested too deeply"
 _EMPTY = (b'""', b"[]", b"null")
 _ZERO_DURATION = re.compile(r"[+-]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+\Z")
@@ -106,20 +126,19 @@ def read(
     prompt = [memoryview(fields[key]) for key in endpoint.prompt_keys if key in fields]
     size = sum(map(len, prompt))
     name = canonical(requested)
-    stream = _flag(fields, "stream", default=endpoint.streams_by_default)
     return InferenceRequest(
-        id=id_,
-        endpoint=endpoint,
-        kind=_kind(endpoint, fields),
-        requested_model=requested,
-        model=name,
-        stream=stream,
-        runner_options=_runner_options(fields),
-        prompt_tokens=min(size // BYTES_PER_TOKEN, PROMPT_TOKENS_LIMIT),
-        prefix=_prefix(name, prompt, size),
-        body=body,
-        session=session,
-        client=client,
+        id_,
+        endpoint,
+        _kind(endpoint, fields) if endpoint.load_key else Kind.INFER,
+        requested,
+        name,
+        _flag(fields, "stream", default=endpoint.streams_by_default),
+        _runner_options(fields) if "options" in fields or "shift" in fields else (),
+        min(size // BYTES_PER_TOKEN, PROMPT_TOKENS_LIMIT),
+        0 if size < PREFIX_BYTES else _prefix(name, prompt),
+        body,
+        session,
+        client,
     )
 
 
@@ -148,9 +167,8 @@ def _fields(body: bytes) -> dict[str, Any]:
         raise BadRequest(TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         fields = _fields_leniently(body)
-    for key in fields:
-        if not key.islower():
-            return _folded(fields)
+    if not _LOWER.issuperset(fields) and not all(map(str.islower, fields)):
+        return _folded(fields)
     return fields
 
 
@@ -210,11 +228,10 @@ def _flag(fields: dict[str, Any], key: str, *, default: bool) -> bool:
 
 def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
     prompt = fields.get(endpoint.load_key)
-    if not endpoint.load_key or (
-        prompt is not None
-        and (len(memoryview(prompt)) > BLANKS_LIMIT or bytes(prompt).translate(None, b" \t\r\n") not in _EMPTY)
-    ):
-        return Kind.INFER
+    if prompt is not None:
+        text = bytes(memoryview(prompt)[:BLANKS_LIMIT])
+        if len(text) == BLANKS_LIMIT or text.translate(None, b" \t\r\n") not in _EMPTY:
+            return Kind.INFER
     keep_alive = _value(fields, "keep_alive")
     if isinstance(keep_alive, str):
         return Kind.UNLOAD if _ZERO_DURATION.match(keep_alive) else Kind.LOAD
@@ -222,8 +239,6 @@ def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
 
 
 def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    if "options" not in fields and "shift" not in fields:
-        return ()
     options = _value(fields, "options")
     found: list[tuple[str, Any]] = []
     if isinstance(options, dict) and not RUNNER_KEYS_SET.isdisjoint(options):
@@ -233,10 +248,8 @@ def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(found)
 
 
-def _prefix(name: str, prompt: list[memoryview], size: int) -> int:
+def _prefix(name: str, prompt: list[memoryview]) -> int:
     """What stays the same while a conversation grows: its first bytes. Short prompts save nothing and get none."""
-    if size < PREFIX_BYTES:
-        return 0
     return hash((name, b"".join(part[:PREFIX_BYTES] for part in prompt)[:PREFIX_BYTES])) or 1
 
 

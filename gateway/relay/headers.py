@@ -86,33 +86,36 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
     expect: str = ""
 
 
-_NOTHING: dict[bytes, bytes] = {}
-
-
 def inbound(headers: RawHeaders) -> Inbound:
     """Sort a client's headers."""
     lines: list[bytes] = []
-    noted: dict[bytes, bytes] = _NOTHING
+    noted: list[tuple[bytes, bytes]] = []
     for header in headers:
         role = _from_client[header[0]]
         if role is PASSING:
             lines.append(b"%b: %b\r\n" % header)
         elif role is not DROPPED:
-            low, value = header[0].lower(), header[1]
-            noted = {**noted, low: noted[low] + b"," + value if low in noted else value}
+            noted.append(header)
             if role is NOTED_PASSING:
                 lines.append(b"%b: %b\r\n" % header)
-    hop = noted.get(b"connection", b"")
-    if hop and hop.lower() not in (b"keep-alive", b"close"):  # it names headers that are meant for this hop only
-        named = {token.strip().lower() for token in hop.split(b",")}
+    return _with_noted(lines, noted) if noted else Inbound(b"".join(lines))
+
+
+def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound:
+    values: dict[bytes, str] = {}
+    for name, value in noted:
+        low, text = name.lower(), value.decode("latin-1")
+        values[low] = f"{values[low]},{text}" if low in values else text
+    hop = values.get(b"connection")
+    if hop and hop.lower() not in ("keep-alive", "close"):  # it names headers that are meant for this hop only
+        named = {token.strip().lower() for token in hop.encode("latin-1").split(b",")}
         lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    session = noted.get(b"x-corral-session")
     return Inbound(
         b"".join(lines),
-        noted.get(b"content-type", b"").decode("latin-1"),
-        noted.get(b"content-encoding", b"").decode("latin-1"),
-        session.decode("latin-1") if session else None,
-        noted.get(b"expect", b"").decode("latin-1"),
+        values.get(b"content-type", ""),
+        values.get(b"content-encoding", ""),
+        values.get(b"x-corral-session") or None,
+        values.get(b"expect", ""),
     )
 
 

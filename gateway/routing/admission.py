@@ -85,7 +85,8 @@ class Admission:
         Who waits comes first: time alone may have freed a host (its ejection is over) since anybody was asked. Then nobody is
         overtaken by taking what is free still.
         """
-        self.assign(now)
+        if self._waiting:
+            self.assign(now)
         return self._decide(request, tried, now, {})
 
     def join(

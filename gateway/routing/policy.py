@@ -59,23 +59,27 @@ def choose(
         fit = [view for view, why in left_out if why not in LASTING and why is not Rejection.UNKNOWN] or [
             view for view, why in left_out if why is Rejection.UNKNOWN
         ]
-    rejected = tuple(
-        [Rejected(view.host.name, why, in_words(why, view)) for view, why in left_out if not panic or view not in fit]
-    )
+    rejected: tuple[Rejected, ...] = ()
+    if left_out:
+        rejected = tuple(
+            [Rejected(view.host.name, why, in_words(why, view)) for view, why in left_out if view not in fit]
+        )
     if not fit:
         missing = all(why is Rejection.MODEL_MISSING for _, why in left_out)
         return Unroutable(missing, rejected)
+    if len(fit) == 1:
+        only = score(request, fit[0], snapshot, ahead.get(fit[0].host.name, 0))
+        return Route(only.host, RouteReason.FALLBACK if panic else RouteReason.ONLY_CANDIDATE, (only,), rejected)
     priced = [
         (costs.total, view.leases, view.leased_at, costs.host, costs)
         for costs, view in [(score(request, view, snapshot, ahead.get(view.host.name, 0)), view) for view in fit]
     ]
-    if len(priced) > 1:
-        priced.sort()
-        ties = 1
-        while ties < len(priced) and priced[ties][:3] == priced[0][:3]:
-            ties += 1
-        if ties > 1 and (pick := rng.randrange(ties)):
-            priced.insert(0, priced.pop(pick))
+    priced.sort()
+    ties = 1
+    while ties < len(priced) and priced[ties][:3] == priced[0][:3]:
+        ties += 1
+    if ties > 1 and (pick := rng.randrange(ties)):
+        priced.insert(0, priced.pop(pick))
     ranking = tuple([row[4] for row in priced])
     return Route(ranking[0].host, _reason(ranking, panic=panic), ranking, rejected)
 
@@ -83,8 +87,6 @@ def choose(
 def _reason(ranking: tuple[Costs, ...], *, panic: bool) -> RouteReason:
     if panic:
         return RouteReason.FALLBACK
-    if len(ranking) == 1:
-        return RouteReason.ONLY_CANDIDATE
     chosen = ranking[0]
     if chosen.affinity < 0:
         return RouteReason.AFFINITY

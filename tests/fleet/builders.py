@@ -94,12 +94,12 @@ def snapshot(*views: HostView, at: float = 0.0, affinity: Mapping[int, tuple[str
 
 
 def request(
-    model: str = TEXT, *, path: str = "/api/generate", kind: Kind = Kind.INFER, **changes: Any
+    model: str = TEXT, *, path: str = "/api/generate", kind: Kind = Kind.INFER, id_: str = "g1", **changes: Any
 ) -> InferenceRequest:
     """A request without a prompt, but for what is given."""
     usual = {"runner_options": (), "prompt_tokens": 0, "prefix": 0, "body": b"{}", "stream": True}
     return InferenceRequest(
-        id="g1",
+        id=id_,
         endpoint=ENDPOINTS[path],
         kind=kind,
         requested_model=model,
