@@ -84,3 +84,13 @@ def deaf() -> Iterator[str]:
             with contextlib.suppress(BlockingIOError):
                 caller.connect(sock.getsockname())
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+async def until(true: Callable[[], object], seconds: float = 5.0) -> None:
+    """Return once this is so, looking at each turn of the event loop."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(seconds):
+        while not true():
+            turn = loop.create_future()
+            loop.call_soon(turn.set_result, None)
+            await turn

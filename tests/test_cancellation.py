@@ -101,7 +101,7 @@ async def stalled(stage: Stage, stack: contextlib.AsyncExitStack) -> Moment:
     host: SimulatedHost = stage["gpu1"]
     client = await _sent(stage, stack, call("/api/generate", TEXT + PADDING, tokens=MANY), receive_bytes=4096)
     id_ = (await stage.row("target", "streaming"))["id"]
-    assert 0 < await stage.held_up(host) < MANY
+    assert 0 < await stage.held_up(lambda: host.ledger.tokens_generated) < MANY
     return Moment(client, id_)
 
 
@@ -365,6 +365,22 @@ async def test_stopping_what_is_not_there(corral: Corral, method: str, path: str
         assert answer.status == 404
         assert "error" in json.loads(answer.body)
     assert (await stage.ask(call("/api/chat"))).status == 200
+
+
+@pytest.mark.parametrize("when", ["queued", "prefill", "streaming"])
+async def test_stopping_twice_at_once(corral: Corral, when: str) -> None:
+    """Of two stops that arrive together the first counts, and the second finds it stopped or gone."""
+    stage = await corral(simulated())
+    async with contextlib.AsyncExitStack() as stack:
+        moment = await WHEN[when].come(stage, stack)
+        head = f"DELETE /api/generations/{moment.id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        async with Client.to(stage.url) as operator:
+            await operator.write(head * 2, "DELETE")
+            first, second = await operator.answer(), await operator.answer()
+        assert (first.status, json.loads(first.body)["already"]) == (200, False)
+        assert second.status == 404 or json.loads(second.body)["already"]
+        assert (await stage.records.of("target")).cancelled_by == "api"
+        stage["gpu1"].faults.clear()
 
 
 async def test_the_live_view(corral: Corral) -> None:

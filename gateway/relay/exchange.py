@@ -77,8 +77,8 @@ class Exchange:
 
     @property
     def unsettled(self) -> bool:
-        """Woken, but not over: the client is slower than the host, or gone."""
-        return self.throttled or self.gone or not (self.complete or self.error)
+        """The host has more to say, or the client is gone. What a slow client has still to take needs no host, and no lease."""
+        return self.gone or not (self.complete or self.error)
 
     def send(self, connection: Connection, head: bytes, body: bytes) -> "asyncio.Future[None]":
         """Send the request. The future is done when the answer has ended, or when ``settle`` has something to do."""
@@ -97,9 +97,9 @@ class Exchange:
             if self.throttled:
                 await self.sink.drain()
                 self.throttled = False
-                if self._connection is not None and not self.complete:
+                if self._connection is not None:
                     self._connection.resume()
-            if not (self.complete or self.error or self.throttled or self.gone):
+            else:
                 self._waiter = self.generation.future()
                 await self._waiter
 

@@ -37,7 +37,7 @@ async def reached(stage: Stage, phase: str, client: Client, host: SimulatedHost)
     if phase == "streaming":
         await client.head()
     elif phase == "stalled":
-        await stage.held_up(host)
+        await stage.held_up(lambda: host.ledger.tokens_generated)
 
 
 async def test_p99(corral: Corral) -> None:

@@ -161,61 +161,80 @@ async def test_every_chunk_is_flushed(corral: Corral) -> None:
 
 
 LINE = b'{"response":"a","done":false}\n'
-ODD = {
-    "an extension": (b"1e;ext=1\r\n" + LINE + b"\r\n", LINE),
-    "leading zeros": (b"001e\r\n" + LINE + b"\r\n", LINE),
-    "upper case": (b"1E\r\n" + LINE + b"\r\n", LINE),
-    "two in one read": (b"1e\r\n" + LINE + b"\r\n1e\r\n" + LINE + b"\r\n", LINE * 2),
-    "no end of a line": (b"1d\r\n" + LINE[:-1] + b"\r\n", LINE[:-1]),
-    "only an end of a line": (b"1\r\n\n\r\n", b"\n"),
-    "lines that look like chunks": (b"b\r\n5\r\nabcd\n\r\n\n\r\n", b"5\r\nabcd\n\r\n\n"),
-    "a size alone": (b"1e\r\n", b""),
-    "half a chunk": (b"1e\r\n" + LINE[:10], b""),
-    "all but the last byte": (b"1e\r\n" + LINE + b"\r", LINE),
-    "a large one": (b"1388\r\n" + b"x" * 4999 + b"\n\r\n", b"x" * 4999 + b"\n"),
+WHOLE = b"1e\r\n" + LINE + b"\r\n"
+ODD: dict[str, tuple[list[bytes], bytes]] = {
+    "an extension": ([b"1e;ext=1\r\n" + LINE + b"\r\n"], LINE),
+    "leading zeros": ([b"001e\r\n" + LINE + b"\r\n"], LINE),
+    "upper case": ([b"1E\r\n" + LINE + b"\r\n"], LINE),
+    "two in one read": ([WHOLE * 2], LINE * 2),
+    "one and a half": ([WHOLE + WHOLE[:9], WHOLE[9:]], LINE * 2),
+    "no end of a line": ([b"1d\r\n" + LINE[:-1] + b"\r\n"], LINE[:-1]),
+    "only an end of a line": ([b"1\r\n\n\r\n"], b"\n"),
+    "a line that looks like a chunk": ([b"b\r\n5\r\nabcd\n\r\n\n\r\n"], b"5\r\nabcd\n\r\n\n"),
+    "a read that looks like a chunk": ([b"29\r\nx\r\n", WHOLE, b"y\n\r\n"], b"x\r\n" + WHOLE + b"y\n"),
+    "a size alone": ([WHOLE[:4], WHOLE[4:]], LINE),
+    "half a size": ([WHOLE[:1], WHOLE[1:]], LINE),
+    "half a chunk": ([WHOLE[:14], WHOLE[14:]], LINE),
+    "all but the last byte": ([WHOLE[:-1], WHOLE[-1:]], LINE),
+    "a large one": ([b"1388\r\n" + b"x" * 4999 + b"\n\r\n"], b"x" * 4999 + b"\n"),
 }
-"""What can come after chunks that came one by one, and what of it is the body; the rest of it comes with the next read."""
-REST = {
-    "a size alone": (LINE + b"\r\n", LINE),
-    "half a chunk": (LINE[10:] + b"\r\n", LINE),
-    "all but the last byte": (b"\n", b""),
-}
+"""What can come between chunks that come one by one: the reads, and what of them is the body."""
 
 
 @pytest.mark.parametrize("end", [b"0\r\n\r\n", b"0;last\r\nX-Trailer: 1\r\n\r\n"], ids=["plain", "trailers"])
 @pytest.mark.parametrize("name", ODD)
 async def test_the_steady_state(corral: Corral, name: str, end: bytes) -> None:
     """However a chunk is written and cut into reads between others that are whole, the body arrives byte for byte."""
-    turn = asyncio.Event()
-    normal = b"1e\r\n" + LINE + b"\r\n"
-    odd, rest = ODD[name], REST.get(name, (b"", b""))
+    go_on = asyncio.Event()
+    reads, body = ODD[name]
 
     async def answering(_asked: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for data in (normal, normal, normal, odd[0], rest[0], normal, normal, end):
-            turn.clear()
+        for data in (WHOLE, WHOLE, WHOLE, *reads, WHOLE, WHOLE, end):
+            go_on.clear()
             writer.write(data)
-            await turn.wait()
+            await go_on.wait()
 
     stage = await corral(ScriptedHost("gpu1", answering))
-    async with stage.begun(call("/api/generate")) as client:
+    request = call("/api/generate")
+    async with Client.to(stage.url) as client:
+        for _ in range(2):  # both connections are as good as new after the first
+            await client.send("POST", request.path, request.body)
+            for _ in range(6 + len(reads)):
+                await stage.operate("GET", "/healthz")  # while it is answered, the gateway reads what the host wrote
+                await stage.operate("GET", "/healthz")
+                go_on.set()
+            assert (await client.answer()).body == LINE * 3 + body + LINE * 2
+    assert stage["gpu1"].ledger.connections_opened == 2, "one for the polls, one for the requests"
+
+
+async def test_a_slow_reader_slows_the_host(corral: Corral) -> None:
+    """Chunk by chunk, no more is taken from the host than the client reads; when it reads again, it gets all."""
+    line = b"x" * 4000 + b"\n"
+    chunk, many, sent = b"fa1\r\n" + line + b"\r\n", 4000, 0
+
+    async def answering(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        turn = asyncio.Event()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(many):
+            writer.write(chunk)
+            await writer.drain()
+            sent += 1
+            turn.clear()
+            asyncio.get_running_loop().call_soon(turn.set)  # so that each is a read of its own
+            await turn.wait()
+        writer.write(b"0\r\n\r\n")
+
+    stage = await corral(ScriptedHost("gpu1", answering))
+    async with stage.begun(call("/api/generate"), receive_bytes=4096) as client:
+        assert 0 < await stage.held_up(lambda: sent) < many
         await client.head()
-        for _ in range(8):
-            await stage.operate("GET", "/healthz")
-            await stage.operate("GET", "/healthz")
-            turn.set()
-        body = b""
-        while (chunk := await client.chunk()) is not None:
-            body += chunk
-        assert body == LINE * 3 + odd[1] + rest[1] + LINE * 2
-        request = call("/api/generate")  # both connections are as good as new
-        await client.send("POST", request.path, request.body)
-        for _ in range(8):
-            await stage.operate("GET", "/healthz")
-            turn.set()
-        assert b"".join((await client.answer()).chunks) == body
-    opened = stage["gpu1"].ledger.connections_opened
-    assert opened == 2, "one for the polls, one for the requests"
+        size = 0
+        while (part := await client.chunk()) is not None:
+            size += len(part)
+            assert part.strip(b"x\n") == b""
+    assert size == many * len(line)
 
 
 LINES = '{"response":"\u2028 \u0085 snow ☃","done":false} \n{ "response" : "b" , "n": 1.50e3, "done":false}\n'

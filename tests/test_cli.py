@@ -1,0 +1,266 @@
+"""The command line, in real processes: what each command prints, how it ends, and with which exit code."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import main
+from tests.builders import TEXT, call, simulated
+from tests.contract.raw import Connection, ask
+from tests.processes import answers, corral
+from tests.sockets import listening, nobody, saying
+
+ANY = ("--listen", "127.0.0.1:0")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the tester's own configuration is read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CORRAL_CONFIG", "CORRAL_HOSTS", "CORRAL_LISTEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# -- usage ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["check", "--help"], ["demo", "--help"], ["--version"]]
+)
+def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Is there for each command, and is no error."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    assert "corral" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["sevre"], ["serve", "--port", "1"], ["check", "extra"]])
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Is told with the usage, and exit code 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: corral" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no hosts configured"),
+        (["--host", "gpu1=ftp://x"], "host 'gpu1'"),
+        (["--host", "gpu1=http://[::1"], "http://[::1"),
+        (["--host", "gpu1=http://x", "--listen", "here"], "listen = 'here'"),
+        (["--config", "nope.toml"], "cannot read nope.toml"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(
+    command: str, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is told in words, with exit code 1 and no traceback."""
+    assert main([command, *arguments]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("corral: ")
+    assert words in said.err
+    assert said.out == ""
+
+
+# -- check ----------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_check(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints the effective configuration, then a line for each host; one that fails is an exit code of 1."""
+    async with simulated(version="0.33.7") as host:
+        await host.load(TEXT)
+        good = ["check", "--host", f"gpu1={host.url}"]
+        assert await asyncio.to_thread(main, good) == 0
+        text = capsys.readouterr().out
+        with nobody() as url:
+            assert await asyncio.to_thread(main, [*good, "--host", f"gpu2={url}"]) == 1
+            both = capsys.readouterr().out
+    configured, end = json.JSONDecoder().raw_decode(text)
+    assert configured["hosts"] == [{"name": "gpu1", "url": host.url, "slots": 1, "tags": []}]
+    assert configured["queue"] == {"limit": 512}
+    (line,) = text[end:].split("\n")[1:-1]
+    assert line.split() == f"gpu1 {host.url} ok: Ollama 0.33.7, 4 models, loaded: {TEXT}".split()
+    first, second = both[both.index("\n}\n") + 3 :].splitlines()
+    assert " ok: Ollama 0.33.7" in first
+    assert second.startswith("gpu2 ")
+    assert "FAILED: cannot connect" in second
+
+
+# -- serve ----------------------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def streaming(url: str) -> AsyncIterator[Connection]:
+    """A stream of 40 tokens through a gateway that has begun."""
+    sent = call("/api/generate", tokens=40)
+    async with Connection.to(url) as client:
+        await client.send("POST", sent.path, sent.body)
+        await client.head()
+        await client.chunk()
+        yield client
+
+
+async def rest(client: Connection) -> list[Any]:
+    """The rest of a stream, line by line."""
+    body = b""
+    while (chunk := await client.chunk()) is not None:
+        body += chunk
+    return [json.loads(line) for line in body.splitlines()]
+
+
+async def test_serving(tmp_path: Path) -> None:
+    """It answers, says so in its log, lets a running stream finish at SIGTERM while it takes nothing new, and exits with 0."""
+    async with simulated(tokens_per_second=100.0) as host:
+        async with corral(tmp_path, "serve", *ANY, "--host", f"gpu1={host.url}") as process:
+            url = await process.listens()
+            assert json.loads(process.lines[-1])["event"] == "message"
+            assert (await ask(url, "GET", "/")).body == b"Ollama is running"
+            async with streaming(url) as client:
+                process.signal()
+                await process.line("stopping: 1 generations in flight")
+                assert not await answers(url)
+                lines = await rest(client)
+            assert lines[-1]["done_reason"] == "length"
+            assert await process.ended() == (0, "")
+        assert host.ledger.completed == 1
+        record = next(line for line in map(json.loads, process.lines) if line["event"] == "generation")
+        assert (record["outcome"], record["usage"]["output_tokens"]) == ("ok", 40)
+
+
+async def test_a_second_signal(tmp_path: Path) -> None:
+    """Ends the grace period: what runs gets its last words, the host is freed, and the exit code is still 0."""
+    async with simulated() as host:
+        host.faults.set("hang_mid_stream", after_chunks=2)
+        async with corral(tmp_path, "serve", *ANY, "--host", f"gpu1={host.url}") as process:
+            url = await process.listens()
+            async with streaming(url) as client:
+                process.signal()
+                await process.line("stopping: 1 generations in flight")
+                process.signal()
+                lines = await rest(client)
+            assert lines[-1] == {"error": "the gateway is shutting down"}
+            await host.wait_until(lambda: host.ledger.in_flight == 0)
+            assert await process.ended() == (0, "")
+
+
+async def test_a_grace_period_that_is_over(tmp_path: Path) -> None:
+    """The same by itself; and Ctrl-C is as good as SIGTERM."""
+    async with simulated() as host:
+        host.faults.set("hang_mid_stream", after_chunks=2)
+        grace = {"CORRAL_SHUTDOWN_GRACE_SECONDS": "0.1"}
+        async with corral(tmp_path, "serve", *ANY, "--host", f"gpu1={host.url}", **grace) as process:
+            url = await process.listens()
+            async with streaming(url) as client:
+                process.interrupt()
+                lines = await rest(client)
+            assert lines[-1] == {"error": "the gateway is shutting down"}
+            await process.line("cut 1 generations that outlasted the grace period")
+            assert await process.ended() == (0, "")
+
+
+async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """By an Ollama, by a Corral, or by anything else: what to do about it is said, and the exit code is 1."""
+    async with simulated() as host, listening(saying(b"no HTTP\r\n")) as url:
+        hosts = ("--host", f"gpu1={host.url}")
+        async with contextlib.AsyncExitStack() as stack:
+            running = await stack.enter_async_context(corral(tmp_path, "serve", *ANY, *hosts))
+            first = await running.listens()
+            cases = {
+                host.url: "An Ollama answers there",
+                first: "A Corral answers there already",
+                url: "Listen elsewhere: corral serve --listen",
+            }
+            processes = [
+                await stack.enter_async_context(
+                    corral(tmp_path, "serve", "--listen", taken.removeprefix("http://"), *hosts)
+                )
+                for taken in cases
+            ]
+            for process, words in zip(processes, cases.values(), strict=True):
+                code, errors = await process.ended()
+                assert code == 1
+                assert errors.startswith("corral: cannot listen on 127.0.0.1:")
+                assert words in errors
+                assert "Traceback" not in errors
+            assert await answers(first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "words"),
+    [
+        pytest.param(["--listen", "203.0.113.1:0"], {}, "cannot listen on 203.0.113.1:0", id="not our address"),
+        pytest.param(list(ANY), {"CORRAL_LOG_PATH": "nowhere/corral.log"}, "nowhere/corral.log", id="no such log"),
+    ],
+)
+async def test_what_cannot_be_opened(tmp_path: Path, arguments: list[str], environ: dict[str, str], words: str) -> None:
+    """Is named, with exit code 1 and no traceback."""
+    async with simulated() as host:
+        async with corral(tmp_path, "serve", *arguments, "--host", f"gpu1={host.url}", **environ) as process:
+            code, errors = await process.ended()
+    assert code == 1
+    assert words in errors
+    assert "Traceback" not in errors
+
+
+# -- simulate and demo ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_simulate(tmp_path: Path) -> None:
+    """Prints where its hosts are, and SIGTERM to it alone ends them all."""
+    async with corral(tmp_path, "simulate", "--hosts", "2", "--base-port", "0") as process:
+        urls = [(await process.line(rf"^{name} (http://\S+)"))[1] for name in ("sim1", "sim2")]
+        for url in urls:
+            assert (await ask(url, "GET", "/")).body == b"Ollama is running"
+        process.signal()
+        await process.gone()
+        assert [await answers(url) for url in urls] == [False, False]
+
+
+async def test_simulate_has_options_of_its_own(tmp_path: Path) -> None:
+    """And its own exit codes."""
+    async with (
+        corral(tmp_path, "simulate", "--help") as told,
+        corral(tmp_path, "simulate", "--hosts", "many") as wrong,
+    ):
+        assert (await told.ended())[0] == 0
+        assert "--tokens-per-second" in "".join(told.lines)
+        assert (await wrong.ended())[0] == 2
+
+
+async def test_the_demo(tmp_path: Path) -> None:
+    """Three hosts and the gateway, where it says; Ctrl-C ends all of it."""
+    async with listening(saying(b"no HTTP\r\n")) as taken, contextlib.AsyncExitStack() as stack:
+        process = await stack.enter_async_context(corral(tmp_path, "demo", "--listen", taken.removeprefix("http://")))
+        promised = await process.line(r"about to listen on (http://\S+) for 3 simulated hosts: (.*)")
+        hosts = [row.split("=")[1] for row in promised[2].split(", ")]
+        url = await process.listens()
+        assert url == promised[1] != taken, "another port where that is taken"
+        models = {row["name"] for row in json.loads((await ask(url, "GET", "/api/tags")).body)["models"]}
+        assert models == {"llama3.2:1b", TEXT}
+        sent = call("/api/chat", "llama3.2:1b", tokens=3)
+        answer = await ask(url, "POST", sent.path, sent.body)
+        assert json.loads(answer.body.splitlines()[-1])["done"] is True
+        assert [await answers(host) for host in hosts] == [True] * 3
+        process.interrupt()
+        assert await process.ended() == (0, "")
+        assert [await answers(host) for host in [*hosts, url]] == [False] * 4
+
+
+async def test_the_demo_is_stopped(tmp_path: Path) -> None:
+    """SIGTERM to the gateway alone ends its hosts too; and every address that it prints can be used."""
+    async with corral(tmp_path, "demo", "--listen", "[::1]:0") as process:
+        promised = await process.line(r"about to listen on (http://\S+) for 3 simulated hosts: (.*)")
+        hosts = [row.split("=")[1] for row in promised[2].split(", ")]
+        assert await process.listens() == promised[1]
+        process.signal()
+        assert await process.ended() == (0, "")
+        assert [await answers(host) for host in hosts] == [False] * 3

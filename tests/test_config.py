@@ -1,0 +1,349 @@
+"""The configuration: where it comes from, which source wins, and what is said of what is wrong with it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import Config, HostConfig, environment_names, from_tree, load, split_listen
+from gateway.errors import ConfigError
+
+URL = "http://10.0.0.5:11434"
+HOST = {"name": "gpu1", "url": URL}
+HOSTS = {"CORRAL_HOSTS": f"gpu1={URL}"}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads the configuration of whoever runs it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def written(path: Path, text: str) -> Path:
+    """A file with this in it."""
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(tree: dict[str, Any]) -> str:
+    """What is said of a tree that cannot be used."""
+    with pytest.raises(ConfigError) as caught:
+        from_tree(tree)
+    return caught.value.message
+
+
+# -- sources --------------------------------------------------------------------------------------------------------------------------
+
+TOML = f"""
+listen = "127.0.0.1:1111"
+[[hosts]]
+name = "gpu1"
+url = "{URL}"
+slots = 4
+tags = ["fast", "new"]
+[queue]
+limit = 7
+[relay]
+deadline_seconds = 1.5
+"""
+
+
+def test_a_file(tmp_path: Path) -> None:
+    """What it says is taken, what it does not say has a default."""
+    config = load(written(tmp_path / "x.toml", TOML))
+    assert config.hosts == (HostConfig("gpu1", URL, 4, ("fast", "new")),)
+    assert (config.listen, config.queue.limit, config.relay.deadline_seconds) == ("127.0.0.1:1111", 7, 1.5)
+    assert config.poll == Config().poll
+
+
+def test_a_file_that_is_there(tmp_path: Path) -> None:
+    """./corral.toml is read without being named, but not if another is."""
+    written(tmp_path / "corral.toml", TOML)
+    other = written(tmp_path / "other.toml", TOML.replace("1111", "2222"))
+    assert load().listen == "127.0.0.1:1111"
+    assert load(None, {"CORRAL_CONFIG": str(other)}).listen == "127.0.0.1:2222"
+    assert load(other).listen == "127.0.0.1:2222"
+
+
+def test_the_environment_over_the_file(tmp_path: Path) -> None:
+    """Key by key; the file's other keys stay."""
+    path = written(tmp_path / "x.toml", TOML + "attempts = 9\n")
+    config = load(
+        path, {"CORRAL_LISTEN": "127.0.0.1:3333", "CORRAL_RELAY_DEADLINE_SECONDS": "2", "CORRAL_LOG_FORMAT": "json"}
+    )
+    assert (config.listen, config.relay.deadline_seconds, config.relay.attempts) == ("127.0.0.1:3333", 2.0, 9)
+    assert (config.log.format, config.queue.limit) == ("json", 7)
+    assert config.hosts[0].slots == 4
+
+
+def test_flags_over_everything(tmp_path: Path) -> None:
+    """The last word; hosts are replaced as a whole."""
+    path = written(tmp_path / "x.toml", TOML)
+    config = load(
+        path, HOSTS | {"CORRAL_LISTEN": "127.0.0.1:3333"}, listen="127.0.0.1:4444", hosts=["a=http://a:1", "http://b:2"]
+    )
+    assert config.listen == "127.0.0.1:4444"
+    assert [(host.name, host.url, host.slots) for host in config.hosts] == [
+        ("a", "http://a:1", 1),
+        ("b-2", "http://b:2", 1),
+    ]
+
+
+def test_hosts_of_the_environment() -> None:
+    """Several with commas between them, with or without names; blanks do not matter."""
+    config = load(None, {"CORRAL_HOSTS": f" gpu1={URL} , http://10.0.0.6:11434,,"})
+    assert [(host.name, host.url) for host in config.hosts] == [
+        ("gpu1", URL),
+        ("10.0.0.6-11434", "http://10.0.0.6:11434"),
+    ]
+
+
+def test_empty_variables_say_nothing() -> None:
+    """As if they were not set."""
+    assert load(None, HOSTS | {"CORRAL_LISTEN": "", "CORRAL_QUEUE_LIMIT": "", "CORRAL_CONFIG": ""}) == load(None, HOSTS)
+
+
+def test_nothing_else_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is handed in counts, not the environment of the process."""
+    monkeypatch.setenv("CORRAL_LISTEN", "127.0.0.1:9999")
+    assert load(None, HOSTS).listen == Config().listen
+
+
+@pytest.mark.parametrize("name", sorted(environment_names()))
+def test_every_scalar_has_a_variable(name: str) -> None:
+    """Named after its section and key, and of its type."""
+    section, key, kind = environment_names()[name]
+    assert name == "_".join(filter(None, ("CORRAL", section, key))).upper()
+    default = getattr(getattr(Config(), section) if section else Config(), key)
+    assert isinstance(default, kind)
+    config = load(None, HOSTS | {name: str(default)})
+    assert getattr(getattr(config, section) if section else config, key) == default
+
+
+def test_every_section_has_variables() -> None:
+    """No key was forgotten."""
+    scalars = {
+        (field.name, inner.name)
+        for field in dataclasses.fields(Config)
+        if dataclasses.is_dataclass(getattr(Config(), field.name))
+        for inner in dataclasses.fields(getattr(Config(), field.name))
+    }
+    assert {(section, key) for section, key, _ in environment_names().values()} == scalars | {("", "listen")}
+
+
+# -- hosts ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "url"),
+    [
+        ("gpu1=http://10.0.0.5:11434", "gpu1", "http://10.0.0.5:11434"),
+        ("gpu1=10.0.0.5:11434", "gpu1", "http://10.0.0.5:11434"),
+        ("gpu1=gpu1.lan", "gpu1", "http://gpu1.lan"),
+        (" gpu1=http://10.0.0.5 ", "gpu1", "http://10.0.0.5"),
+        ("http://10.0.0.5:11434", "10.0.0.5-11434", "http://10.0.0.5:11434"),
+        ("10.0.0.5:11434", "10.0.0.5-11434", "http://10.0.0.5:11434"),
+        ("https://gpu1.lan/ollama", "gpu1.lan", "https://gpu1.lan/ollama"),
+        ("http://[::1]:11434", "1-11434", "http://[::1]:11434"),
+        ("local=http://[::1]:11434", "local", "http://[::1]:11434"),
+    ],
+)
+def test_host_flags(flag: str, name: str, url: str) -> None:
+    """``name=url`` or a URL, from which a name is made; http unless it says otherwise."""
+    (host,) = load(hosts=[flag]).hosts
+    assert (host.name, host.url) == (name, url)
+
+
+@pytest.mark.parametrize("name", ["gpu1", "GPU-1", "a.b_c", "1", "x" * 63])
+def test_good_names(name: str) -> None:
+    """Letters, digits, dashes, underscores and dots."""
+    assert from_tree({"hosts": [HOST | {"name": name}]}).hosts[0].name == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "ä", "x" * 64, "a\n"])
+def test_bad_names(name: str) -> None:
+    """A name is a metric label and stands in headers."""
+    assert "use letters, digits" in refused({"hosts": [HOST | {"name": name}]})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "10.0.0.5:11434",
+        "ftp://10.0.0.5",
+        "http://",
+        "http:///path",
+        "http://10.0.0.5:0",
+        "http://10.0.0.5:99999",
+        "http://10.0.0.5:port",
+        "http://[::1",
+        "",
+    ],
+)
+def test_bad_urls(url: str) -> None:
+    """What no connection can be made to is refused at once, with an example."""
+    message = refused({"hosts": [HOST | {"url": url}]})
+    assert "'gpu1'" in message
+    assert "is not like http://10.0.0.5:11434" in message
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me@gpu1", "http://me:secret@gpu1", "http://:secret@gpu1", "http://gpu1?a=b", "http://gpu1#a"]
+)
+def test_urls_that_say_too_much(url: str) -> None:
+    """A user, a query or a fragment would get lost."""
+    assert "must hold no user, query or fragment" in refused({"hosts": [HOST | {"url": url}]})
+
+
+@pytest.mark.parametrize("flag", ["http://[::1", "gpu1=http://[::1", "gpu1=", "=", "http://"])
+def test_bad_flags(flag: str) -> None:
+    """What is wrong with a flag is said like anything else, not with a traceback."""
+    with pytest.raises(ConfigError):
+        load(hosts=[flag])
+
+
+def test_two_of_one_name() -> None:
+    """Their metrics would be one."""
+    assert "two hosts are named 'gpu1'" in refused({"hosts": [HOST, HOST]})
+
+
+@pytest.mark.parametrize("environ", [{}, {"CORRAL_HOSTS": " , "}])
+def test_no_hosts(environ: dict[str, str]) -> None:
+    """The message shows all three ways to name some."""
+    with pytest.raises(ConfigError) as caught:
+        load(None, environ)
+    for way in ("--host gpu1=", "CORRAL_HOSTS=", "[[hosts]]"):
+        assert way in caught.value.message
+
+
+# -- what is wrong --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"lisen": "x"}, "unknown key 'lisen': did you mean 'listen'?"),
+        ({"queue": {"limits": 5}}, "unknown key 'queue.limits': did you mean 'limit'?"),
+        ({"relay": {"deadline": 5}}, "unknown key 'relay.deadline': did you mean 'deadline_seconds'?"),
+        ({"hosts": [HOST | {"slot": 2}]}, "unknown key 'hosts.slot': did you mean 'slots'?"),
+        ({"queue": {"zzz": 5}}, "unknown key 'queue.zzz': known here: limit"),
+        ({"zzz": 5}, "unknown key 'zzz': known here: listen, hosts"),
+    ],
+)
+def test_unknown_keys(tree: dict[str, Any], message: str) -> None:
+    """The nearest key is named, or all that are known there."""
+    assert refused({"hosts": [HOST]} | tree).startswith(message)
+
+
+WRONG = {
+    "text for a number": ({"queue": {"limit": "many"}}, "`queue.limit`"),
+    "a fraction for a count": ({"queue": {"limit": 1.5}}, "`queue.limit`"),
+    "a truth value for a count": ({"queue": {"limit": True}}, "`queue.limit`"),
+    "no slots": ({"hosts": [HOST | {"slots": 0}]}, "slots"),
+    "no room": ({"queue": {"limit": 0}}, "`queue.limit`"),
+    "no attempts": ({"relay": {"attempts": 0}}, "`relay.attempts`"),
+    "no time": ({"poll": {"interval_seconds": 0}}, "`poll.interval_seconds`"),
+    "less than no time": ({"shutdown": {"grace_seconds": -1}}, "`shutdown.grace_seconds`"),
+    "not a number": ({"poll": {"interval_seconds": float("nan")}}, "interval_seconds"),
+    "an unknown word": ({"log": {"format": "xml"}}, "`log.format`"),
+    "a number for text": ({"listen": 11434}, "`listen`"),
+    "a number for a section": ({"queue": 5}, "`queue`"),
+    "a table for hosts": ({"hosts": {"gpu1": URL}}, "`hosts`"),
+    "text for a host": ({"hosts": [URL]}, "hosts"),
+    "a host without a url": ({"hosts": [{"name": "gpu1"}]}, "url"),
+    "text for tags": ({"hosts": [HOST | {"tags": "fast"}]}, "tags"),
+}
+
+
+@pytest.mark.parametrize(("tree", "words"), WRONG.values(), ids=WRONG)
+def test_wrong_values(tree: dict[str, Any], words: str) -> None:
+    """The message says which key."""
+    assert words in refused({"hosts": [HOST]} | tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("CORRAL_QUEUE_LIMIT", "many", "CORRAL_QUEUE_LIMIT='many': expected int"),
+        ("CORRAL_QUEUE_LIMIT", "1.5", "CORRAL_QUEUE_LIMIT='1.5': expected int"),
+        ("CORRAL_QUEUE_LIMIT", "0", "queue.limit"),
+        ("CORRAL_POLL_INTERVAL_SECONDS", "2s", "expected float"),
+        ("CORRAL_POLL_INTERVAL_SECONDS", "nan", "interval_seconds"),
+        ("CORRAL_LOG_LEVEL", "loud", "log.level"),
+        ("CORRAL_LISTEN", "nowhere", "listen = 'nowhere'"),
+        ("CORRAL_HOSTS", "gpu1=ftp://x", "'gpu1'"),
+    ],
+)
+def test_wrong_variables(name: str, text: str, words: str) -> None:
+    """So does that of a variable."""
+    with pytest.raises(ConfigError, match=words):
+        load(None, HOSTS | {name: text})
+
+
+def test_a_variable_of_a_section_that_is_none(tmp_path: Path) -> None:
+    """What is wrong in the file is said, whatever the environment adds."""
+    path = written(tmp_path / "x.toml", "queue = 5\n")
+    with pytest.raises(ConfigError, match="queue"):
+        load(path, HOSTS | {"CORRAL_QUEUE_LIMIT": "7"})
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """Its name is in the message."""
+    with pytest.raises(ConfigError, match=r"cannot read .*nope\.toml: No such file"):
+        load(tmp_path / "nope.toml")
+
+
+def test_a_file_that_is_a_directory(tmp_path: Path) -> None:
+    """Is none."""
+    with pytest.raises(ConfigError, match="cannot read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"listen = ", b"\xff", b"[queue]\n[queue]\n"])
+def test_a_file_that_is_no_toml(tmp_path: Path, data: bytes) -> None:
+    """What is wrong with it is in the message."""
+    path = tmp_path / "x.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML: "):
+        load(path)
+
+
+# -- listening ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("127.0.0.1:11434", ("127.0.0.1", 11434)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        (":11434", ("0.0.0.0", 11434)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:11434", ("::1", 11434)),
+        ("[::]:11434", ("::", 11434)),
+        ("::1:11434", ("::1", 11434)),
+        ("127.0.0.1:65535", ("127.0.0.1", 65535)),
+    ],
+)
+def test_where_to_listen(listen: str, expected: tuple[str, int]) -> None:
+    """An address and a port."""
+    assert split_listen(listen) == expected
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["", "11434", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "a:-1", "[::1]", "a:²", "a: 80"],
+)
+def test_nowhere_to_listen(listen: str) -> None:
+    """The message shows how to write it."""
+    with pytest.raises(ConfigError, match=r"write address:port, as in '127\.0\.0\.1:11434'"):
+        split_listen(listen)
+    assert "write address:port" in refused({"hosts": [HOST], "listen": listen})
+
+
+def test_the_example_is_a_configuration() -> None:
+    """What is copied works."""
+    config = load(Path(__file__).parent.parent / "corral.example.toml")
+    assert [host.name for host in config.hosts] == ["gpu1", "gpu2"]
+    assert config.listen == Config().listen
