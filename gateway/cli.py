@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``corral``; the exit code is 0, or 1 for a clear error, or 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["simulate"]:  # its options are the simulator's own
-        return subprocess.call([sys.executable, "-m", "simulator", *arguments[1:]])
+        os.execv(
+            sys.executable, [sys.executable, "-m", "simulator", *arguments[1:]]
+        )  # so that signals are its own, too
     parsed = parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed))
@@ -160,7 +162,7 @@ def _free_listen(listen: str) -> str:
                 server = runner.run(_bound(address, candidate))
             except OSError:
                 continue
-            return f"{address}:{server}"
+            return f"{f'[{address}]' if ':' in address else address}:{server}"
     return listen
 
 

@@ -161,7 +161,7 @@ def from_tree(tree: dict[str, Any]) -> Config:
 def split_listen(listen: str) -> tuple[str, int]:
     """``127.0.0.1:11434``, ``[::1]:11434`` or ``:11434`` (all addresses) → (address, port)."""
     address, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ConfigError(f"listen = {listen!r}: write address:port, as in {DEFAULT_LISTEN!r}")
     return address.strip("[]") or "0.0.0.0", int(port)
 
@@ -188,7 +188,9 @@ def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
             value: str | int | float = text if kind is str else kind(text)
         except ValueError:
             raise ConfigError(f"{name}={text!r}: expected {kind.__name__}") from None
-        (tree.setdefault(section, {}) if section else tree)[key] = value
+        table = tree.setdefault(section, {}) if section else tree
+        if isinstance(table, dict):  # else the file is wrong, and is told so
+            table[key] = value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -206,9 +208,8 @@ def _host_flag(text: str) -> dict[str, Any]:
         name, url = "", text.strip()
     if "://" not in url:
         url = f"http://{url}"
-    parts = urlsplit(url)
     if not name:
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", parts.netloc).strip("-.")
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", url.partition("://")[2].partition("/")[0]).strip("-.")
     return {"name": name, "url": url}
 
 
@@ -222,7 +223,7 @@ def _check_host(host: HostConfig) -> None:
         parts, port_ok = urlsplit(""), False
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
         raise ConfigError(f"host {host.name!r}: url = {host.url!r} is not like http://10.0.0.5:11434")
-    if parts.username or parts.query or parts.fragment:
+    if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError(f"host {host.name!r}: url = {host.url!r} must hold no user, query or fragment")
 
 

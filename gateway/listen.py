@@ -8,16 +8,17 @@ def explain_taken(address: str, port: int) -> str:
     """A message for a port that is in use: by which process (Linux), and whether an Ollama or a Corral answers there."""
     holder = _holder(port)
     text = f"cannot listen on {address}:{port}: the port is taken{f' by {holder}' if holder else ''}."
+    other = port + 1 if port < 65535 else port - 1
     answer = _root_of("127.0.0.1" if address in ("0.0.0.0", "::") else address, port)
     if answer is None:
-        return text + f" Listen elsewhere: corral serve --listen {address}:{port + 1}"
+        return text + f" Listen elsewhere: corral serve --listen {address}:{other}"
     if answer.startswith(b"corral"):
         return text + " A Corral answers there already."
     return (
         f"{text} An Ollama answers there. Make it one of the hosts and listen elsewhere:\n"
-        f"  corral serve --listen {address}:{port + 1} --host local=http://127.0.0.1:{port}\n"
-        f"or move the Ollama (OLLAMA_HOST=127.0.0.1:{port + 1} ollama serve) and let Corral have its address:\n"
-        f"  corral serve --listen {address}:{port} --host local=http://127.0.0.1:{port + 1}"
+        f"  corral serve --listen {address}:{other} --host local=http://127.0.0.1:{port}\n"
+        f"or move the Ollama (OLLAMA_HOST=127.0.0.1:{other} ollama serve) and let Corral have its address:\n"
+        f"  corral serve --listen {address}:{port} --host local=http://127.0.0.1:{other}"
     )
 
 

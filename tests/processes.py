@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tests.sockets import until
+
 ROOT = Path(__file__).parent.parent
 SECONDS = 15.0
 
@@ -48,10 +50,9 @@ class Process:
         """Ctrl-C: the terminal sends it to all processes that were started there."""
         os.killpg(self.pid, signal.SIGINT)
 
-    async def gone(self) -> int:
-        """Exit code of the process itself, once it has ended, whatever became of what it started."""
-        async with asyncio.timeout(SECONDS):
-            return await self._process.wait()
+    async def gone(self) -> None:
+        """Wait until the process itself has ended, whatever became of what it started."""
+        await until(lambda: self._process.returncode is not None, SECONDS)
 
     async def ended(self) -> tuple[int, str]:
         """Exit code and what it said on standard error, once it has ended."""

@@ -4,6 +4,7 @@ Lines are gathered on the loop and written by a thread, ten times a second: a bl
 cannot be held (LINES_LIMIT) is dropped and counted. No prompt, answer or credential is ever in a line.
 """
 
+import json
 import logging
 import queue
 import sys
@@ -17,6 +18,7 @@ from typing import IO, Any
 import msgspec
 
 from gateway.config import LogConfig
+from gateway.errors import ConfigError
 from gateway.record import GenerationRecord, Outcome
 
 LINES_LIMIT = 50_000
@@ -31,7 +33,7 @@ class LogWriter:
     """Writes lines in order. ``schedule(seconds, callback)`` is the loop's ``call_later``; ``dropped`` is called per lost line."""
 
     def __init__(self, config: LogConfig, dropped: Callable[[], None]) -> None:
-        self._stream: IO[bytes] = open(config.path, "ab", buffering=0) if config.path else sys.stdout.buffer  # noqa: SIM115 - closed in close
+        self._stream = _opened(config.path)
         self._owned = bool(config.path)
         terminal = not config.path and sys.stdout.isatty()
         pretty = config.format == "pretty" or (config.format == "auto" and terminal)
@@ -98,6 +100,15 @@ class LogWriter:
                 continue  # a full disk or a closed pipe must not end the writer; the lines are lost, the service is not
 
 
+def _opened(path: str) -> IO[bytes]:
+    if not path:
+        return sys.stdout.buffer
+    try:
+        return open(path, "ab", buffering=0)
+    except OSError as error:
+        raise ConfigError(f"cannot write log.path = {path!r}: {error.strerror}") from None
+
+
 class LogHandler(logging.Handler):
     """The program's own messages (standard logging) as lines of the same writer. Safe from any thread."""
 
@@ -112,7 +123,7 @@ class LogHandler(logging.Handler):
             "level": record.levelname.lower(),
             "event": "message",
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message_of(record),
         }
         if record.exc_info:
             fields["exception"] = "".join(traceback.format_exception(*record.exc_info))
@@ -121,6 +132,13 @@ class LogHandler(logging.Handler):
         except RuntimeError:  # the loop is closed: the last words of a stopping process
             self._writer.line(fields)
             self._writer.flush()
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # its arguments do not fit: better an odd message than none
+        return f"{record.msg} {record.args!r}"
 
 
 _CALM = frozenset((Outcome.OK, Outcome.CANCELLED, Outcome.CLIENT_ERROR))
@@ -159,7 +177,14 @@ def _timestamp(seconds: float) -> str:
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
 
 
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+_encoder = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def _encode(value: object) -> bytes:
+    try:
+        return _encoder(value)
+    except ValueError:  # half a character, from a client's \\ud800: JSON can still say it
+        return json.dumps(msgspec.to_builtins(value, enc_hook=str)).encode()
 
 
 def _message_json(fields: dict[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from gateway.record import Attempt, AttemptOutcome, CancelSource, GenerationReco
 from gateway.relay.generations import Generation, Generations
 from tests.builders import TEXT
 from tests.fleet.builders import request
+from tests.sockets import until
 from tests.telemetry.builders import ROUTE
 
 SECONDS = 5.0
@@ -169,9 +170,7 @@ async def test_each_leaves_one_record() -> None:
         with flight.track(id_) as generation:
             generation.ended(Outcome.OK)
     assert flight.told == []
-    async with asyncio.timeout(SECONDS):
-        while not flight.told:
-            await asyncio.sleep(0)  # noqa: TID251 - turns of the loop, until its timer has fired
+    await until(lambda: flight.told)
     assert flight.told == [("first", "g1"), ("second", "g1"), ("first", "g2"), ("second", "g2")]
     flight.generations.flush()
     assert len(flight.records) == 2
@@ -275,7 +274,12 @@ async def test_stopping(source: CancelSource, outcome: Outcome) -> None:
         assert await task is True
         assert task.cancelling() == 0
     record = flight.record
-    assert (record.outcome, record.cancelled_by, record.reason, record.phase) == (outcome, source, "enough", Phase.QUEUED)
+    assert (record.outcome, record.cancelled_by, record.reason, record.phase) == (
+        outcome,
+        source,
+        "enough",
+        Phase.QUEUED,
+    )
     assert generation.cancel_noticed == 101.0
 
 
@@ -343,9 +347,7 @@ async def test_stopping_all() -> None:
     """Every scope that is open, each once."""
     flight = Flight()
     works = {f"g{number}": Waiting() for number in range(3)}
-    tasks = [
-        asyncio.get_running_loop().create_task(flight.run(work, id_), name=id_) for id_, work in works.items()
-    ]
+    tasks = [asyncio.get_running_loop().create_task(flight.run(work, id_), name=id_) for id_, work in works.items()]
     for work in works.values():
         await work.begun.wait()
     assert flight.generations.stop_all(CancelSource.SHUTDOWN, "over") == 3
@@ -368,8 +370,8 @@ async def test_how_long_a_cancellation_takes() -> None:
             flight.now += 9.0
 
     task = asyncio.get_running_loop().create_task(flight.run(work), name="target")
-    while not (generation := flight.generations.get("g1")):
-        await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, until the task has begun
+    await until(lambda: flight.generations.get("g1"))
+    (generation,) = flight.generations
     flight.now += 3.0
     generation.stop(CancelSource.OPERATOR, "enough")
     await task

@@ -15,7 +15,7 @@ from gateway.relay.upstream import HEAD_LIMIT_BYTES, Connection, Connections, Or
 from tests.dialects.streams import cuts
 from tests.profiles import PROPERTY
 from tests.relay.receivers import REQUEST, Heard, Wire, answered
-from tests.sockets import Serving, asked, deaf, listening, nobody, saying
+from tests.sockets import Serving, asked, deaf, listening, nobody, saying, until
 
 SECONDS = 5.0
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -121,7 +121,11 @@ async def test_whole_answers(pool: Made, answer: bytes, status: int, body: bytes
 
 async def test_headers_are_heard_as_they_are(pool: Made) -> None:
     """Names in their spelling, values in their order, none of an interim answer, none of a trailer."""
-    answer = b"HTTP/1.1 103 X\r\nX-Early: 1\r\n\r\n" + OK + b"x-A: 1\r\nX-a: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Late: 1\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 103 X\r\nX-Early: 1\r\n\r\n"
+        + OK
+        + b"x-A: 1\r\nX-a: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Late: 1\r\n\r\n"
+    )
     async with listening(saying(answer)) as url:
         heard = await ask(pool(url))
     assert heard.headers == [(b"x-A", b"1"), (b"X-a", b"2"), (b"Transfer-Encoding", b"chunked")]
@@ -325,8 +329,8 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("answer", "words"), BROKEN.values(), ids=BROKEN)
 async def test_broken_off(pool: Made, answer: bytes, words: str, reset: bool) -> None:
     """A connection that ends too early is told from a whole answer, and where it ended is said."""
-    heard = Heard(then=lambda: come.set())
     come = asyncio.Event()
+    heard = Heard(then=come.set)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asked(reader)
@@ -370,7 +374,12 @@ def test_cutting_changes_nothing(data: st.DataObject, name: str, whole_lines: by
     assert pooled_too == pooled
 
 
-@given(data=st.data(), lines=st.lists(st.sampled_from([b"{}\n", b"\n", b"0\r\n\r\n", b"a\n\n", b"\r\n", b"x" * 5000 + b"\n"]), max_size=12))
+@given(
+    data=st.data(),
+    lines=st.lists(
+        st.sampled_from([b"{}\n", b"\n", b"0\r\n\r\n", b"a\n\n", b"\r\n", b"x" * 5000 + b"\n"]), max_size=12
+    ),
+)
 @PROPERTY
 def test_whole_chunks_unparsed(data: st.DataObject, lines: list[bytes]) -> None:
     """A stream of chunks, each in a read of its own or not, with unusual size lines or not, is heard byte for byte."""
@@ -509,9 +518,7 @@ async def test_a_pooled_connection_that_died_is_not_given_out(pool: Made) -> Non
         connection = (await ask(connections)).connection
         assert connection is not None
         told.set()
-        async with asyncio.timeout(SECONDS):
-            while connection.open:
-                await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, until the end has arrived
+        await until(lambda: not connection.open)
         assert connections.idle("gpu1") is None
 
 
@@ -599,9 +606,7 @@ async def test_what_is_idle_too_long_is_closed(pool: Made, clock: Clock, monkeyp
             clock.now += 40.0
         assert (old.open, young.open) == (True, True)
         clock.now += 10.0
-        async with asyncio.timeout(SECONDS):
-            while old.open:
-                await asyncio.sleep(0)  # noqa: TID251 - turns of the loop, until the sweeper has come
+        await until(lambda: not old.open)
         assert young.open
         assert [connections.idle("gpu1"), connections.idle("gpu1")] == [young, None]
 

@@ -65,7 +65,9 @@ def record(**changes: Any) -> GenerationRecord:
     return msgspec.structs.replace(RECORD, **changes)
 
 
-def cancelled(source: CancelSource = CancelSource.CLIENT, phase: Phase = Phase.STREAMING, **changes: Any) -> GenerationRecord:
+def cancelled(
+    source: CancelSource = CancelSource.CLIENT, phase: Phase = Phase.STREAMING, **changes: Any
+) -> GenerationRecord:
     """A generation that was stopped while it streamed."""
     outcome = Outcome.TIMEOUT if source is CancelSource.DEADLINE else Outcome.CANCELLED
     attempt = Attempt("gpu1", AttemptOutcome.CANCELLED, 0.5, 2.0, 200)

@@ -1,0 +1,309 @@
+"""Log lines: one for each generation, as its record says; written beside the loop, and never a reason to stop."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.config import LogConfig
+from gateway.record import CancelSource, Costs, GenerationRecord, Outcome
+from gateway.telemetry import logs
+from gateway.telemetry.logs import COSTS_LIMIT, LogHandler, LogWriter
+from tests.builders import TEXT
+from tests.sockets import until
+from tests.telemetry.builders import RECORD, ROUTE, cancelled, record, unserved
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path, format_: Any = "json", level: Any = "info", dropped: Callable[[], None] = lambda: None
+) -> Iterator[LogWriter]:
+    """A writer to a file, closed at the end."""
+    writer = LogWriter(LogConfig(format_, level, str(path)), dropped)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def lines(path: Path) -> list[Any]:
+    """The lines of a file as JSON."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the lines go."""
+    return tmp_path / "corral.log"
+
+
+# -- generations ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_generation_is_its_record(path: Path) -> None:
+    """The line holds all of it, behind a time, a level and what it is."""
+    with writing(path) as writer:
+        writer.generation(RECORD)
+    (line,) = lines(path)
+    assert list(line)[:3] == ["ts", "level", "event"]
+    assert (line.pop("ts"), line.pop("level"), line.pop("event")) == ("2026-11-22T13:35:17.250Z", "info", "generation")
+    assert msgspec.convert(line, GenerationRecord) == RECORD
+
+
+@pytest.mark.parametrize(
+    ("made", "level"),
+    [
+        pytest.param(RECORD, "info", id="ok"),
+        pytest.param(cancelled(), "info", id="cancelled"),
+        pytest.param(unserved(Outcome.CLIENT_ERROR, 404), "info", id="client_error"),
+        pytest.param(unserved(Outcome.NO_HOST, 503), "warning", id="no_host"),
+        pytest.param(unserved(Outcome.REJECTED, 503), "warning", id="rejected"),
+        pytest.param(record(outcome=Outcome.UPSTREAM_ERROR), "warning", id="upstream_error"),
+        pytest.param(cancelled(CancelSource.DEADLINE), "warning", id="timeout"),
+        pytest.param(record(outcome=Outcome.GATEWAY_ERROR), "warning", id="gateway_error"),
+    ],
+)
+def test_levels_of_generations(path: Path, made: GenerationRecord, level: str) -> None:
+    """What somebody may have to look at is a warning."""
+    with writing(path) as writer:
+        writer.generation(made)
+    assert lines(path)[0]["level"] == level
+
+
+def test_only_the_cheapest_hosts_are_written(path: Path) -> None:
+    """A decision over a large fleet does not make a large line; the record itself keeps all."""
+    costs = tuple(Costs(f"gpu{number}", float(number), 0.0, 0.0, 0.0, 0.0, 0.0) for number in range(9))
+    made = record(route=msgspec.structs.replace(ROUTE, costs=costs))
+    with writing(path) as writer:
+        writer.generation(made)
+    assert [cost["host"] for cost in lines(path)[0]["route"]["costs"]] == ["gpu0", "gpu1", "gpu2"][:COSTS_LIMIT]
+    assert made.route is not None
+    assert len(made.route.costs) == 9
+
+
+@pytest.mark.parametrize(("level", "written"), [("debug", 1), ("info", 1), ("warning", 0), ("error", 0)])
+def test_a_level_above_information(path: Path, level: str, written: int) -> None:
+    """Writes no line for a generation."""
+    with writing(path, level=level) as writer:
+        writer.generation(RECORD)
+    assert len(lines(path)) == written
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (
+            RECORD,
+            f"ok             {TEXT} -> gpu1 [loaded] queue 0.25s first 1.50s total 3.75s 25 tokens 0192f3a4b5c6",
+        ),
+        (
+            unserved(Outcome.NO_HOST, 503, reason="no host can take it"),
+            f"no_host        {TEXT} -> - [-] queue 0.25s total 3.75s 0 tokens 0192f3a4b5c6 (no host can take it)",
+        ),
+    ],
+    ids=["served", "not served"],
+)
+def test_pretty(path: Path, made: GenerationRecord, expected: str) -> None:
+    """For people: what it was, where it went, how long it took, and why it failed."""
+    with writing(path, "pretty") as writer:
+        writer.generation(made)
+    assert path.read_text(encoding="utf-8") == f"13:35:17.250 {expected}\n"
+
+
+def test_a_file_gets_json_unless_told_otherwise(path: Path) -> None:
+    """Only a terminal is pretty by itself."""
+    with writing(path, "auto") as writer:
+        writer.generation(RECORD)
+    assert lines(path)[0]["id"] == RECORD.id
+
+
+def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Without a path lines go there, and it stays open."""
+    for _ in range(2):
+        writer = LogWriter(LogConfig("json"), lambda: None)
+        writer.generation(RECORD)
+        writer.close()
+    assert capfdbinary.readouterr().out.count(b'"event":"generation"') == 2
+
+
+# -- the writer -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_added(path: Path) -> None:
+    """What is in the file stays there."""
+    path.write_text('{"id":"before"}\n', encoding="utf-8")
+    with writing(path) as writer:
+        writer.generation(RECORD)
+    assert [line["id"] for line in lines(path)] == ["before", RECORD.id]
+
+
+def test_lines_stay_in_order(path: Path) -> None:
+    """However they are gathered."""
+    with writing(path) as writer:
+        timers: list[Callable[[], None]] = []
+        writer.attach(lambda _seconds, callback: timers.append(callback))
+        for number in range(100):
+            writer.generation(record(id=str(number)))
+            if number % 7 == 0 and timers:
+                timers.pop()()
+        assert len(timers) <= 1
+    assert [line["id"] for line in lines(path)] == [str(number) for number in range(100)]
+
+
+async def test_lines_are_written_by_themselves(path: Path) -> None:
+    """Soon after they were made, by the loop's timer."""
+    with writing(path) as writer:
+        writer.attach(asyncio.get_running_loop().call_later)
+        writer.generation(RECORD)
+        await until(path.read_bytes)
+        assert lines(path)[0]["id"] == RECORD.id
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_reader_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops nobody: what cannot be held is dropped and counted, and what was held comes when it reads on."""
+    monkeypatch.setattr(logs, "LINES_LIMIT", 10)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    dropped: list[int] = []
+    got: list[bytes] = []
+    with writing(pipe, dropped=lambda: dropped.append(1)) as writer:
+        writer.attach(lambda _seconds, _callback: None)
+        count = 0
+        while len(dropped) < 5:
+            writer.generation(record(id=str(count), reason="x" * 10_000))
+            writer.flush()
+            count += 1
+            assert count < 10_000
+        os.set_blocking(reader, True)
+        thread = threading.Thread(target=lambda: got.extend(iter(lambda: os.read(reader, 2**20), b"")))
+        thread.start()
+    thread.join(5.0)
+    os.close(reader)
+    numbers = [int(json.loads(line)["id"]) for line in b"".join(got).splitlines()]
+    assert numbers == list(range(count - 5))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
+def test_a_full_disk() -> None:
+    """Loses lines, and nothing else."""
+    with writing(Path("/dev/full")) as writer:
+        for _ in range(3):
+            writer.generation(RECORD)
+
+
+def test_one_line_that_cannot_be_written(path: Path) -> None:
+    """Takes no other with it."""
+    with writing(path) as writer:
+        writer.attach(lambda _seconds, _callback: None)
+        for id_, reason in (("1", ""), ("2", "half a character \ud800"), ("3", "")):
+            writer.generation(record(id=id_, reason=reason))
+    assert [line["id"] for line in lines(path) if line["id"] != "2"] == ["1", "3"]
+
+
+def test_closing_writes_what_is_left(path: Path) -> None:
+    """Also what no timer has taken yet."""
+    with writing(path) as writer:
+        writer.attach(lambda _seconds, _callback: None)
+        writer.generation(RECORD)
+        assert path.read_bytes() == b""
+    assert len(lines(path)) == 1
+
+
+# -- the program's own messages -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def logging_to(writer: LogWriter, call_soon: Callable[..., object] | None = None) -> Iterator[logging.Logger]:
+    """A logger whose messages the writer gets."""
+    logger = logging.getLogger("tests.telemetry")
+    handler = LogHandler(writer, call_soon or (lambda function, *args: function(*args)))
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_messages(path: Path) -> None:
+    """Are lines like any other, with their logger."""
+    with writing(path) as writer, logging_to(writer) as logger:
+        logger.warning("host %s is %s", "gpu1", "gone")
+    (line,) = lines(path)
+    assert line.pop("ts").endswith("Z")
+    assert line == {
+        "level": "warning",
+        "event": "message",
+        "logger": "tests.telemetry",
+        "message": "host gpu1 is gone",
+    }
+
+
+def test_exceptions(path: Path) -> None:
+    """Come with their traceback, in one line."""
+    with writing(path) as writer, logging_to(writer) as logger:
+        try:
+            raise ZeroDivisionError("by nobody")  # noqa: TRY301 - it is what is logged
+        except ZeroDivisionError:
+            logger.exception("failed")
+    (line,) = lines(path)
+    assert line["message"] == "failed"
+    assert line["exception"].endswith("ZeroDivisionError: by nobody\n")
+
+
+def test_pretty_messages(path: Path) -> None:
+    """Are short, and their traceback follows."""
+    with writing(path, "pretty") as writer, logging_to(writer) as logger:
+        logger.error("failed", exc_info=ZeroDivisionError("by nobody"))
+    first, *rest = path.read_text(encoding="utf-8").splitlines()
+    assert first[12:] == " error          failed"
+    assert "ZeroDivisionError: by nobody" in rest
+
+
+def test_messages_of_other_threads(path: Path) -> None:
+    """Go through the loop."""
+    soon: list[tuple[Any, ...]] = []
+    with writing(path) as writer, logging_to(writer, lambda *call: soon.append(call)) as logger:
+        thread = threading.Thread(target=logger.info, args=("from afar",))
+        thread.start()
+        thread.join()
+        assert len(soon) == 1
+        soon[0][0](*soon[0][1:])
+    assert lines(path)[0]["message"] == "from afar"
+
+
+def test_messages_after_the_loop(path: Path) -> None:
+    """The last words of a process are written too."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with writing(path) as writer, logging_to(writer, loop.call_soon_threadsafe) as logger:
+        logger.info("good bye")
+    assert lines(path)[0]["message"] == "good bye"
+
+
+def test_a_message_that_does_not_fit_its_arguments(path: Path) -> None:
+    """Is its author's mistake, and not the end of what they were doing."""
+    with writing(path) as writer:
+        handler = LogHandler(writer, lambda function, *args: function(*args))
+        for message in ("%d hosts", "and on with %s"):
+            handler.handle(logging.LogRecord("tests", logging.INFO, "here.py", 1, message, ("three",), None))
+    assert lines(path)[-1]["message"] == "and on with three"
+
+
+def test_a_message_of_anything(path: Path) -> None:
+    """What is logged need not be text."""
+    with writing(path) as writer, logging_to(writer) as logger:
+        logger.info({"a": object})
+        logger.info("%s %r", b"\xff", "\x00\n\u2028")
+    assert [line["message"] for line in lines(path)] == [str({"a": object}), "b'\\xff' '\\x00\\n\\u2028'"]
