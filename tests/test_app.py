@@ -185,7 +185,11 @@ async def test_no_prompt_and_no_credential_gets_out(log: Path) -> None:
             host.faults.set(fault, times=1)
             sent = call("/api/chat", prompt=CANARY, tokens=3)
             await ask(gateway.url, "POST", sent.path, sent.body, secrets)
-        for body in (f'{{"model": "{TEXT}", "prompt": "{CANARY}"', f'["{CANARY}"]', f'{{"model": 5, "prompt": "{CANARY}"}}'):
+        for body in (
+            f'{{"model": "{TEXT}", "prompt": "{CANARY}"',
+            f'["{CANARY}"]',
+            f'{{"model": 5, "prompt": "{CANARY}"}}',
+        ):
             assert (await ask(gateway.url, "POST", "/api/generate", body.encode())).status == 400
         sent = call("/api/chat", EMBEDDING, prompt=CANARY)
         assert (await ask(gateway.url, "POST", sent.path, sent.body)).status == 400
