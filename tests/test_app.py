@@ -1,6 +1,7 @@
 """The composition root: starting, stopping, and what holds for the gateway as a whole."""
 
 import asyncio
+import dataclasses
 import gc
 import json
 import logging
@@ -43,6 +44,11 @@ async def nothing_is_left() -> Any:
     assert logging.getLogger().handlers == handlers
 
 
+def text_of(log: Path) -> str:
+    """What was written there."""
+    return log.read_text(encoding="utf-8")
+
+
 def listens(address: str, port: int) -> bool:
     """Whether a port is taken."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
@@ -77,8 +83,8 @@ async def test_two_beside_each_other(log: Path) -> None:
 async def test_a_port_that_is_taken(log: Path) -> None:
     """A start that fails closes everything it had opened."""
     async with simulated() as host, running(before(("gpu1", host.url), log=log)) as first:
-        second = Gateway(before(("gpu1", host.url), log=log))
-        object.__setattr__(second.config, "listen", f"127.0.0.1:{first.address[1]}")
+        made = before(("gpu1", host.url), log=log)
+        second = Gateway(dataclasses.replace(made, listen=f"127.0.0.1:{first.address[1]}"))
         with pytest.raises(OSError, match="in use"):
             await second.start()
         assert (await ask(first.url, "GET", "/healthz")).status == 200
@@ -99,8 +105,7 @@ async def test_a_start_without_any_host(log: Path) -> None:
 async def test_ipv6(log: Path) -> None:
     """The URL can be used."""
     async with simulated() as host:
-        made = before(("gpu1", host.url), log=log)
-        object.__setattr__(made, "listen", "[::1]:0")
+        made = dataclasses.replace(before(("gpu1", host.url), log=log), listen="[::1]:0")
         try:
             async with running(made) as gateway:
                 assert gateway.url == f"http://[::1]:{gateway.address[1]}"
@@ -198,7 +203,7 @@ async def test_no_prompt_and_no_credential_gets_out(log: Path) -> None:
         metrics = (await ask(gateway.url, "GET", "/metrics")).body.decode()
         heads = [header for received in host.ledger.received for header in received.headers]
         assert CANARY.encode() in host.ledger.last_body, "the prompt itself arrives"
-    written = log.read_text(encoding="utf-8")
+    written = text_of(log)
     assert written.count('"event":"generation"') >= 2 * len(PATHS) + 5
     assert CANARY not in written
     assert CANARY not in metrics

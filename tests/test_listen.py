@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +12,7 @@ from gateway.app import running
 from gateway.config import split_listen
 from gateway.listen import explain_taken
 from tests.builders import config, simulated
-from tests.sockets import http, listening, saying
+from tests.sockets import http, listening, nobody, saying
 
 PROC = Path("/proc/net/tcp").exists()
 
@@ -94,9 +93,8 @@ def test_the_last_port() -> None:
     assert "65536" not in text
 
 
-def test_a_port_that_is_free_again() -> None:
+async def test_a_port_that_is_free_again() -> None:
     """Then nobody holds it, and the message still helps."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    text = explain_taken("127.0.0.1", port)
+    with nobody() as url:
+        text, port = await explained(url)
     assert f"the port is taken. Listen elsewhere: corral serve --listen 127.0.0.1:{port + 1}" in text

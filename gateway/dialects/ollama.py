@@ -19,8 +19,10 @@ def error_body(_status: int, message: str, _code: str, _id: str) -> bytes:
 def ending(tail: bytes) -> Ending:
     """Complete with ``"done":true`` in the last line; an error where the last line is one."""
     line = tail.rstrip(b"\n").rpartition(b"\n")[2]
-    # A long context stands between `done` and the durations, and only a last line has durations.
-    if b'"done":true' in line or _DURATIONS.search(line[-300:]):
+    # The last `done` counts: a tool's arguments may have one of their own. A long context stands between it and the durations, and
+    # may have pushed it out of the tail; only a last line has durations.
+    _, found, after = line.rpartition(b'"done":')
+    if after.startswith(b"true") if found else _DURATIONS.search(line[-300:]):
         return Ending(Ended.COMPLETE, extra_events=1)
     if line.startswith(b'{"error":'):
         return Ending(Ended.ERROR, message_of(line), extra_events=1)

@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.dialects.lines import Framing, Meter, framing_of
+from gateway.dialects.lines import Ended, Framing, Meter, framing_of, usage_of
 from gateway.fleet.registry import Fleet, Lease
-from gateway.record import AttemptOutcome, Phase
+from gateway.record import AttemptOutcome, Outcome, Phase, Usage
 from gateway.relay.generations import Generation
 from gateway.relay.headers import RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
@@ -199,3 +199,30 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def account(exchange: Exchange, meter: Meter) -> None:
+    """Write what passed into the generation: also of an answer that was cut short."""
+    generation = exchange.generation
+    generation.bytes_out = meter.size
+    streamed = meter.framing is not Framing.SINGLE
+    if not exchange.complete:
+        generation.usage = Usage(output_tokens=generation.tokens if streamed else 0)
+    elif exchange.status >= 400:
+        generation.ended(
+            Outcome.CLIENT_ERROR if exchange.status < 500 else Outcome.UPSTREAM_ERROR, f"answered {exchange.status}"
+        )
+    elif streamed:
+        ending = generation.request.endpoint.ending(meter.tail)
+        whole = ending.ended is Ended.COMPLETE
+        final = meter.last_line if meter.framing is Framing.NDJSON else meter.tail
+        generation.usage = usage_of(final, max(0, generation.tokens - ending.extra_events), complete=whole)
+        if whole:
+            generation.ended(Outcome.OK)
+        else:
+            generation.ended(
+                Outcome.UPSTREAM_ERROR, ending.message or "the host ended the answer without its last event"
+            )
+    else:
+        generation.usage = usage_of(meter.tail, 0, complete=True)
+        generation.ended(Outcome.OK)

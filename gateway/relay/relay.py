@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from gateway.dialects.lines import Ended, Framing, Meter, usage_of
+from gateway.dialects.lines import Framing
 from gateway.dialects.ollama import message_of
 from gateway.dialects.request import Farewell, InferenceRequest
 from gateway.errors import (
@@ -29,8 +29,8 @@ from gateway.errors import (
 )
 from gateway.fleet.health import Event
 from gateway.fleet.registry import Fleet, Lease
-from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase, Usage
-from gateway.relay.exchange import ClientGone, Exchange, Sink
+from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase
+from gateway.relay.exchange import ClientGone, Exchange, Sink, account
 from gateway.relay.generations import Generation
 from gateway.relay.headers import Inbound, request_head
 from gateway.relay.upstream import Connections, UpstreamError
@@ -204,7 +204,7 @@ class Relay:
                 attempt = Attempt(host, outcome, started - generation.received, now - started, exchange.status, why)
                 generation.attempts += (attempt,)
                 if exchange.meter is not None:
-                    _account(exchange, exchange.meter)
+                    account(exchange, exchange.meter)
             if exchange.error is None or not exchange.error.stale or now - started > STALE_WITHIN_SECONDS:
                 return
             self._connections.drop(host)  # the others of its age are dead as well
@@ -345,33 +345,6 @@ def _outcome_of(error: CorralError) -> Outcome:
     if error.code == "hosts_failed":
         return Outcome.CLIENT_ERROR if error.status == 404 else Outcome.UPSTREAM_ERROR
     return _OUTCOMES.get(error.code, Outcome.GATEWAY_ERROR)
-
-
-def _account(exchange: Exchange, meter: Meter) -> None:
-    """Write what passed into the generation: also of an answer that was cut short."""
-    generation = exchange.generation
-    generation.bytes_out = meter.size
-    streamed = meter.framing is not Framing.SINGLE
-    if not exchange.complete:
-        generation.usage = Usage(output_tokens=generation.tokens if streamed else 0)
-    elif exchange.status >= 400:
-        generation.ended(
-            Outcome.CLIENT_ERROR if exchange.status < 500 else Outcome.UPSTREAM_ERROR, f"answered {exchange.status}"
-        )
-    elif streamed:
-        ending = generation.request.endpoint.ending(meter.tail)
-        whole = ending.ended is Ended.COMPLETE
-        final = meter.last_line if meter.framing is Framing.NDJSON else meter.tail
-        generation.usage = usage_of(final, max(0, generation.tokens - ending.extra_events), complete=whole)
-        if whole:
-            generation.ended(Outcome.OK)
-        else:
-            generation.ended(
-                Outcome.UPSTREAM_ERROR, ending.message or "the host ended the answer without its last event"
-            )
-    else:
-        generation.usage = usage_of(meter.tail, 0, complete=True)
-        generation.ended(Outcome.OK)
 
 
 def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:

@@ -116,6 +116,26 @@ def test_dropping_leaves_whole_lines(data: st.DataObject, framing: Framing, whol
     assert (meter.tail, meter.size, meter.newlines) == (said[-KEEP_BYTES:], len(said), said.count(b"\n"))
 
 
+@given(lines=st.lists(st.sampled_from([b"{}\n", b'{"a":1}\n', b"x" * 900 + b"\n"]), max_size=40), data=st.data())
+@PROPERTY
+def test_the_shortcut_is_the_same(lines: list[bytes], data: st.DataObject) -> None:
+    """A read that is known to end a line may be noted without being looked at."""
+    long, short = Meter(Framing.NDJSON), Meter(Framing.NDJSON)
+    for index, read in enumerate(lines):
+        assert long.feed(read, index * 0.5) == read
+        if data.draw(st.booleans()):
+            short.passed(read, index * 0.5)
+        else:
+            short.feed(read, index * 0.5)
+    for meter in (long, short):
+        assert meter.flush() == b""
+    seen = [
+        (meter.chunks, meter.size, meter.newlines, meter.tail, meter.max_gap, meter.whole_lines)
+        for meter in (long, short)
+    ]
+    assert seen[0] == seen[1]
+
+
 # -- counting ---------------------------------------------------------------------------------------------------------------------
 
 

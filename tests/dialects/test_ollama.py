@@ -61,6 +61,19 @@ ENDINGS = {
     "too early": (line(response="a", done=False), Ending(Ended.UNFINISHED)),
     "too early, speaking of done": (line(response='{"done":true}', done=False), Ending(Ended.UNFINISHED)),
     "too early, speaking of an error": (line(response='{"error":"x"}', done=False), Ending(Ended.UNFINISHED)),
+    "too early, speaking of durations": (line(response=',"total_duration":9', done=False), Ending(Ended.UNFINISHED)),
+    "too early, in a tool call about it": (
+        line(message={"tool_calls": [{"function": {"arguments": {"done": True}}}]}, done=False),
+        Ending(Ended.UNFINISHED),
+    ),
+    "too early, in a tool call about durations": (
+        line(message={"tool_calls": [{"function": {"arguments": {"a": 1, "total_duration": 9}}}]}, done=False),
+        Ending(Ended.UNFINISHED),
+    ),
+    "done, with a tool call about it": (
+        line(message={"tool_calls": [{"function": {"arguments": {"done": False}}}]}, **LAST),
+        Ending(Ended.COMPLETE, extra_events=1),
+    ),
     "with nothing": (b"", Ending(Ended.UNFINISHED)),
     "with no JSON": (b"Hello.\n", Ending(Ended.UNFINISHED)),
 }

@@ -63,6 +63,32 @@ def test_newest_by_the_instant() -> None:
     assert names(merge.tags([view("tokyo", has=[early]), view("new-york", has=[late])])) == [OTHER, TEXT]
 
 
+@pytest.mark.parametrize("odd", ["", "yesterday", "2026-13-45T99:99:99Z", "2026-01-01"])
+def test_what_has_no_time_is_the_oldest(odd: str) -> None:
+    """A host that tells none, or none that can be read, hides nothing."""
+    rows = merge.tags(
+        [view("a", has=[available(TEXT, modified_at=odd), available(OTHER, modified_at="1970-01-01T00:00:00Z")])]
+    )
+    assert names(rows) == [OTHER, TEXT]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z"),
+        ("2026-01-01T00:00:00.09Z", "2026-01-01T00:00:00.1Z"),
+        ("2026-01-01T00:00:00.123456788Z", "2026-01-01T00:00:00.123456789Z"),
+        ("1969-12-31T23:59:59.5Z", "1970-01-01T00:00:00Z"),
+        ("2026-11-22T13:35:17Z", "2319-03-04T13:35:17Z"),
+    ],
+)
+def test_times_of_any_precision(older: str, newer: str) -> None:
+    """Go leaves trailing zeros of a fraction out."""
+    models = [available(TEXT, modified_at=newer), available(OTHER, modified_at=older)]
+    for has in (models, models[::-1]):
+        assert names(merge.tags([view(has=has)])) == [TEXT, OTHER]
+
+
 # -- ps ---------------------------------------------------------------------------------------------------------------------------
 
 

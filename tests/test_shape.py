@@ -1,0 +1,163 @@
+"""Facts about the tree that must hold: small files and functions, nothing silent, nothing hidden, everything tested."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import parser
+
+ROOT = Path(__file__).parent.parent
+GATEWAY = sorted((ROOT / "gateway").rglob("*.py"))
+MODULES = [path for path in GATEWAY if path.name != "__init__.py"]
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+
+TESTED_ELSEWHERE = {
+    "gateway/__main__.py": "tests/test_cli.py",
+    "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # values without behaviour
+    "gateway/relay/relay.py": "tests/flows/test_relay.py",
+    "gateway/relay/exchange.py": "tests/flows/test_relay.py",
+    **{
+        f"gateway/api/{path.name}": "tests/flows/test_relay.py"
+        for path in MODULES
+        if path.parent.name == "api"  # answers are asked for over real sockets
+    },
+}
+"""Modules without a test file of their own, and the one that tests them."""
+
+HOME_OF_SOMEBODY = re.compile(r"(?<![\w.])/(?:root|work|home/[a-z][\w-]*|Users/[A-Za-z][\w-]*)/[\w.]")
+
+
+def named(paths: list[Path]) -> list[object]:
+    """Each path with a readable id."""
+    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
+
+
+def tree_of(path: Path) -> ast.Module:
+    """The syntax of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function of a file, inner ones and methods included."""
+    return (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def tracked() -> list[Path]:
+    """Every file that belongs to the project, whether committed or about to be."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):  # no git here, as in a source archive
+        listed = [
+            str(path.relative_to(ROOT))
+            for folder in ("gateway", "simulator", "tests")
+            for path in (ROOT / folder).rglob("*.py")
+        ]
+    return [ROOT / name for name in listed if (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", named(GATEWAY))
+def test_files_are_short(path: Path) -> None:
+    """A file is one room: over so many lines it is two."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_functions_are_short(path: Path) -> None:
+    """A function can be seen at once; one that only lays out a table or a class's values counts too."""
+    lengths = {function.name: (function.end_lineno or 0) - function.lineno + 1 for function in functions(path)}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION} == {}
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_modules_say_what_they_are(path: Path) -> None:
+    """In their first line."""
+    assert ast.get_docstring(tree_of(path))
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_nothing_fails_silently(path: Path) -> None:
+    """No exception is caught for nothing, and none is caught bare."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"line {node.lineno}: a bare except"
+            only = node.body[0] if len(node.body) == 1 else None
+            silent = isinstance(only, ast.Pass) or (isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant))
+            assert not silent, f"line {node.lineno}: an exception is swallowed"
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_imports_stand_at_the_top(path: Path) -> None:
+    """None hides in a function, and all are absolute."""
+    tree = tree_of(path)
+    inner = [
+        node
+        for function in functions(path)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert [node.lineno for node in inner] == []
+    assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level] == []
+
+
+@pytest.mark.parametrize("path", named([path for path in GATEWAY if path.name == "__init__.py"]))
+def test_packages_are_only_folders(path: Path) -> None:
+    """Nothing happens when one is imported."""
+    assert path.read_text(encoding="utf-8") == ""
+
+
+@pytest.mark.parametrize("path", named(MODULES))
+def test_every_module_is_tested(path: Path) -> None:
+    """By a file of the same name at the same place, or by one that is named here."""
+    name = path.relative_to(ROOT)
+    mirror = ROOT / "tests" / Path(*name.parts[1:-1]) / f"test_{name.name}"
+    elsewhere = TESTED_ELSEWHERE.get(name.as_posix())
+    assert mirror.exists() is (elsewhere is None), "either mirrored, or excused, not both"
+    assert elsewhere is None or (ROOT / elsewhere).exists()
+
+
+def test_nobody_is_excused_who_is_not_there() -> None:
+    """The list of excuses is of modules that exist."""
+    assert [name for name in TESTED_ELSEWHERE if not (ROOT / name).exists()] == []
+
+
+def test_every_test_says_what_it_holds() -> None:
+    """In a sentence."""
+    silent = [
+        f"{path.name}: {function.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for function in functions(path)
+        if function.name.startswith("test_") and not (ast.get_docstring(function) or "").endswith((".", "?"))
+    ]
+    assert silent == []
+
+
+def test_no_path_of_anybodys_machine() -> None:
+    """What is written works elsewhere too."""
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in HOME_OF_SOMEBODY.finditer(text)]
+    assert found == []
+
+
+def test_no_environment_but_the_configurations() -> None:
+    """Only config.py names variables, and only the command line hands the environment in."""
+    readers = [path.name for path in MODULES if re.search(r"\benviron\b|\bgetenv\b", path.read_text(encoding="utf-8"))]
+    assert sorted(readers) == ["cli.py", "config.py"]
+
+
+def test_every_command_is_documented() -> None:
+    """Somewhere in what people read."""
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in documents)
+    commands = re.findall(r"^    (\w+) ", parser().format_help(), re.MULTILINE)
+    assert {"serve", "check", "demo", "simulate"} <= set(commands)
+    assert [name for name in commands if f"corral {name}" not in text] == []
