@@ -133,7 +133,7 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "What `GET /metrics` tells, in Prometheus' text format. Seconds and bytes only; a model is a label value only while some host",
+        "What `GET /metrics` tells, in Prometheus' text format. Seconds and bytes only; a model is a label value only once some host",
         "had it (else `_unknown`; `_other` beyond 200), a host by its configured name. Gauges are read from the live state at the",
         "moment of the scrape. `process_*` and `python_*` come from prometheus-client.",
         "",
