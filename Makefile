@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
+COMPILED := $(CURDIR)/build/compiled
 
-.PHONY: setup demo run check fix test bench clean
+.PHONY: setup demo run check fix test test-compiled compiled bench clean
 
 setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
@@ -33,9 +34,22 @@ fix: setup    ## let the tools mend what they can, and write the generated pages
 test: setup   ## the whole suite
 	$(BIN)/pytest -n 2
 
-bench: setup  ## side by side with nginx and others; needs gcc and nginx
+test-compiled: $(COMPILED)/.ready ## the whole suite again, against the compiled build
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest -n 2 --import-mode=append
+
+compiled: $(COMPILED)/.ready ## the request's path compiled to C by mypyc (needs a C compiler); in build/, beside the sources
+$(COMPILED)/.ready: $(STAMP) pyproject.toml $(shell find gateway simulator -name '*.py')
+	rm -rf build
+	mkdir -p build/source
+	cp -r pyproject.toml README.md LICENSE gateway simulator build/source
+	HATCH_BUILD_HOOKS_ENABLE=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build build/source
+	$(BIN)/python -m zipfile -e build/*.whl $(COMPILED)
+	PYTHONPATH=$(COMPILED) $(BIN)/python -P -c 'import gateway.relay.relay as relay; assert relay.__file__.endswith(".so"), relay.__file__'
+	touch $@
+
+bench: $(COMPILED)/.ready ## side by side with nginx and others; needs gcc and nginx
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/build
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/build

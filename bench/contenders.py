@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.processes import BUILD, HERE, Running, Unavailable, free_port, start
 
 PROXIES = HERE / "proxies"
+COMPILED = HERE.parent / "build" / "compiled"
 LITELLM = BUILD / "litellm"
 LITELLM_VERSION = "1.106.2"  # pinned: a later release on PyPI has been reported as compromised
 LITELLM_RECIPE = (
@@ -107,19 +108,29 @@ def _start_litellm(sim: Running) -> Running:
     return start("litellm", command, port, ready_path="/health/liveliness", env=at_home)
 
 
-def _start_corral(sim: Running) -> Running:
+def _start_compiled(sim: Running) -> Running:
+    if not COMPILED.is_dir():
+        raise Unavailable("there is no compiled build (make compiled)")
+    return _start_corral("corral", sim, {"PYTHONPATH": str(COMPILED)})
+
+
+def _start_uncompiled(sim: Running) -> Running:
+    return _start_corral("corral-uncompiled", sim, {"PYTHONPATH": ""})
+
+
+def _start_corral(name: str, sim: Running, env: dict[str, str]) -> Running:
     program = Path(sys.executable).with_name("corral")
     if not program.exists():
         raise Unavailable("the command corral is not installed beside this Python (pip install -e .)")
     port = free_port()
-    config, lines = BUILD / "corral.toml", BUILD / "corral-lines.log"
+    config, lines = BUILD / f"{name}.toml", BUILD / f"{name}-lines.log"
     lines.unlink(missing_ok=True)
     config.write_text(
         f'[[hosts]]\nname = "sim"\nurl = "http://127.0.0.1:{sim.port}"\nslots = 10000\n\n'
         f'[queue]\nlimit = 10000\n\n[log]\nformat = "json"\npath = "{lines}"\n'
     )
     command: list[str | Path] = [program, "serve", "--listen", f"127.0.0.1:{port}"]
-    return start("corral", command, port, env={"CORRAL_CONFIG": str(config)})
+    return start(name, command, port, env={"CORRAL_CONFIG": str(config), **env})
 
 
 def _no_proxy(sim: Running) -> Running:
@@ -131,7 +142,8 @@ CONTENDERS = {
     for contender in (
         Contender("direct", "the client on the simulated host, no proxy", _no_proxy),
         Contender("nginx", "one worker, kept-alive upstream, no buffering, no access log", _start_nginx),
-        Contender("corral", "Corral with metrics, records and its log line to a file", _start_corral),
+        Contender("corral", "Corral, compiled, with metrics, records and its log line to a file", _start_compiled),
+        Contender("corral-uncompiled", "the same as it is where there is no C compiler", _start_uncompiled),
         Contender(
             "naive",
             "a 40-line aiohttp proxy on uvloop",

@@ -110,7 +110,7 @@ def _release(contender: str) -> str:
         told = subprocess.run([program, "-v"], capture_output=True, text=True, check=False, timeout=10).stderr
         found = re.search(r"nginx/([\d.]+)", told)
         return f" (nginx {found[1]})" if found else ""
-    if contender == "corral" and (release := _package("ollama-corral")):
+    if contender.startswith("corral") and (release := _package("ollama-corral")):
         return f" ({release})"
     if contender == "litellm":
         for folder in LITELLM.glob("lib/python*/site-packages/litellm-*.dist-info"):

@@ -30,9 +30,10 @@ from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
 from gateway.record import CancelSource, GenerationRecord, Phase
+from gateway.relay import relay as relay_module
+from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
-from gateway.relay.upstream import Connections
 from gateway.routing.admission import Admission
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
@@ -62,6 +63,11 @@ def package_version() -> str:
         return version("ollama-corral")
     except PackageNotFoundError:
         return "0"
+
+
+def build() -> str:
+    """``compiled`` where the request's path runs as C (docs/decisions/0007), else ``python``."""
+    return "python" if str(relay_module.__file__).endswith(".py") else "compiled"
 
 
 class Gateway:
@@ -244,6 +250,7 @@ class Gateway:
             oldest_seconds=now - min((waiter.since for waiter in waiting), default=now),
             in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
             version=package_version(),
+            build=build(),
         )
 
     async def _watch_lag(self) -> None:
@@ -297,7 +304,7 @@ async def serve(config: Config) -> None:
         loop.add_signal_handler(number, stop)
     await gateway.start()
     tune_gc(gateway.metrics)
-    log.info("corral %s listens on %s for %d hosts", package_version(), gateway.url, len(config.hosts))
+    log.info("corral %s (%s) listens on %s for %d hosts", package_version(), build(), gateway.url, len(config.hosts))
     await stopping.wait()
     log.info("stopping: %d generations in flight", len(gateway.generations))
     await gateway.stop()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gateway.app import package_version, serve
+from gateway.app import build, package_version, serve
 from gateway.config import DEFAULT_LISTEN, Config, load, split_listen
 from gateway.errors import ConfigError
 from gateway.fleet.client import HostClient, HostError
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     root = argparse.ArgumentParser(prog="corral", description="One Ollama address for a fleet.")
-    root.add_argument("--version", action="version", version=f"corral {package_version()}")
+    root.add_argument("--version", action="version", version=f"corral {package_version()} ({build()})")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     for name, run, text in (
         ("serve", _serve, "run the gateway"),

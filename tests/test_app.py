@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import json
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app import GC_THRESHOLDS, Gateway, package_version, running, tune_gc
+from gateway.app import GC_THRESHOLDS, Gateway, build, package_version, running, tune_gc
 from gateway.config import Config
 from gateway.dialects.endpoints import ENDPOINTS
 from tests.builders import EMBEDDING, PATHS, TEXT, call, config, simulated
@@ -240,3 +241,4 @@ async def test_the_garbage_collector_is_watched(log: Path) -> None:
 def test_the_version() -> None:
     """Is that of the distribution."""
     assert package_version().split(".")[0].isdigit()
+    assert build() == ("compiled" if "compiled" in os.environ.get("PYTHONPATH", "") else "python")

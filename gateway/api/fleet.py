@@ -11,7 +11,7 @@ from gateway.api.answers import JSON, Answer, json_answer
 from gateway.api.inference import read_body
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical
-from gateway.dialects.request import read
+from gateway.dialects.read import read
 from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
 from gateway.fleet import merge
 from gateway.fleet.host import HostView

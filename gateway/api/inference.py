@@ -12,7 +12,8 @@ from aiohttp import web
 from gateway.api.answers import Answer, rendered
 from gateway.api.sinks import ResponseSink, TransportSink
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.request import Endpoint, InferenceRequest, Kind, read
+from gateway.dialects.read import read
+from gateway.dialects.request import Endpoint, InferenceRequest, Kind
 from gateway.errors import CorralError, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
 from gateway.relay.generations import Generations

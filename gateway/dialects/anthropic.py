@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from gateway.dialects.lines import Ended, Ending
+from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.request import Endpoint, Farewell
 
 _TYPES = {
@@ -65,7 +65,7 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-ENDPOINTS = (
+ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         path="/v1/messages",
         dialect="anthropic",

@@ -5,7 +5,7 @@ import re
 from functools import partial
 from typing import Any
 
-from gateway.dialects.lines import Ended, Ending
+from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.request import Endpoint, Farewell
 
 _DURATIONS = re.compile(rb'[\],]\s*"total_duration":\d+')
@@ -73,7 +73,7 @@ def _endpoint(path: str, operation: str, prompt_keys: tuple[str, ...], empty: di
 QUOTED = 'model "{}" not found, try pulling it first'
 PLAIN = "model '{}' not found"
 
-ENDPOINTS = (
+ENDPOINTS: tuple[Endpoint, ...] = (
     _endpoint(
         "/api/generate",
         "text_completion",

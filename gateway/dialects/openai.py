@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any
 
-from gateway.dialects.lines import Ended, Ending
+from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.request import Endpoint, Farewell
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
@@ -145,7 +145,7 @@ def _endpoint(
     )
 
 
-ENDPOINTS = (
+ENDPOINTS: tuple[Endpoint, ...] = (
     _endpoint("/v1/chat/completions", "chat", ("messages",)),
     _endpoint(
         "/v1/completions",

@@ -84,6 +84,16 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
         return found.digest if found else None
 
 
+class Lease(msgspec.Struct, frozen=True, gc=False):
+    """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it."""
+
+    number: int
+    host: str
+    digest: str | None
+    cold: bool
+    since: float
+
+
 class FleetSnapshot(msgspec.Struct, frozen=True, gc=False):
     """All that one decision needs. ``affinity``: prefix → (host, tokens cached)."""
 

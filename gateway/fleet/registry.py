@@ -7,25 +7,22 @@ Everything handed out is frozen; mappings are replaced whole, never changed in p
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
-
 from gateway.dialects.names import canonical
 from gateway.fleet.ewma import Estimate, blend
 from gateway.fleet.health import BreakerPolicy, Event, Health, State, after, at
-from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel, Observation, RunnerOptions
+from gateway.fleet.host import (
+    AvailableModel,
+    FleetSnapshot,
+    Host,
+    HostView,
+    Lease,
+    LoadedModel,
+    Observation,
+    RunnerOptions,
+)
 
 AFFINITY_LIMIT = 10_000
 SAMPLES_PER_SECOND = 100
-
-
-class Lease(msgspec.Struct, frozen=True, gc=False):
-    """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it."""
-
-    number: int
-    host: str
-    digest: str | None
-    cold: bool
-    since: float
 
 
 @dataclass(slots=True)

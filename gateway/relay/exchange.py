@@ -7,8 +7,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.dialects.lines import Ended, Framing, Meter, framing_of, usage_of
-from gateway.fleet.registry import Fleet, Lease
+from gateway.dialects.ending import Ended, usage_of
+from gateway.dialects.lines import Framing, Meter, framing_of
+from gateway.fleet.host import Lease
+from gateway.fleet.registry import Fleet
 from gateway.record import AttemptOutcome, Outcome, Phase, Usage
 from gateway.relay.generations import Generation
 from gateway.relay.headers import RawHeaders, value_of

@@ -25,10 +25,8 @@ class Generation:
     """One tracked inference. Mutable, owned by the task that runs it; others only look, or call ``stop``. Monotonic seconds."""
 
     # What has not happened yet is read from the class: most generations set few of these.
-    phase = Phase.QUEUED
     route: Route | None = None
     meter: Meter | None = None
-    usage: Usage = _NOTHING_USED
     status = 0
     outcome: Outcome | None = None
     reason = ""
@@ -46,6 +44,8 @@ class Generation:
         self._owner = owner
         self.request = request
         self.received = received
+        self.phase = Phase.QUEUED
+        self.usage = _NOTHING_USED
         self.attempts: tuple[Attempt, ...] = ()
 
     def __repr__(self) -> str:

@@ -6,8 +6,7 @@ and none of the caller's credentials (Ollama would pass them on to its cloud). H
 
 from collections.abc import Sequence
 from http import HTTPStatus
-
-import msgspec
+from typing import ClassVar, NamedTuple
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -53,7 +52,7 @@ _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
 class _Roles(dict[bytes, str]):
     """What a header is to us, by its name as written: worked out once for each spelling that is seen, for at most LIMIT."""
 
-    LIMIT = 1024
+    LIMIT: ClassVar[int] = 1024
 
     def __init__(self, dropped: frozenset[bytes], noted: frozenset[bytes] = frozenset()) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ _from_client = _Roles(
 _from_host = _Roles(_NOT_TO_CLIENTS)
 
 
-class Inbound(msgspec.Struct, frozen=True, gc=False):
+class Inbound(NamedTuple):
     """A client's headers, read in one pass: the lines that go to the host, and the few values that we look at."""
 
     lines: bytes = b""

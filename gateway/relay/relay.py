@@ -28,12 +28,14 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.fleet.health import Event
-from gateway.fleet.registry import Fleet, Lease
+from gateway.fleet.host import Lease
+from gateway.fleet.registry import Fleet
 from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase
+from gateway.relay.connections import Connections
 from gateway.relay.exchange import ClientGone, Exchange, Sink, account
 from gateway.relay.generations import Generation
 from gateway.relay.headers import Inbound, request_head
-from gateway.relay.upstream import Connections, UpstreamError
+from gateway.relay.upstream import UpstreamError
 from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
 from gateway.routing.policy import Unroutable
 

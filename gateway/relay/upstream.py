@@ -1,4 +1,4 @@
-"""Connections to hosts: our own keep-alive pool, because aiohttp's client is the costliest part of a Python proxy.
+"""One connection to a host: our own, because aiohttp's client is the costliest part of a Python proxy (docs/decisions/0001).
 
 Theory: llhttp (through httptools) parses what a host sends, inside ``data_received``; what it finds is handed to the receiver in
 the same step, so a chunk reaches the client without any task being woken. One connection serves one request at a time. It goes
@@ -6,26 +6,17 @@ back to the pool only after a whole, clean answer; in every other case it is clo
 """
 
 import asyncio
-import os
 import socket
-import ssl
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from typing import Protocol, cast
-from urllib.parse import urlsplit
 
 import httptools
 
-from gateway.fleet.host import Host
 from gateway.record import AttemptOutcome
-from gateway.tasks import Tasks
 
 HEAD_LIMIT_BYTES = 64 * 1024
 HEADERS_LIMIT = 128
 ONE_WRITE_BYTES = 64 * 1024
-RESOLVE_SECONDS = 30.0
-SWEEP_SECONDS = 30.0
 _CHUNK_SIZES = {b"%x\r\n" % size: size for size in range(1, 4096)}  # size lines as everybody writes them
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 15, 5, 3
 
@@ -57,26 +48,9 @@ class Receiver(Protocol):
         """The answer broke off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a host's URL points."""
-
-    address: str
-    port: int
-    tls: bool
-    authority: str
-    base_path: str
-
-    @classmethod
-    def of(cls, url: str) -> "Origin":
-        """Parse a configured URL (already checked)."""
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        return cls(parts.hostname or "", parts.port or (443 if tls else 80), tls, parts.netloc, parts.path.rstrip("/"))
-
-
-class Connection(asyncio.Protocol):
-    """One connection to one host, and the parser on it."""
+class Connection:
+    """One connection to one host, and the parser on it. An asyncio.Protocol in all but the base class, which would keep mypyc from
+    compiling its attributes (docs/decisions/0007)."""
 
     __slots__ = (
         "_aligned", "_barren", "_between", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_line_end", "_parser", "_pieces", "_poisoned", "_receiver",
@@ -200,6 +174,15 @@ class Connection(asyncio.Protocol):
         elif self._barren > HEAD_LIMIT_BYTES:
             self._fail(AttemptOutcome.PROTOCOL_ERROR, f"sent over {HEAD_LIMIT_BYTES} bytes of head or framing")
 
+    def eof_received(self) -> None:
+        """Let the transport close."""
+
+    def pause_writing(self) -> None:
+        """A request is whole in memory anyway: the transport may as well hold it."""
+
+    def resume_writing(self) -> None:
+        """See pause_writing."""
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         receiver = self._receiver
@@ -271,120 +254,3 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         if receiver is not None:
             receiver.lost(UpstreamError(outcome, why, stale=self.reused and not self.answered))
-
-
-class Connections:
-    """The pool, over all hosts. Idle connections are reused last in, first out; names are resolved beside the request's path."""
-
-    def __init__(
-        self, hosts: Iterable[Host], connect_timeout_seconds: float, idle_seconds: float, clock: Callable[[], float]
-    ) -> None:
-        self.origins = {host.name: Origin.of(host.url) for host in hosts}
-        self._idle: dict[str, list[Connection]] = {name: [] for name in self.origins}
-        self._factories = {name: partial(Connection, partial(self._put, name)) for name in self.origins}
-        self._connect_timeout = connect_timeout_seconds
-        self._idle_seconds = idle_seconds
-        self._clock = clock
-        self._resolved: dict[str, tuple[float, list[str]]] = {}
-        self._tls = ssl.create_default_context() if any(origin.tls for origin in self.origins.values()) else None
-        self._tasks = Tasks()
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        return f"<Connections [{sum(map(len, self._idle.values()))} idle]>"
-
-    def idle(self, host: str) -> Connection | None:
-        """A pooled connection, if there is a live one."""
-        idle = self._idle[host]
-        while idle:
-            connection = idle.pop()
-            if connection.open:
-                connection.reused = True
-                return connection
-        return None
-
-    async def dial(self, host: str) -> Connection:
-        """A new connection. Raises UpstreamError."""
-        origin = self.origins[host]
-        loop = asyncio.get_running_loop()
-        last: OSError | None = None
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                for address in await self._addresses(origin):
-                    try:
-                        _, connection = await loop.create_connection(
-                            self._factories[host],
-                            address,
-                            origin.port,
-                            ssl=self._tls if origin.tls else None,
-                            server_hostname=origin.address if origin.tls else None,
-                        )
-                    except OSError as error:
-                        last = error
-                    else:
-                        return connection
-        except TimeoutError:
-            why = f"no connection within {self._connect_timeout:g} s"
-        except (OSError, UnicodeError) as error:
-            why = f"cannot resolve {origin.address}: {getattr(error, 'strerror', None) or error}"
-        else:
-            why = f"cannot connect: {_words(last)}"
-        self._resolved.pop(origin.address, None)
-        raise UpstreamError(AttemptOutcome.CONNECT_ERROR, why, unreachable=True) from None
-
-    def drop(self, host: str) -> None:
-        """Close what is pooled for a host: it is gone."""
-        idle, self._idle[host] = self._idle[host], []
-        for connection in idle:
-            connection.abort()
-
-    async def close(self) -> None:
-        """Close every pooled connection."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for host in self._idle:
-            self.drop(host)
-        await self._tasks.close()
-
-    def _put(self, host: str, connection: Connection) -> None:
-        connection.idle_since = self._clock()
-        self._idle[host].append(connection)
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
-
-    def _sweep(self) -> None:
-        """Close what has been idle too long: the oldest stand first."""
-        self._sweeper = None
-        oldest = self._clock() - self._idle_seconds
-        for idle in self._idle.values():
-            while idle and idle[0].idle_since < oldest:
-                idle.pop(0).abort()
-        if any(self._idle.values()):
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
-
-    async def _addresses(self, origin: Origin) -> list[str]:
-        known = self._resolved.get(origin.address)
-        if known is None:
-            await self._resolve(origin)
-            known = self._resolved[origin.address]
-        elif self._clock() - known[0] > RESOLVE_SECONDS:
-            self._resolved[origin.address] = (self._clock(), known[1])
-            self._tasks.spawn(f"resolve {origin.address}", self._refresh(origin))
-        return known[1]
-
-    async def _resolve(self, origin: Origin) -> None:
-        found = await asyncio.get_running_loop().getaddrinfo(origin.address, origin.port, type=socket.SOCK_STREAM)
-        self._resolved[origin.address] = (self._clock(), list(dict.fromkeys(str(row[4][0]) for row in found)))
-
-    async def _refresh(self, origin: Origin) -> None:
-        try:
-            await self._resolve(origin)
-        except OSError:
-            return  # the last known addresses stay; a dial that fails resolves anew
-
-
-def _words(error: OSError | None) -> str:
-    """The system's own words: asyncio puts others in their place."""
-    if error is None:
-        return "no address"
-    return os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError) else str(error)

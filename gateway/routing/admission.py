@@ -12,13 +12,12 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import QueueFull
-from gateway.fleet.registry import Fleet, Lease
+from gateway.fleet.host import Lease
+from gateway.fleet.registry import Fleet
 from gateway.record import Route
 from gateway.routing.policy import Chance, Unroutable, choose
 
@@ -27,7 +26,7 @@ LOOK_AHEAD = 32
 RETRY_AFTER_SECONDS = 5.0
 
 
-class Grant(msgspec.Struct, frozen=True, gc=False):
+class Grant(NamedTuple):
     """A decision and the slot that goes with it."""
 
     route: Route

@@ -5,9 +5,7 @@ Equal costs go to fewer leases, then to the host that was used longest ago (its 
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import Protocol
-
-import msgspec
+from typing import NamedTuple, Protocol
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.host import FleetSnapshot, HostView
@@ -23,7 +21,7 @@ class Chance(Protocol):
         """A number in 0 … stop − 1."""
 
 
-class Unroutable(msgspec.Struct, frozen=True, gc=False):
+class Unroutable(NamedTuple):
     """No host may take the request. ``unknown_model``: every host that told its models lacks it."""
 
     unknown_model: bool

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.dialects.anthropic import cancelled, ending, error_body, failed
-from gateway.dialects.lines import Ended, Ending
+from gateway.dialects.ending import Ended, Ending
 from tests.contract.cases import CASES
 from tests.contract.shapes import differences
 from tests.dialects.streams import STREAMS, event, events_of, words

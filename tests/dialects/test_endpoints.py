@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dialects.ending import Ended, Ending, usage_of
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.lines import Ended, Ending, Framing, Meter, usage_of
+from gateway.dialects.lines import Framing, Meter
 from gateway.record import Usage
 from tests.builders import ANTHROPIC, NATIVE, OPENAI, PATHS
 from tests.contract.cases import CASES

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.lines import KEEP_BYTES, Ended, Ending, Framing, Meter
+from gateway.dialects.lines import KEEP_BYTES, Framing, Meter
 from gateway.dialects.ollama import cancelled, ending, error_body, failed, message_of
 from tests.builders import NATIVE
 from tests.contract.cases import CASES

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.lines import Ended, Ending
 from gateway.dialects.openai import error_body
 from tests.contract.cases import CASES
 from tests.dialects.streams import STREAMS, event, events_of, words

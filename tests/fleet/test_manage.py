@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.request import InferenceRequest, Kind, read
+from gateway.dialects.read import read
+from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import HostsFailed, ModelNotFound, NoHost
 from gateway.fleet.client import HostClient
 from gateway.fleet.health import Event

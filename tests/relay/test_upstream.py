@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.fleet.host import Host
 from gateway.record import AttemptOutcome
-from gateway.relay import upstream
-from gateway.relay.upstream import HEAD_LIMIT_BYTES, Connection, Connections, Origin, UpstreamError
+from gateway.relay.connections import Connections, Origin
+from gateway.relay.upstream import HEAD_LIMIT_BYTES, Connection, UpstreamError
 from tests.dialects.streams import cuts
 from tests.profiles import PROPERTY
 from tests.relay.receivers import REQUEST, Heard, Wire, answered
@@ -594,7 +594,7 @@ async def test_dropping_a_host(pool: Made) -> None:
 
 async def test_what_is_idle_too_long_is_closed(pool: Made, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweeper goes by the clock: the old are closed, the young stay."""
-    monkeypatch.setattr(upstream, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr("gateway.relay.connections.SWEEP_SECONDS", 0.001)
     async with listening(saying(SIZED)) as url:
         connections = pool(url, idle_seconds=60.0)
         old, young = await connections.dial("gpu1"), await connections.dial("gpu1")

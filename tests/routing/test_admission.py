@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.errors import QueueFull
 from gateway.fleet.health import BreakerPolicy, Event
-from gateway.fleet.host import Host
-from gateway.fleet.registry import Fleet, Lease
+from gateway.fleet.host import Host, Lease
+from gateway.fleet.registry import Fleet
 from gateway.record import Route
 from gateway.routing.admission import LOOK_AHEAD, Admission, Grant, Verdict, Waiter
 from gateway.routing.policy import Unroutable, choose

@@ -284,4 +284,9 @@ def test_the_order_of_hosts_does_not_matter(
     assert sorted(one.rejected, key=lambda left_out: left_out.host) == sorted(
         two.rejected, key=lambda left_out: left_out.host
     )
-    assert msgspec.structs.replace(one, rejected=()) == msgspec.structs.replace(two, rejected=())
+    if isinstance(one, Unroutable):
+        assert isinstance(two, Unroutable)
+        assert one.unknown_model == two.unknown_model
+    else:
+        assert isinstance(two, Route)
+        assert msgspec.structs.replace(one, rejected=()) == msgspec.structs.replace(two, rejected=())

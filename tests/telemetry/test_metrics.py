@@ -22,7 +22,8 @@ from gateway.record import (
     Usage,
 )
 from gateway.routing.filters import Rejection
-from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, REJECTED, UNKNOWN_MODEL, Live, Metrics
+from gateway.telemetry.catalogue import REJECTED
+from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, UNKNOWN_MODEL, Live, Metrics
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import loaded, snapshot, view
 from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, record, unserved
@@ -43,6 +44,7 @@ class Told:
             "oldest_seconds": 0.0,
             "in_flight": {},
             "version": "0.1.0",
+            "build": "python",
         }
         self.live = Live(**(usual | live))
         self.metrics = Metrics(lambda: self.live, lambda model: model in self.known)
@@ -332,7 +334,7 @@ def test_gauges_of_the_gateway() -> None:
     assert told.samples["corral_queue_depth"] == {(TEXT,): 3}
     assert told.samples["corral_queue_limit"] == {(): 512}
     assert told.samples["corral_queue_oldest_seconds"] == {(): 1.5}
-    assert told.samples["corral_build_info"] == {("0.1.0",): 1}
+    assert told.samples["corral_build_info"] == {("0.1.0", "python"): 1}
 
 
 def test_gauges_of_hosts() -> None:

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical
-from gateway.dialects.request import (
-    PREFIX_BYTES,
-    PROMPT_TOKENS_LIMIT,
-    ZSTD_LIMIT_BYTES,
-    InferenceRequest,
-    Kind,
-    read,
-)
+from gateway.dialects.read import PREFIX_BYTES, PROMPT_TOKENS_LIMIT, ZSTD_LIMIT_BYTES, read
+from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import BadRequest
 from tests.builders import AUDIO, BOUNDARY, NATIVE, OPENAI, PATHS, TEXT, call
 from tests.profiles import PROPERTY

@@ -1,0 +1,212 @@
+"""Reading a request: just enough of the body to route it. The body itself stays bytes and is sent on unchanged.
+
+Ollama's JSON decoder matches keys in any case and lets the last duplicate win; so do we, and a body with one key in two
+spellings, which could be read in two ways, is refused. Bytes after the first JSON value are ignored, as Ollama does.
+"""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import zstandard
+
+from gateway.dialects.names import canonical
+from gateway.dialects.request import Endpoint, InferenceRequest, Kind
+from gateway.errors import BadRequest
+
+ZSTD_LIMIT_BYTES = 20 * 1024 * 1024  # as Ollama: middleware/cloud_proxy.go
+RUNNER_KEYS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+RUNNER_KEYS_SET = frozenset(RUNNER_KEYS)
+PREFIX_BYTES = 2048
+BYTES_PER_TOKEN = 4
+PROMPT_TOKENS_LIMIT = 32768  # an estimate; images in the body must not make it absurd
+BLANKS_LIMIT = 64  # an empty list may have blanks in it; a longer one has more
+# Keys that are plainly in lower case, so that most bodies need no look at each.
+_LOWER = frozenset(
+    [
+        "model",
+        "prompt",
+        "messages",
+        "input",
+        "stream",
+        "options",
+        "keep_alive",
+        "format",
+        "system",
+        "tools",
+        "think",
+        "raw",
+        "images",
+        "max_tokens",
+        "temperature",
+    ]
+)
+TOO_DEEP = "invalid JSON in the request body: nested too deeply"
+_EMPTY = (b'""', b"[]", b"null")
+_ZERO_DURATION = re.compile(r"[+-]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+\Z")
+
+
+def read(
+    endpoint: Endpoint,
+    body: bytes,
+    id_: str,
+    content_type: str = "",
+    content_encoding: str = "",
+    session: str | None = None,
+    client: str = "",
+) -> InferenceRequest:
+    """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one."""
+    if endpoint.multipart:
+        requested = _form_field(body, content_type, "model")
+        fields: dict[str, Any] = {}
+    else:
+        fields = _fields(_plain(endpoint, body, content_encoding))
+        requested = _text(fields, "model")
+    prompt = [memoryview(fields[key]) for key in endpoint.prompt_keys if key in fields]
+    size = sum(map(len, prompt))
+    name = canonical(requested)
+    return InferenceRequest(
+        id_,
+        endpoint,
+        _kind(endpoint, fields) if endpoint.load_key else Kind.INFER,
+        requested,
+        name,
+        _flag(fields, "stream", default=endpoint.streams_by_default),
+        _runner_options(fields) if "options" in fields or "shift" in fields else (),
+        min(size // BYTES_PER_TOKEN, PROMPT_TOKENS_LIMIT),
+        0 if size < PREFIX_BYTES else _prefix(name, prompt),
+        body,
+        session,
+        client,
+    )
+
+
+def _plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
+    if encoding == "zstd" and endpoint.path.startswith("/v1/"):
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(body) as reader:
+                plain = reader.read(ZSTD_LIMIT_BYTES + 1)
+        except zstandard.ZstdError:
+            raise BadRequest("the body is not valid zstd") from None
+        if len(plain) > ZSTD_LIMIT_BYTES:
+            raise BadRequest(f"the body is over {ZSTD_LIMIT_BYTES} bytes when decompressed")
+        return plain
+    return body
+
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise BadRequest("missing request body")
+    try:
+        fields: dict[str, Any] = _decode_fields(body)
+    except RecursionError:
+        raise BadRequest(TOO_DEEP) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        fields = _fields_leniently(body)
+    if not _LOWER.issuperset(fields) and not all(map(str.islower, fields)):
+        return _folded(fields)
+    return fields
+
+
+def _fields_leniently(body: bytes) -> dict[str, Any]:
+    """As Go reads it: ignore what follows the first value, replace what is no UTF-8."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(body.decode("utf-8", errors="replace").lstrip(" \t\r\n"))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"invalid JSON in the request body: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the request body must be a JSON object")
+    return {key: msgspec.Raw(json.dumps(item).encode()) for key, item in value.items()}
+
+
+def _folded(fields: dict[str, Any]) -> dict[str, Any]:
+    folded: dict[str, Any] = {}
+    for key, value in fields.items():
+        low = key.lower()
+        if low in folded:
+            raise BadRequest(f"the key {low!r} is there in two spellings: the request could be read in two ways")
+        folded[low] = value
+    return folded
+
+
+def _value(fields: dict[str, Any], key: str) -> Any:
+    raw = fields.get(key)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except RecursionError:
+        raise BadRequest(TOO_DEEP) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest(f"the value of {key!r} is not valid JSON") from None
+
+
+_decode_text = msgspec.json.Decoder(str | None).decode
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    raw = fields.get(key)
+    if raw is None:
+        return ""
+    try:
+        return _decode_text(raw) or ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest(f"{key!r} must be a string") from None
+
+
+def _flag(fields: dict[str, Any], key: str, *, default: bool) -> bool:
+    raw = fields.get(key)
+    if raw is None:
+        return default
+    value = bytes(raw)
+    return True if value == b"true" else False if value == b"false" else default
+
+
+def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
+    prompt = fields.get(endpoint.load_key)
+    if prompt is not None:
+        text = bytes(memoryview(prompt)[:BLANKS_LIMIT])
+        if len(text) == BLANKS_LIMIT or text.translate(None, b" \t\r\n") not in _EMPTY:
+            return Kind.INFER
+    keep_alive = _value(fields, "keep_alive")
+    if isinstance(keep_alive, str):
+        return Kind.UNLOAD if _ZERO_DURATION.match(keep_alive) else Kind.LOAD
+    return Kind.UNLOAD if isinstance(keep_alive, (int, float)) and keep_alive == 0 else Kind.LOAD
+
+
+def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    options = _value(fields, "options")
+    found: list[tuple[str, Any]] = []
+    if isinstance(options, dict) and not RUNNER_KEYS_SET.isdisjoint(options):
+        found = [(key, options[key]) for key in RUNNER_KEYS if isinstance(options.get(key), (int, float, bool))]
+    if "shift" in fields and isinstance(shift := _value(fields, "shift"), bool):
+        found.append(("shift", shift))
+    return tuple(found)
+
+
+def _prefix(name: str, prompt: list[memoryview]) -> int:
+    """What stays the same while a conversation grows: its first bytes. Short prompts save nothing and get none."""
+    return hash((name, b"".join(part[:PREFIX_BYTES] for part in prompt)[:PREFIX_BYTES])) or 1
+
+
+def _form_field(body: bytes, content_type: str, name: str) -> str:
+    """One short text field of a multipart form. Raises BadRequest."""
+    match = re.search(r'boundary="?([^";]{1,70})"?', content_type)
+    if "multipart/form-data" not in content_type or match is None:
+        raise BadRequest("expected a multipart/form-data body")
+    fence = b"--" + match[1].encode()
+    marker = f'name="{name}"'.encode()
+    start = body.find(fence)
+    while start >= 0:
+        head_end = body.find(b"\r\n\r\n", start)
+        if head_end < 0:
+            break
+        end = body.find(fence, head_end)
+        if re.search(rb"[;\s]" + re.escape(marker), body[start:head_end]):
+            return body[head_end + 4 : end].strip(b"\r\n")[:1024].decode("utf-8", errors="replace") if end >= 0 else ""
+        start = end
+    return ""

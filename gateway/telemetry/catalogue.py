@@ -1,0 +1,117 @@
+"""The catalogue: every family that is fed by events, with its name, meaning, labels and buckets (docs/metrics.md)."""
+
+from gateway.record import CancelSource, Phase
+from gateway.telemetry.families import Counter, Family, Histogram, counter, histogram
+
+DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+TTFT = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
+TPOT = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+GAP = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
+OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
+WAIT = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+POLL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+LOAD = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+REJECTED = ("queue_full", "too_large", "bad_request", "draining")
+
+
+class Catalogue:
+    """All families, each an attribute. Series of known labels are there from the start, at 0."""
+
+    def __init__(self) -> None:
+        self.requests = counter(
+            "corral_requests", "Requests finished, by how they ended.", "operation", "model", "outcome"
+        )
+        self.responses = counter("corral_http_responses", "HTTP responses sent, every route.", "route", "code")
+        self.duration = histogram(
+            "corral_request_duration_seconds",
+            "From headers received to last byte sent.",
+            DURATION,
+            "operation",
+            "model",
+            "outcome",
+        )
+        self.ttft = histogram(
+            "corral_time_to_first_token_seconds",
+            "Streaming: headers received to first chunk sent.",
+            TTFT,
+            "model",
+            "host",
+        )
+        self.tpot = histogram(
+            "corral_time_per_output_token_seconds",
+            "Per request: (last - first chunk) / (tokens - 1).",
+            TPOT,
+            "model",
+            "host",
+        )
+        self.gap = histogram(
+            "corral_max_chunk_gap_seconds",
+            "Per request: the longest silence after the first chunk.",
+            GAP,
+            "model",
+            "host",
+        )
+        self.overhead = histogram(
+            "corral_gateway_overhead_seconds", "Per request: time spent in the gateway itself.", OVERHEAD, "operation"
+        )
+        self.tokens = counter(
+            "corral_tokens",
+            "Tokens, reported by the host or counted by the gateway.",
+            "model",
+            "host",
+            "type",
+            "accounting",
+        )
+        self.eval_seconds = counter(
+            "corral_host_eval_seconds", "Time the host says it spent.", "model", "host", "phase"
+        )
+        self.wasted = counter(
+            "corral_wasted_tokens", "Output tokens generated and thrown away.", "model", "host", "reason"
+        )
+        self._declare_routing()
+        self._declare_hosts()
+
+    def _declare_routing(self) -> None:
+        self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", WAIT, "model", "outcome")
+        self.rejected = counter("corral_requests_rejected", "Refused before routing.", "reason")
+        self.decisions = counter("corral_routing_decisions", "Host chosen and why.", "host", "reason")
+        self.no_route = counter("corral_routing_failures", "No host could be chosen.", "reason")
+        self.excluded = counter("corral_host_excluded", "Host passed over in a decision.", "host", "reason")
+        self.attempts = counter("corral_upstream_attempts", "Attempts by how they ended.", "host", "outcome")
+        self.attempt_duration = histogram(
+            "corral_upstream_attempt_duration_seconds",
+            "One attempt, request sent to its end.",
+            DURATION,
+            "host",
+            "outcome",
+        )
+        self.retries = counter("corral_retries", "Attempts repeated after this host failed.", "host", "reason")
+        self.exhausted = counter("corral_retries_exhausted", "Requests that failed on every try.", "model")
+        self.cancellations = counter("corral_cancellations", "Cancelled, by whom and where.", "source", "phase")
+        self.propagation = histogram(
+            "corral_cancel_propagation_seconds", "Cancellation noticed to host connection closed.", PROPAGATION
+        )
+        for reason in REJECTED:
+            self.rejected.labels(reason)
+        for failure in ("unknown_model", "no_host"):
+            self.no_route.labels(failure)
+        for source in CancelSource:
+            for phase in (Phase.QUEUED, Phase.CONNECTING, Phase.PREFILL, Phase.STREAMING):
+                self.cancellations.labels(source, phase)
+
+    def _declare_hosts(self) -> None:
+        self.poll_duration = histogram("corral_host_poll_duration_seconds", "Duration of a poll.", POLL, "host")
+        self.poll_errors = counter("corral_host_poll_errors", "Poll failures.", "host", "endpoint", "reason")
+        self.loads = counter("corral_model_loads", "Cold starts.", "host", "model", "trigger")
+        self.load_duration = histogram("corral_model_load_duration_seconds", "Cold start duration.", LOAD, "host")
+        self.label_overflow = counter("corral_label_overflow", "Values folded into _other.", "label")
+        self.log_dropped = counter("corral_log_lines_dropped", "Log lines lost because their writer could not keep up.")
+        self.loop_lag = histogram("corral_event_loop_lag_seconds", "How late a timer fires.", LAG)
+        self.gc_pause = histogram("corral_gc_pause_seconds", "Pauses of the garbage collector.", LAG, "generation")
+        self.label_overflow.labels("model")
+
+    def families(self) -> list[Family[Counter] | Family[Histogram]]:
+        """Every family that is fed by events."""
+        return [family for family in vars(self).values() if isinstance(family, Family)]
