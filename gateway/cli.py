@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.app import build, package_version, serve
-from gateway.config import DEFAULT_LISTEN, Config, load, split_listen
+from gateway.config import DEFAULT_LISTEN, Config, from_tree, load, mistyped, split_listen
 from gateway.errors import ConfigError
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.host import Host
@@ -30,6 +29,7 @@ except ImportError:  # Windows, PyPy: asyncio's own loop serves as well, only sl
     LOOP = asyncio.new_event_loop
 
 DEMO_HOSTS = 3
+HEARD_SECONDS = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _config(parsed: argparse.Namespace) -> Config:
+    for name, near in mistyped(os.environ).items():
+        print(f"corral: the variable {name} means nothing; did you mean {near}?", file=sys.stderr)
     return load(parsed.config, os.environ, listen=parsed.listen, hosts=parsed.host)
 
 
@@ -141,16 +143,19 @@ def _demo(parsed: argparse.Namespace) -> int:
         try:
             assert simulator.stdout is not None
             rows = [json.loads(simulator.stdout.readline()) for _ in range(DEMO_HOSTS)]
-            hosts = [f"{row['name']}={row['url']}" for row in rows]
+            hosts = [{"name": row["name"], "url": row["url"]} for row in rows]
             listen = _free_listen(parsed.listen)
             print(_what_to_try(listen, hosts), flush=True)
-            return _serve_config(load(None, {}, listen=listen, hosts=hosts))
+            return _serve_config(from_tree({"listen": listen, "hosts": hosts}))
         except json.JSONDecodeError:
             print("corral: the simulated hosts did not start", file=sys.stderr)
             return 1
         finally:
-            with suppress(ProcessLookupError):
-                simulator.send_signal(signal.SIGTERM)
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # Ctrl-C reached it as well: a second signal would cut its own goodbye short
+                simulator.wait(HEARD_SECONDS)
+            simulator.terminate()
 
 
 def _free_listen(listen: str) -> str:
@@ -174,9 +179,10 @@ async def _bound(address: str, port: int) -> int:
     return bound
 
 
-def _what_to_try(listen: str, hosts: list[str]) -> str:
+def _what_to_try(listen: str, hosts: list[dict[str, str]]) -> str:
     url = f"http://{listen}"
-    return f"""Corral is about to listen on {url} for {len(hosts)} simulated hosts: {", ".join(hosts)}
+    named = ", ".join(f"{host['name']} {host['url']}" for host in hosts)
+    return f"""Corral is about to listen on {url} for {len(hosts)} simulated hosts: {named}
 Try, in another terminal:
   curl {url}/api/tags
   curl {url}/api/chat -d '{{"model": "llama3.2:1b", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'

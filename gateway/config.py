@@ -177,6 +177,16 @@ def environment_names() -> dict[str, tuple[str, str, type]]:
     return names
 
 
+def mistyped(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that nothing reads, but that are nearly the name of one → that name. Others may start with CORRAL_ by right:
+    Kubernetes sets CORRAL_SERVICE_HOST and its like beside a service of that name.
+    """
+    known = ["CORRAL_CONFIG", "CORRAL_HOSTS", *environment_names()]
+    strangers = [name for name in environ if name.startswith("CORRAL") and name not in known]
+    near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in strangers}
+    return {name: found[0] for name, found in near.items() if found}
+
+
 def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
     if env.get("CORRAL_HOSTS"):
         tree["hosts"] = [_host_flag(text) for text in env["CORRAL_HOSTS"].split(",") if text.strip()]

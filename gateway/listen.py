@@ -6,19 +6,21 @@ from pathlib import Path
 
 def explain_taken(address: str, port: int) -> str:
     """A message for a port that is in use: by which process (Linux), and whether an Ollama or a Corral answers there."""
+    shown = f"[{address}]" if ":" in address else address
     holder = _holder(port)
-    text = f"cannot listen on {address}:{port}: the port is taken{f' by {holder}' if holder else ''}."
+    text = f"cannot listen on {shown}:{port}: the port is taken{f' by {holder}' if holder else ''}."
     other = port + 1 if port < 65535 else port - 1
-    answer = _root_of("127.0.0.1" if address in ("0.0.0.0", "::") else address, port)
+    reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
+    answer = _root_of(reached.strip("[]"), port)
     if answer is None:
-        return text + f" Listen elsewhere: corral serve --listen {address}:{other}"
+        return text + f" Listen elsewhere: corral serve --listen {shown}:{other}"
     if answer.startswith(b"corral"):
         return text + " A Corral answers there already."
     return (
         f"{text} An Ollama answers there. Make it one of the hosts and listen elsewhere:\n"
-        f"  corral serve --listen {address}:{other} --host local=http://127.0.0.1:{port}\n"
-        f"or move the Ollama (OLLAMA_HOST=127.0.0.1:{other} ollama serve) and let Corral have its address:\n"
-        f"  corral serve --listen {address}:{port} --host local=http://127.0.0.1:{other}"
+        f"  corral serve --listen {shown}:{other} --host local=http://{reached}:{port}\n"
+        f"or move the Ollama (OLLAMA_HOST={reached}:{other} ollama serve) and let Corral have its address:\n"
+        f"  corral serve --listen {shown}:{port} --host local=http://{reached}:{other}"
     )
 
 

@@ -239,9 +239,10 @@ async def test_simulate_has_options_of_its_own(tmp_path: Path) -> None:
 async def test_the_demo(tmp_path: Path) -> None:
     """Three hosts and the gateway, where it says; Ctrl-C ends all of it."""
     async with listening(saying(b"no HTTP\r\n")) as taken, contextlib.AsyncExitStack() as stack:
+        (tmp_path / "corral.toml").write_text("not even TOML", encoding="utf-8")  # the demo is the same everywhere
         process = await stack.enter_async_context(corral(tmp_path, "demo", "--listen", taken.removeprefix("http://")))
         promised = await process.line(r"about to listen on (http://\S+) for 3 simulated hosts: (.*)")
-        hosts = [row.split("=")[1] for row in promised[2].split(", ")]
+        hosts = [row.split()[1] for row in promised[2].split(", ")]
         url = await process.listens()
         assert url == promised[1] != taken, "another port where that is taken"
         models = {row["name"] for row in json.loads((await ask(url, "GET", "/api/tags")).body)["models"]}
@@ -252,7 +253,7 @@ async def test_the_demo(tmp_path: Path) -> None:
         assert [await answers(host) for host in hosts] == [True] * 3
         process.interrupt()
         code, errors = await process.ended()
-        assert (code, "gateway" in errors) == (0, False)
+        assert (code, errors) == (0, "")
         assert [await answers(host) for host in [*hosts, url]] == [False] * 4
 
 
@@ -260,7 +261,7 @@ async def test_the_demo_is_stopped(tmp_path: Path) -> None:
     """SIGTERM to the gateway alone ends its hosts too; and every address that it prints can be used."""
     async with corral(tmp_path, "demo", "--listen", "[::1]:0") as process:
         promised = await process.line(r"about to listen on (http://\S+) for 3 simulated hosts: (.*)")
-        hosts = [row.split("=")[1] for row in promised[2].split(", ")]
+        hosts = [row.split()[1] for row in promised[2].split(", ")]
         assert await process.listens() == promised[1]
         process.signal()
         assert await process.ended() == (0, "")

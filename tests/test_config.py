@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, HostConfig, environment_names, from_tree, load, split_listen
+from gateway.config import Config, HostConfig, environment_names, from_tree, load, mistyped, split_listen
 from gateway.errors import ConfigError
 
 URL = "http://10.0.0.5:11434"
@@ -207,6 +207,13 @@ def test_bad_flags(flag: str) -> None:
 def test_two_of_one_name() -> None:
     """Their metrics would be one."""
     assert "two hosts are named 'gpu1'" in refused({"hosts": [HOST, HOST]})
+
+
+def test_mistyped_variables() -> None:
+    """Each with the name that was meant; what Kubernetes or anybody else sets is not ours to judge."""
+    environ = {"CORRAL_QUEUE_LIMITS": "5", "CORRALHOSTS": "x", "CORRAL_SERVICE_HOST": "10.0.0.1", "CORRAL_PORT": "tcp"}
+    environ |= {"CORRAL_LISTEN": ":1", "CORRAL_TEST_OLLAMA": "http://gpu1", "HOME": "/"}
+    assert mistyped(environ) == {"CORRAL_QUEUE_LIMITS": "CORRAL_QUEUE_LIMIT", "CORRALHOSTS": "CORRAL_HOSTS"}
 
 
 @pytest.mark.parametrize("environ", [{}, {"CORRAL_HOSTS": " , "}])

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from gateway.dialects.ending import Ended, Ending
+from gateway.dialects.openai import error_end
 from gateway.dialects.request import Endpoint, Farewell
 
 _TYPES = {
@@ -22,7 +23,7 @@ _BLOCK = re.compile(rb'"type":"content_block_(?:start|delta|stop)","index":(\d{1
 
 def error_body(status: int, message: str, _code: str, id_: str) -> bytes:
     """``{"type":"error","error":{"type","message"},"request_id"}``."""
-    return _json(_error(status, message) | {"request_id": f"req_{id_}"}) + b"\n"
+    return _json(_error(status, message) | {"request_id": f"req_{id_}"}) + error_end(status)
 
 
 def ending(tail: bytes) -> Ending:

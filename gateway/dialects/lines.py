@@ -114,8 +114,8 @@ class Meter:
     def flush(self) -> bytes:
         """The answer has ended on the wire: return what is still held."""
         data, self.held = self.held, b""
-        if data:
-            self._reads.append(data)
+        if data:  # its read was counted when it came
+            self._reads[-1] += data
         return data
 
     def drop(self) -> None:

@@ -17,6 +17,11 @@ _SEQUENCE = re.compile(rb'"sequence_number":(\d{1,9})')
 _OUR_CODES = ("queue_full", "no_host", "hosts_failed", "cancelled", "deadline", "shutting_down", "too_large")
 
 
+def error_end(status: int) -> bytes:
+    """Only the 404 of Ollama's /v1 ends in a newline (recordings v1_chat_404, v1_chat_bad)."""
+    return b"\n" if status == 404 else b""
+
+
 def error_body(status: int, message: str, code: str, _id: str) -> bytes:
     """``{"error":{"message","type","param","code"}}``; ``code`` is null where Ollama could have said the same."""
     error = {
@@ -25,7 +30,7 @@ def error_body(status: int, message: str, code: str, _id: str) -> bytes:
         "param": None,
         "code": code if code in _OUR_CODES else None,
     }
-    return json.dumps({"error": error}, separators=(",", ":")).encode() + b"\n"
+    return json.dumps({"error": error}, separators=(",", ":")).encode() + error_end(status)
 
 
 def chat_ending(tail: bytes) -> Ending:

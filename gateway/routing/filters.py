@@ -9,7 +9,7 @@ from gateway.fleet.host import HostView
 
 
 class Rejection(StrEnum):
-    """Why a host was left out. The first three stand however desperate we are."""
+    """Why a host was left out. Those in LASTING stand however desperate we are."""
 
     TRIED = "tried"
     MODEL_MISSING = "model_missing"

@@ -61,6 +61,7 @@ def test_what_is_held_comes_at_the_end() -> None:
     """An answer that ends without its newline is handed on in full, once."""
     meter, _ = fed(Framing.NDJSON, b"{}\n[")
     assert (meter.flush(), meter.flush(), meter.tail, meter.size) == (b"[", b"", b"{}\n[", 4)
+    assert meter.chunks == 1, "it came in one read"
 
 
 def test_what_is_dropped_never_comes() -> None:
