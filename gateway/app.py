@@ -19,6 +19,7 @@ from aiohttp import web
 
 from gateway.api.fleet import FleetViews
 from gateway.api.generations import GenerationsApi
+from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
 from gateway.api.middleware import QuietNonsense, boundary
 from gateway.api.ops import Ops
@@ -137,7 +138,8 @@ class Gateway:
             self._rejected,
             self.metrics.responded,
             self.rng,
-            self.config.relay.body_limit_bytes,
+            self.fleet.names,
+            self.config.relay,
         )
         self.ops = Ops(self._exposition, self.fleet, self.clock)
         try:
@@ -154,7 +156,8 @@ class Gateway:
             client_max_size=self.config.relay.body_limit_bytes, middlewares=[boundary(self.metrics.responded)]
         )
         views = FleetViews(self.fleet, self.clock, self.rng, self.config.relay.body_limit_bytes)
-        for part in (self.inference, views, GenerationsApi(self.generations), self.ops):
+        hosts = HostsApi(self.fleet, self.clock, self._fleet_changed)
+        for part in (self.inference, views, hosts, GenerationsApi(self.generations), self.ops):
             app.add_routes(part.routes())
         self._runner = web.AppRunner(
             app,

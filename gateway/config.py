@@ -25,6 +25,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
 HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
   corral serve --host gpu1=http://10.0.0.5:11434 --host gpu2=http://10.0.0.6:11434
   CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434" corral serve
@@ -62,6 +64,7 @@ class RelayConfig:
     body_limit_bytes: Count = 64 * 1024 * 1024  # largest request body; 413 beyond
     idle_connection_seconds: Positive = 300.0  # how long an unused connection to a host is kept
     deadline_seconds: NotNegative = 0.0  # for a whole generation; 0: none
+    model_at_host: bool = False  # a model named like llama3@gpu1 pins the request to that host
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +198,8 @@ def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
         if not text:
             continue
         try:
-            value: str | int | float = text if kind is str else kind(text)
-        except ValueError:
+            value: str | int | float = text if kind is str else _TRUTH[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
             raise ConfigError(f"{name}={text!r}: expected {kind.__name__}") from None
         table = tree.setdefault(section, {}) if section else tree
         if isinstance(table, dict):  # else the file is wrong, and is told so

@@ -63,6 +63,7 @@ class RouteReason(StrEnum):
     AFFINITY = "affinity"
     LOADED = "loaded"
     LEAST_BUSY = "least_busy"
+    PINNED = "pinned"  # the caller named it
     COLD_LOAD = "cold_load"
     FALLBACK = "fallback"  # every host was ejected: the best of them is used all the same
 

@@ -122,6 +122,14 @@ def test_every_scalar_has_a_variable(name: str) -> None:
     assert getattr(getattr(config, section) if section else config, key) == default
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("FALSE", False), ("no", False)])
+def test_a_truth_in_the_environment(text: str, value: bool) -> None:
+    """As people write it; anything else is refused."""
+    assert load(None, HOSTS | {"CORRAL_RELAY_MODEL_AT_HOST": text}).relay.model_at_host is value
+    with pytest.raises(ConfigError, match="CORRAL_RELAY_MODEL_AT_HOST='maybe': expected bool"):
+        load(None, HOSTS | {"CORRAL_RELAY_MODEL_AT_HOST": "maybe"})
+
+
 def test_every_section_has_variables() -> None:
     """No key was forgotten."""
     scalars = {

@@ -86,7 +86,13 @@ class FleetViews:
         path = request.query.get("path") or _endpoint_of(body)
         if path not in ENDPOINTS:
             raise NotFound(f"no inference endpoint {path!r}; known: {', '.join(ENDPOINTS)}")
-        inference = read(ENDPOINTS[path], body, "explain", content_type=request.headers.get("Content-Type", ""))
+        inference = read(
+            ENDPOINTS[path],
+            body,
+            "explain",
+            content_type=request.headers.get("Content-Type", ""),
+            pin=request.headers.get("X-Corral-Host", ""),
+        )
         if not inference.model:
             raise BadRequest("model is required")
         snapshot = self._fleet.snapshot(self._clock())

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,11 @@ from aiohttp import web
 
 from gateway.api.answers import Answer, rendered
 from gateway.api.sinks import ResponseSink, TransportSink
+from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
-from gateway.errors import CorralError, ShuttingDown, TooLarge
+from gateway.errors import BadRequest, CorralError, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
 from gateway.relay.generations import Generations
 from gateway.relay.headers import inbound
@@ -43,7 +44,8 @@ class Inference:
         rejected: Rejected,
         responded: Responded,
         rng: random.Random,
-        body_limit_bytes: int,
+        hosts: Collection[str],
+        config: RelayConfig,
     ) -> None:
         self._relay = relay
         self._generations = generations
@@ -51,7 +53,9 @@ class Inference:
         self._rejected = rejected
         self._responded = responded
         self._rng = rng
-        self._body_limit = body_limit_bytes
+        self._hosts = hosts
+        self._at_hosts: Collection[str] = hosts if config.model_at_host else ()
+        self._body_limit = config.body_limit_bytes
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
         self.draining = False
 
@@ -90,8 +94,12 @@ class Inference:
                 headers.content_encoding,
                 headers.session,
                 request.remote or "",
+                headers.pin,
+                self._at_hosts,
             )
             inference = read(*args) if len(body) <= THREAD_BYTES else await asyncio.to_thread(read, *args)
+            if inference.pin:
+                self._check_pin(inference.pin)
             if inference.kind is Kind.UNLOAD:
                 response: web.StreamResponse = _answered(await self._unload(inference), id_)
             else:
@@ -116,6 +124,10 @@ class Inference:
             raise
         self._responded(endpoint.path, response.status)
         return response
+
+    def _check_pin(self, pin: str) -> None:
+        if pin not in self._hosts:
+            raise BadRequest(f"no host is named {pin!r}; there are: {', '.join(self._hosts)}")
 
     async def _body(self, request: web.Request) -> bytes:
         if self.draining:

@@ -34,7 +34,10 @@ class Ops:
         """200 while at least one host can take requests and the gateway is not stopping; who and why in the body."""
         views = self._fleet.snapshot(self._clock()).hosts
         hosts = {view.name: {"health": view.health.state, "why": view.health.why} for view in views}
-        usable = any(view.available is not None and view.health.state is not State.EJECTED for view in views)
+        usable = any(
+            view.available is not None and view.health.state is not State.EJECTED and not view.draining
+            for view in views
+        )
         ready = usable and not self.draining
         body = {"ready": ready, "draining": self.draining, "hosts": hosts}
         return json_answer(body, status=200 if ready else 503)

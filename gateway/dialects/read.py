@@ -6,6 +6,7 @@ spellings, which could be read in two ways, is refused. Bytes after the first JS
 
 import json
 import re
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -55,14 +56,26 @@ def read(
     content_encoding: str = "",
     session: str | None = None,
     client: str = "",
+    pin: str = "",
+    at_hosts: Container[str] = (),
 ) -> InferenceRequest:
-    """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one."""
+    """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one.
+
+    ``at_hosts``: names that a model may end in, as in ``llama3@gpu1``, which pins the request and is taken out of the body.
+    """
     if endpoint.multipart:
         requested = _form_field(body, content_type, "model")
         fields: dict[str, Any] = {}
     else:
         fields = _fields(_plain(endpoint, body, content_encoding))
         requested = _text(fields, "model")
+    model, at, named = requested.rpartition("@")
+    if at and model and named in at_hosts:
+        if endpoint.multipart or content_encoding:
+            raise BadRequest(f"a body of this kind cannot name a host: set X-Corral-Host: {named}")
+        requested, pin = model, pin or named
+        fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+        body = msgspec.json.encode(fields)
     prompt = [memoryview(fields[key]) for key in endpoint.prompt_keys if key in fields]
     size = sum(map(len, prompt))
     name = canonical(requested)
@@ -79,6 +92,7 @@ def read(
         body,
         session,
         client,
+        pin,
     )
 
 

@@ -65,3 +65,4 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     session: str | None = None
     client: str = ""
+    pin: str = ""  # the host that was asked for by name; empty: any

@@ -67,6 +67,8 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
     version: str
     latency_seconds: float
     seen_at: float | None
+    draining: bool = False
+    ghosts: frozenset[str] = frozenset()  # models listed by /api/tags that requests were told are not there
 
     @property
     def name(self) -> str:

@@ -35,6 +35,7 @@ class Unloader:
 
     def _targets(self, request: InferenceRequest) -> list[Host]:
         views = self._fleet.snapshot(self._clock()).hosts
+        views = tuple(view for view in views if not request.pin or view.name == request.pin)
         having = [view for view in views if view.available and request.model in view.available]
         if not having:
             if any(view.available is not None for view in views):

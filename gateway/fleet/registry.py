@@ -4,7 +4,7 @@ Synchronous and owned by the event loop's thread: every method is one step, so a
 Everything handed out is frozen; mappings are replaced whole, never changed in place.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.dialects.names import canonical
@@ -41,6 +41,8 @@ class _HostState:
     latency_seconds: float = 0.0
     seen_at: float | None = None
     sampled_at: float = float("-inf")
+    draining: bool = False
+    ghosts: frozenset[str] = frozenset()
     view: HostView | None = None  # None: must be made anew
 
 
@@ -62,6 +64,11 @@ class Fleet:
     def hosts(self) -> tuple[Host, ...]:
         """The configured hosts."""
         return tuple(state.host for state in self._states.values())
+
+    @property
+    def names(self) -> Collection[str]:
+        """The configured hosts' names, in order; a live view."""
+        return self._states.keys()
 
     @property
     def lease_count(self) -> int:
@@ -97,8 +104,17 @@ class Fleet:
                 state.version,
                 state.latency_seconds,
                 state.seen_at,
+                state.draining,
+                state.ghosts,
             )
         return state.view
+
+    # -- draining --------------------------------------------------------------------------------------------------------------
+
+    def drain(self, name: str, *, draining: bool) -> None:
+        """Give no new leases on a host, or again. What runs there finishes."""
+        state = self._states[name]
+        state.draining, state.view = draining, None
 
     # -- leasing ---------------------------------------------------------------------------------------------------------------
 
@@ -144,6 +160,8 @@ class Fleet:
     def answered(self, lease: Lease, model: str, now: float) -> None:
         """The first byte came: the model is loaded there, whatever the last poll said."""
         state = self._states[lease.host]
+        if state.ghosts:
+            state.ghosts, state.view = state.ghosts - {model}, None
         if state.health.state is not State.HEALTHY or state.health.attempt_failures:
             state.health, state.view = after(state.health, Event.ATTEMPT_OK, now, self._policy), None
         if lease.digest is None or (not lease.cold and lease.digest in state.loaded):
@@ -173,6 +191,7 @@ class Fleet:
             }
         if seen.available is not None:
             state.available = {canonical(model.name): model for model in seen.available}
+            state.ghosts &= state.available.keys()  # listed still, or again: then it is a ghost indeed
 
     def note(self, name: str, event: Event, now: float, why: str = "") -> None:
         """Take in one piece of evidence about a host's health."""
@@ -188,6 +207,7 @@ class Fleet:
         state = self._states[name]
         if state.available and model in state.available:
             state.available = {key: value for key, value in state.available.items() if key != model}
+            state.ghosts |= {model}
             state.view = None
 
     def forget_loaded(self, name: str, model: str) -> None:

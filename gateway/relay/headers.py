@@ -70,7 +70,8 @@ class _Roles(dict[bytes, str]):
 
 PASSING, NOTED_PASSING, NOTED, DROPPED = "passing", "noted and passing", "noted", "dropped"
 _from_client = _Roles(
-    _NOT_TO_HOSTS, frozenset((b"connection", b"content-type", b"content-encoding", b"expect", b"x-corral-session"))
+    _NOT_TO_HOSTS,
+    frozenset((b"connection", b"content-type", b"content-encoding", b"expect", b"x-corral-session", b"x-corral-host")),
 )
 _from_host = _Roles(_NOT_TO_CLIENTS)
 
@@ -83,6 +84,7 @@ class Inbound(NamedTuple):
     content_encoding: str = ""
     session: str | None = None
     expect: str = ""
+    pin: str = ""
 
 
 def inbound(headers: RawHeaders) -> Inbound:
@@ -115,6 +117,7 @@ def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound
         values.get(b"content-encoding", ""),
         values.get(b"x-corral-session") or None,
         values.get(b"expect", ""),
+        values.get(b"x-corral-host", ""),
     )
 
 

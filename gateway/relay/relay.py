@@ -363,7 +363,8 @@ def _unroutable(request: InferenceRequest, verdict: Unroutable, failures: list[s
     if failures:
         return _hosts_failed(failures, 0)
     if verdict.unknown_model:
-        return ModelNotFound(request.endpoint.not_found.format(request.requested_model))
+        where = f" on host {request.pin}" if request.pin else ""
+        return ModelNotFound(request.endpoint.not_found.format(request.requested_model) + where)
     reasons = "; ".join(f"{left_out.host} {left_out.why}" for left_out in verdict.rejected)
     return NoHost(f"no host can take {request.requested_model!r}: {reasons}", retry_after=5.0)
 

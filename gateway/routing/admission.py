@@ -4,7 +4,7 @@ handed out; it runs whenever anything changed: a request came, a slot was freed,
 A request is bound late: to the host that is cheapest when it is granted, counting those that wait before it. It is granted only
 if that host has a free slot; if waiting for a warm host is cheaper than loading the model on a free one, it waits.
 
-Waiters stand in lanes, one per model and runner options, each first come, first served. ``assign`` merges the lanes by age, and
+Waiters stand in lanes, one per model, runner options and pin, each first come, first served. ``assign`` merges the lanes by age, and
 looks at most LOOK_AHEAD deep into a lane that gets nothing: so one long lane cannot make a step slow, nor starve another lane.
 """
 
@@ -54,7 +54,7 @@ class Waiter:
         self.seq = seq
         self.since = since
         self.deliver = deliver
-        self.lane = (request.model, request.runner_options)
+        self.lane = (request.model, request.runner_options, request.pin)
 
 
 class Admission:
@@ -63,7 +63,7 @@ class Admission:
     def __init__(self, fleet: Fleet, limit: int, rng: Chance) -> None:
         self._fleet = fleet
         self._rng = rng
-        self._lanes: dict[tuple[str, Any], deque[Waiter]] = {}
+        self._lanes: dict[tuple[str, Any, str], deque[Waiter]] = {}
         self._waiting = 0
         self._seq = 0
         self.limit = limit

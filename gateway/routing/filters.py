@@ -11,24 +11,30 @@ from gateway.fleet.host import HostView
 class Rejection(StrEnum):
     """Why a host was left out. Those in LASTING stand however desperate we are."""
 
+    PINNED = "pinned_elsewhere"
     TRIED = "tried"
     MODEL_MISSING = "model_missing"
+    DRAINING = "draining"
     EJECTED = "circuit_open"
     TRIAL_BUSY = "trial_busy"
     UNKNOWN = "inventory_unknown"
 
 
-LASTING = (Rejection.TRIED, Rejection.MODEL_MISSING)
+LASTING = (Rejection.PINNED, Rejection.TRIED, Rejection.MODEL_MISSING, Rejection.DRAINING)
 
 
 def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -> Rejection | None:
     """Why ``view`` may not take ``request``; None if it may. ``tried``: hosts that already failed it."""
+    if request.pin and request.pin != view.host.name:
+        return Rejection.PINNED
     if view.host.name in tried:
         return Rejection.TRIED
     if view.available is None:
         return Rejection.UNKNOWN
     if request.model not in view.available:
         return Rejection.MODEL_MISSING
+    if view.draining:
+        return Rejection.DRAINING
     state = view.health.state
     if state is State.EJECTED:
         return Rejection.EJECTED
@@ -40,6 +46,10 @@ def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -
 def in_words(rejection: Rejection, view: HostView) -> str:
     """The reason as people read it."""
     match rejection:
+        case Rejection.PINNED:
+            return "is not the host that was asked for"
+        case Rejection.DRAINING:
+            return "is draining: it takes no new requests"
         case Rejection.TRIED:
             return "was tried and failed"
         case Rejection.MODEL_MISSING:

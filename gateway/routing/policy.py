@@ -63,11 +63,13 @@ def choose(
             [Rejected(view.host.name, why, in_words(why, view)) for view, why in left_out if view not in fit]
         )
     if not fit:
-        missing = all(why is Rejection.MODEL_MISSING for _, why in left_out)
+        reasons = {why for _, why in left_out} - {Rejection.PINNED}
+        missing = reasons == {Rejection.MODEL_MISSING}
         return Unroutable(missing, rejected)
     if len(fit) == 1:
         only = score(request, fit[0], snapshot, ahead.get(fit[0].host.name, 0))
-        return Route(only.host, RouteReason.FALLBACK if panic else RouteReason.ONLY_CANDIDATE, (only,), rejected)
+        why_it = RouteReason.PINNED if request.pin else RouteReason.ONLY_CANDIDATE
+        return Route(only.host, RouteReason.FALLBACK if panic else why_it, (only,), rejected)
     priced = [
         (costs.total, view.leases, view.leased_at, costs.host, costs)
         for costs, view in [(score(request, view, snapshot, ahead.get(view.host.name, 0)), view) for view in fit]

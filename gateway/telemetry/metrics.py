@@ -4,6 +4,7 @@ Labels are bounded: a model is named only while some host has it, a
 host by its configured name, everything else by an enum.
 """
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -15,6 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot
+from gateway.fleet.hygiene import Kind, findings
 from gateway.record import Accounting, AttemptOutcome, GenerationRecord, Outcome
 from gateway.telemetry.catalogue import Catalogue
 from gateway.telemetry.families import Counter, gauge_lines
@@ -243,6 +245,11 @@ def _host_lines(live: Live) -> Iterator[str]:
     yield from gauge_lines(
         "corral_host_last_success_timestamp_seconds", "Unix time of the last good poll.", ("host",), seen
     )
+    draining = (((h.name,), h.draining) for h in hosts)
+    yield from gauge_lines("corral_host_draining", "1 while the host takes no new requests.", ("host",), draining)
+    amiss = Counts(finding.kind for finding in findings(fleet))
+    kinds = (((kind,), amiss[kind]) for kind in Kind)
+    yield from gauge_lines("corral_fleet_findings", "What is amiss with the fleet as a whole.", ("kind",), kinds)
     info = (((h.name, h.version), 1) for h in polled)
     yield from gauge_lines("corral_host_info", "Constant 1; host facts as labels.", ("host", "ollama_version"), info)
 

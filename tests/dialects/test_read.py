@@ -377,3 +377,40 @@ def test_the_model_of_any_form(model: str, before: list[tuple[str, bytes]], afte
     """Other fields, whatever they hold, do not change the model."""
     parts = [part(*field) for field in before], [part("model", model.encode())], [part(*field) for field in after]
     assert raw(form(*(one for group in parts for one in group)), SPEECH, FORM).requested_model == model
+
+
+# -- pins ---------------------------------------------------------------------------------------------------------------------
+
+AT: dict[str, tuple[str, tuple[str, str]]] = {
+    "a host": ("llama3@gpu1", ("llama3", "gpu1")),
+    "a tag and a host": ("llama3:8b@gpu1", ("llama3:8b", "gpu1")),
+    "no such host": ("llama3@gpu9", ("llama3@gpu9", "")),
+    "no model": ("@gpu1", ("@gpu1", "")),
+    "two": ("llama3@gpu1@gpu1", ("llama3@gpu1", "gpu1")),
+}
+
+
+@pytest.mark.parametrize(("given_", "expected"), AT.values(), ids=AT)
+@pytest.mark.parametrize("path", JSON_PATHS)
+def test_a_model_at_a_host(path: str, given_: str, expected: tuple[str, str]) -> None:
+    """The host leaves the model's name and the body, where nothing else changes."""
+    sent = call(path, given_, options={"seed": 2**63, "temperature": 0.1}, Other="Ä\u2028")
+    request = read(ENDPOINTS[path], sent.body, "g1", at_hosts=("gpu1",))
+    assert (request.requested_model, request.pin) == expected
+    assert json.loads(request.body) == {
+        key.lower() if expected[1] else key: value
+        for key, value in (json.loads(sent.body) | {"model": expected[0]}).items()
+    }
+
+
+def test_a_header_beats_a_model_at_a_host() -> None:
+    """Both name the host: the header's word counts, the model's name is cleaned all the same."""
+    request = read(ENDPOINTS["/api/chat"], call("/api/chat", "m@gpu1").body, "g1", pin="gpu2", at_hosts=("gpu1",))
+    assert (request.requested_model, request.pin) == ("m", "gpu2")
+
+
+def test_a_form_cannot_name_a_host() -> None:
+    """Its body is not rewritten; the error says what to do instead."""
+    sent = call("/v1/audio/transcriptions", "whisper@gpu1")
+    with pytest.raises(BadRequest, match="X-Corral-Host: gpu1"):
+        read(ENDPOINTS[sent.path], sent.body, "g1", sent.headers["Content-Type"], at_hosts=("gpu1",))

@@ -22,6 +22,9 @@ HOSTS = {
     "without the model": (view(has=[OTHER]), Rejection.MODEL_MISSING),
     "without any model": (view(has=[]), Rejection.MODEL_MISSING),
     "without having told its models": (view(has=None), Rejection.UNKNOWN),
+    "draining": (view(draining=True), Rejection.DRAINING),
+    "draining without the model": (view(has=[], draining=True), Rejection.MODEL_MISSING),
+    "draining and ejected": (view(draining=True, health=EJECTED), Rejection.DRAINING),
     "ejected without the model": (view(has=[OTHER], health=EJECTED), Rejection.MODEL_MISSING),
     "ejected without having told its models": (view(has=None, health=EJECTED), Rejection.UNKNOWN),
 }
@@ -46,7 +49,17 @@ def test_the_model_is_known_by_its_canonical_name() -> None:
     assert reject(request(TEXT), view(has=["SMOLLM2:135m"]), frozenset()) is None
 
 
+def test_a_pin_leaves_one_host() -> None:
+    """Whatever else is wrong with the others; and the one that was named is judged as ever."""
+    assert reject(request(pin="gpu2"), view("gpu1"), frozenset()) is Rejection.PINNED
+    assert reject(request(pin="gpu2"), view("gpu1", has=[]), frozenset({"gpu1"})) is Rejection.PINNED
+    assert reject(request(pin="gpu2"), view("gpu2"), frozenset()) is None
+    assert reject(request(pin="gpu2"), view("gpu2", has=[]), frozenset()) is Rejection.MODEL_MISSING
+
+
 WORDS = {
+    Rejection.PINNED: (view(), "is not the host that was asked for"),
+    Rejection.DRAINING: (view(draining=True), "is draining: it takes no new requests"),
     Rejection.TRIED: (view(), "was tried and failed"),
     Rejection.MODEL_MISSING: (view(has=[]), "does not have the model"),
     Rejection.EJECTED: (view(health=EJECTED), "is ejected: cannot connect: refused"),

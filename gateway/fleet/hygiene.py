@@ -1,0 +1,98 @@
+"""What is amiss with a fleet as a whole, though each host is well: pure, from one snapshot."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+from gateway.fleet.host import FleetSnapshot, HostView
+
+
+class Kind(StrEnum):
+    """What can be amiss (a metric label)."""
+
+    VERSION_SKEW = "version_skew"  # hosts run different versions of Ollama
+    DIGEST_SKEW = "digest_skew"  # one name is different models on different hosts
+    FEW_COPIES = "few_copies"  # a model is on one host only: nothing can take over
+    CONTEXT_SKEW = "context_skew"  # one model is loaded with different contexts, by the hosts' own defaults
+    GHOST_MODEL = "ghost_model"  # a host lists a model that it then says it has not
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """One thing that is amiss. ``model`` is a canonical name, empty where it is about hosts."""
+
+    kind: Kind
+    model: str
+    hosts: tuple[str, ...]
+    text: str
+
+
+def findings(snapshot: FleetSnapshot) -> list[Finding]:
+    """All that is amiss, in the order of ``Kind``."""
+    hosts = snapshot.hosts
+    return [*_versions(hosts), *_digests(hosts), *_copies(hosts), *_contexts(hosts), *_ghosts(hosts)]
+
+
+def _versions(hosts: Iterable[HostView]) -> Iterable[Finding]:
+    by_version = _grouped((host.version, host.name) for host in hosts if host.version)
+    if len(by_version) > 1:
+        told = _listed(by_version)
+        yield Finding(Kind.VERSION_SKEW, "", _all(by_version), f"hosts run different versions of Ollama: {told}")
+
+
+def _digests(hosts: Iterable[HostView]) -> Iterable[Finding]:
+    by_model: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for host in hosts:
+        for name, model in (host.available or {}).items():
+            by_model[name].append((model.digest[:12], host.name))
+    for name, rows in sorted(by_model.items()):
+        by_digest = _grouped(rows)
+        if len(by_digest) > 1:
+            text = f"{name} is not the same model everywhere: {_listed(by_digest)}"
+            yield Finding(Kind.DIGEST_SKEW, name, _all(by_digest), text)
+
+
+def _copies(hosts: tuple[HostView, ...]) -> Iterable[Finding]:
+    telling = [host for host in hosts if host.available is not None]
+    if len(telling) < 2:
+        return
+    by_model = _grouped((name, host.name) for host in telling for name in host.available or ())
+    for name, having in sorted(by_model.items()):
+        if len(having) == 1:
+            yield Finding(Kind.FEW_COPIES, name, having, f"{name} is on {having[0]} only: no other host can take over")
+
+
+def _contexts(hosts: Iterable[HostView]) -> Iterable[Finding]:
+    by_digest: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for host in hosts:
+        for digest, model in host.loaded.items():
+            if model.context and "num_ctx" not in dict(host.runners.get(digest, ())):
+                by_digest[digest].append((f"{model.context} tokens", host.name, model.name))
+    for rows in by_digest.values():
+        by_context = _grouped((context, host) for context, host, _ in rows)
+        if len(by_context) > 1:
+            text = f"{rows[0][2]} is loaded with different contexts: {_listed(by_context)}; set OLLAMA_CONTEXT_LENGTH alike"
+            yield Finding(Kind.CONTEXT_SKEW, rows[0][2], _all(by_context), text)
+
+
+def _ghosts(hosts: Iterable[HostView]) -> Iterable[Finding]:
+    for name, having in sorted(_grouped((model, host.name) for host in hosts for model in host.ghosts).items()):
+        yield Finding(
+            Kind.GHOST_MODEL, name, having, f"{', '.join(having)} listed {name}, then answered that it is not there"
+        )
+
+
+def _grouped(rows: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    groups: dict[str, tuple[str, ...]] = {}
+    for key, host in rows:
+        groups[key] = (*groups.get(key, ()), host)
+    return groups
+
+
+def _listed(groups: dict[str, tuple[str, ...]]) -> str:
+    return "; ".join(f"{key} on {', '.join(hosts)}" for key, hosts in sorted(groups.items()))
+
+
+def _all(groups: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(host for hosts in groups.values() for host in hosts)

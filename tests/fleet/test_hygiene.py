@@ -1,0 +1,50 @@
+"""What is amiss with a fleet is found and told in words; a well-kept fleet has nothing to tell."""
+
+from typing import Any
+
+import pytest
+
+from gateway.fleet.host import HostView
+from gateway.fleet.hygiene import Kind, findings
+from tests.builders import OTHER, TEXT
+from tests.fleet.builders import available, loaded, snapshot, view
+
+AMISS: dict[str, tuple[list[HostView], list[tuple[Kind, str, tuple[str, ...]]]]] = {
+    "nothing": ([view("a"), view("b")], []),
+    "one host": ([view("a")], []),
+    "nobody has told": ([view("a", has=None, version=""), view("b", has=None, version="")], []),
+    "versions": (
+        [view("a"), view("b", version="0.32.1"), view("c")],
+        [(Kind.VERSION_SKEW, "", ("a", "c", "b"))],
+    ),
+    "digests": (
+        [view("a", has=[TEXT]), view("b", has=[available(TEXT, "f" * 64)])],
+        [(Kind.DIGEST_SKEW, TEXT, ("a", "b"))],
+    ),
+    "one copy": ([view("a"), view("b", has=[OTHER])], [(Kind.FEW_COPIES, TEXT, ("a",))]),
+    "one copy, and a host that has not told": ([view("a"), view("b", has=None)], []),
+    "contexts": (
+        [view("a", holds=[loaded(context=4096)]), view("b", holds=[loaded(context=32768)])],
+        [(Kind.CONTEXT_SKEW, TEXT, ("b", "a"))],
+    ),
+    "a context that was asked for": (
+        [
+            view("a", holds=[loaded(context=4096)]),
+            view("b", holds=[loaded(context=512)], runners={loaded().digest: (("num_ctx", 512),)}),
+        ],
+        [],
+    ),
+    "a ghost": ([view("a", ghosts=frozenset({TEXT})), view("b")], [(Kind.GHOST_MODEL, TEXT, ("a",))]),
+}
+
+
+@pytest.mark.parametrize(("hosts", "expected"), AMISS.values(), ids=AMISS)
+def test_findings(hosts: list[HostView], expected: list[Any]) -> None:
+    """Each with its kind, its model and the hosts it is about, whom the text names."""
+    found = findings(snapshot(*hosts))
+    assert [(finding.kind, finding.model, tuple(sorted(finding.hosts))) for finding in found] == [
+        (kind, model, tuple(sorted(names))) for kind, model, names in expected
+    ]
+    for finding in found:
+        assert all(name in finding.text for name in finding.hosts)
+        assert finding.model in finding.text

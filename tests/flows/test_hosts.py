@@ -1,0 +1,257 @@
+"""The hosts behind the address: they can be looked at, named for one request, and drained."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.builders import EMBEDDING, OTHER, PATHS, TEXT, call, simulated
+from tests.conftest import Corral
+from tests.contract.raw import ask
+from tests.stage import Stage
+
+PINNED = {"X-Corral-Host": "gpu2"}
+
+
+async def told(stage: Stage, path: str, method: str = "GET") -> Any:
+    """A 200 answer, read."""
+    answer = await ask(stage.url, method, path)
+    assert answer.status == 200
+    return json.loads(answer.body)
+
+
+def error_of(body: bytes) -> str:
+    """The words of an error, in any dialect."""
+    error = json.loads(body)["error"]
+    return str(error if isinstance(error, str) else error["message"])
+
+
+# -- looking ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_servers(corral: Corral) -> None:
+    """Every host with its state, what it has, and what it holds in memory."""
+    one, two = simulated("gpu1", TEXT), simulated("gpu2", TEXT, OTHER)
+    await two.load(OTHER)
+    stage = await corral(one, two, slots={"gpu1": 1, "gpu2": 4})
+    rows = (await told(stage, "/api/models/servers"))["servers"]
+    assert [(row["name"], row["url"], row["health"], row["slots"], row["leases"]) for row in rows] == [
+        ("gpu1", one.url, "healthy", 1, 0),
+        ("gpu2", two.url, "healthy", 4, 0),
+    ]
+    assert [{model["name"] for model in row["models_available"]} for row in rows] == [{TEXT}, {OTHER, TEXT}]
+    assert [[model["name"] for model in row["models_loaded"]] for row in rows] == [[], [OTHER]]
+    held = rows[1]["models_loaded"][0]
+    assert min(held["size_vram"], held["context_length"]) > 0
+    assert held["expires_at"]
+    assert rows[0]["version"] == json.loads((await ask(one.url, "GET", "/api/version")).body)["version"]
+
+
+async def test_a_load_that_only_an_answer_proves(corral: Corral) -> None:
+    """It is listed before any poll saw it, with the fields that scripts expect."""
+    stage = await corral(simulated("gpu1"))
+    await stage.ask(call("/api/generate"))
+    (row,) = (await told(stage, "/api/models/servers"))["servers"]
+    assert [model["name"] for model in row["models_loaded"]] == [TEXT]
+    assert set(row["models_loaded"][0]) >= {"name", "digest", "size", "size_vram", "context_length", "expires_at"}
+
+
+async def test_a_host_that_is_down_is_listed_with_the_reason(corral: Corral) -> None:
+    """Nobody waits for it, and nothing of it is hidden."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    two.faults.set("refuse")
+    stage = await corral(one, two)
+    rows = (await told(stage, "/api/models/servers"))["servers"]
+    assert [(row["health"], bool(row["why"])) for row in rows] == [("healthy", False), ("suspect", True)]
+    assert rows[1]["models_available"] == rows[1]["models_loaded"] == []
+    assert rows[1]["seen_seconds_ago"] is None
+
+
+@pytest.mark.parametrize("spell", ["{url}", "{url}/", "{bare}", "{upper}", "gpu2"])
+async def test_one_hosts_models(corral: Corral, spell: str) -> None:
+    """The host can be named by its URL in any equal spelling, or by its name."""
+    stage = await corral(simulated("gpu1", TEXT), simulated("gpu2", OTHER))
+    url = stage["gpu2"].url
+    given = spell.format(url=url, bare=url.removeprefix("http://"), upper=url.replace("http", "HTTP"))
+    answer = await told(stage, f"/api/models/server/models?server_url={given}")
+    assert [model["name"] for model in answer["models"]] == [OTHER]
+    assert answer["server"] == {"name": "gpu2", "url": url}
+
+
+@pytest.mark.parametrize(
+    "given", ["http://169.254.169.254/latest", "gpu3", "http://[", "file:///etc/passwd", "//", "%00"]
+)
+async def test_nothing_else_is_fetched(corral: Corral, given: str) -> None:
+    """What is not configured is 404."""
+    stage = await corral(simulated("gpu1"))
+    answer = await ask(stage.url, "GET", f"/api/models/server/models?server_url={given}")
+    assert (answer.status, "gpu1" in error_of(answer.body)) == (404, True)
+
+
+async def test_a_server_must_be_named(corral: Corral) -> None:
+    """Without one, the error says how."""
+    stage = await corral(simulated("gpu1"))
+    answer = await ask(stage.url, "GET", "/api/models/server/models")
+    assert (answer.status, "server_url" in error_of(answer.body)) == (400, True)
+
+
+async def test_what_is_amiss(corral: Corral) -> None:
+    """Is told at /api/fleet and counted at /metrics."""
+    stage = await corral(simulated("gpu1", TEXT, OTHER), simulated("gpu2", TEXT))
+    answer = await told(stage, "/api/fleet")
+    assert [host["name"] for host in answer["hosts"]] == ["gpu1", "gpu2"]
+    assert [(row["kind"], row["model"], row["hosts"]) for row in answer["findings"]] == [
+        ("few_copies", OTHER, ["gpu1"])
+    ]
+    counted = await stage.totals("corral_fleet_findings", "kind")
+    assert {key: value for key, value in counted.items() if value} == {"few_copies": 1}
+
+
+async def test_a_ghost(corral: Corral) -> None:
+    """A model that a host lists but has not is told of, until it answers after all."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    stage = await corral(one, two)
+    one.faults.set("ghost_model")
+    two.faults.set("ghost_model")
+    await stage.ask(call("/api/generate"))
+    one.faults.clear()
+    two.faults.clear()
+    await stage.gateway.poller.refresh_inventories(5.0)
+    kinds = {row["kind"] for row in (await told(stage, "/api/fleet"))["findings"]}
+    assert kinds == {"ghost_model"}
+    for name in ("gpu1", "gpu2"):
+        assert (await stage.ask(call("/api/generate", headers={"X-Corral-Host": name}))).status == 200
+    assert (await told(stage, "/api/fleet"))["findings"] == []
+
+
+# -- pinning ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_pin(corral: Corral, path: str) -> None:
+    """The named host answers, though another would be cheaper."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    await one.load(TEXT)
+    stage = await corral(one, two)
+    assert (await stage.ask(call(path, headers=PINNED))).get("X-Corral-Host") == "gpu2"
+    (record,) = await stage.records.until(1)
+    assert record.route is not None
+    assert (record.route.reason, [left.code for left in record.route.rejected]) == ("pinned", ["pinned_elsewhere"])
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_pin_to_nobody(corral: Corral, path: str) -> None:
+    """Is a 400 that names who there is."""
+    stage = await corral(simulated("gpu1"))
+    answer = await stage.ask(call(path, headers=PINNED))
+    assert answer.status == 400
+    assert "gpu2" in error_of(answer.body)
+    assert "gpu1" in error_of(answer.body)
+
+
+async def test_a_pin_to_a_host_without_the_model(corral: Corral) -> None:
+    """404 as ever, and it says where."""
+    stage = await corral(simulated("gpu1", TEXT), simulated("gpu2", OTHER))
+    answer = await stage.ask(call("/api/generate", headers=PINNED))
+    assert (answer.status, error_of(answer.body)) == (404, f"model '{TEXT}' not found on host gpu2")
+
+
+async def test_a_pin_to_a_host_that_fails(corral: Corral) -> None:
+    """Nobody else is tried."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    stage = await corral(one, two)
+    two.faults.set("reset_before_headers")
+    answer = await stage.ask(call("/api/generate", headers=PINNED))
+    assert (answer.status, "gpu2" in error_of(answer.body)) == (502, True)
+    assert not one.ledger.entries
+
+
+async def test_a_pinned_unload(corral: Corral) -> None:
+    """Reaches that host only."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    await one.load(TEXT)
+    await two.load(TEXT)
+    stage = await corral(one, two)
+    answer = await stage.ask(call("/api/generate", prompt="", keep_alive=0, headers=PINNED))
+    assert answer.status == 200
+    held = [
+        [row["name"] for row in json.loads((await ask(host.url, "GET", "/api/ps")).body)["models"]]
+        for host in (one, two)
+    ]
+    assert held == [[TEXT], []]
+
+
+async def test_a_model_at_a_host(corral: Corral) -> None:
+    """Where it is enabled, for tools that can set no header; the host sees the model's own name."""
+    stage = await corral(simulated("gpu1"), simulated("gpu2"), relay={"model_at_host": True})
+    answer = await stage.ask(call("/api/generate", f"{TEXT}@gpu2", stream=False))
+    assert (answer.get("X-Corral-Host"), json.loads(answer.body)["model"]) == ("gpu2", TEXT)
+    unknown = await stage.ask(call("/api/generate", f"{TEXT}@gpu3"))
+    assert unknown.status == 404
+
+
+async def test_a_model_at_a_host_where_it_is_not_enabled(corral: Corral) -> None:
+    """Is a model that nobody has."""
+    stage = await corral(simulated("gpu1"), simulated("gpu2"))
+    assert (await stage.ask(call("/api/generate", f"{TEXT}@gpu2"))).status == 404
+
+
+async def test_explaining_a_pin(corral: Corral) -> None:
+    """The explainer takes the header too."""
+    stage = await corral(simulated("gpu1"), simulated("gpu2"))
+    answer = await ask(stage.url, "POST", "/api/route/explain", call("/api/generate").body, PINNED)
+    said = json.loads(answer.body)
+    assert (said["host"], said["reason"]) == ("gpu2", "pinned")
+
+
+# -- draining -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_draining(corral: Corral) -> None:
+    """What runs finishes, what is new goes elsewhere; resumed, the host is as any other."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    await one.load(TEXT)
+    stage = await corral(one, two)
+    one.faults.set("hang_before_headers")
+    async with stage.begun(call("/api/generate"), "running") as running:
+        await stage.row("running", "prefill")
+        row = await told(stage, "/api/hosts/gpu1/drain", "POST")
+        assert (row["name"], row["draining"], row["leases"]) == ("gpu1", True, 1)
+        assert (await stage.ask(call("/api/generate"))).get("X-Corral-Host") == "gpu2"
+        one.faults.clear()
+        assert (await running.answer()).get("X-Corral-Host") == "gpu1"
+    assert await stage.totals("corral_host_draining", "host") == {"gpu1": 1}
+    assert not (await told(stage, "/api/hosts/gpu1/resume", "POST"))["draining"]
+    assert (await stage.ask(call("/api/generate", headers={"X-Corral-Host": "gpu1"}))).get("X-Corral-Host") == "gpu1"
+
+
+async def test_the_last_host_drains(corral: Corral) -> None:
+    """Then nobody can serve: 503 with the reason, for a pin as well, and not ready."""
+    stage = await corral(simulated("gpu1"))
+    await told(stage, "/api/hosts/gpu1/drain", "POST")
+    for headers in ({}, {"X-Corral-Host": "gpu1"}):
+        answer = await stage.ask(call("/api/generate", headers=headers))
+        assert (answer.status, "gpu1 is draining" in error_of(answer.body)) == (503, True)
+    assert (await ask(stage.url, "GET", "/readyz")).status == 503
+
+
+async def test_who_waits_is_served_when_a_host_resumes(corral: Corral) -> None:
+    """A queue moves on at once."""
+    one, two = simulated("gpu1", TEXT), simulated("gpu2", EMBEDDING, TEXT)
+    stage = await corral(one, two)
+    await told(stage, "/api/hosts/gpu2/drain", "POST")
+    one.faults.set("hang_before_headers")
+    async with stage.begun(call("/api/generate"), "first"), stage.begun(call("/api/generate"), "second") as second:
+        await stage.row("first", "prefill")
+        await stage.row("second", "queued")
+        await told(stage, "/api/hosts/gpu2/resume", "POST")
+        assert (await second.answer()).get("X-Corral-Host") == "gpu2"
+        one.faults.clear()
+
+
+@pytest.mark.parametrize("what", ["drain", "resume"])
+async def test_an_unknown_host_cannot_drain(corral: Corral, what: str) -> None:
+    """404, and who there is."""
+    stage = await corral(simulated("gpu1"))
+    answer = await ask(stage.url, "POST", f"/api/hosts/gpu9/{what}")
+    assert (answer.status, "gpu1" in error_of(answer.body)) == (404, True)
