@@ -11,9 +11,10 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from aiohttp import web
 
@@ -23,10 +24,11 @@ from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
 from gateway.api.middleware import QuietNonsense, boundary
 from gateway.api.ops import Ops
-from gateway.config import Config, split_listen
+from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
-from gateway.fleet.health import BreakerPolicy
-from gateway.fleet.host import Host
+from gateway.fleet.discovery import Discovery
+from gateway.fleet.health import BreakerPolicy, State
+from gateway.fleet.host import Host, HostView
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
@@ -35,8 +37,9 @@ from gateway.relay import relay as relay_module
 from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
+from gateway.reload import Reloader
 from gateway.routing.admission import Admission
-from gateway.tasks import Tasks
+from gateway.tasks import Tasks, supervise
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
 
@@ -78,7 +81,9 @@ class Gateway:
         self.config = config
         self.rng = random.Random(seed)
         clock = self.clock = time.monotonic
-        hosts = [Host(host.name, host.url, host.slots, host.tags) for host in config.hosts]
+        hosts = [
+            Host(host.name, host.url, host.slots, host.tags) for host in config.hosts if not host.url.startswith(DNS)
+        ]
         health, relay = config.health, config.relay
         self.fleet = Fleet(hosts, BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds))
         self.admission = Admission(self.fleet, config.queue.limit, self.rng)
@@ -93,6 +98,9 @@ class Gateway:
         self._site: web.TCPSite | None = None
         self._handler: LogHandler | None = None
         self._quiet = QuietNonsense()
+        self._told: dict[str, State] = {}  # each host's health, as last logged
+        self._reloader: Reloader | None = None
+        self._look_now = asyncio.Event()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -121,6 +129,7 @@ class Gateway:
         poll, relay = self.config.poll, self.config.relay
         self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds)
         self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
+        self.discovery = Discovery(self.config, self._configure)
         self.relay = Relay(
             self.fleet,
             self.admission,
@@ -138,18 +147,19 @@ class Gateway:
             self._rejected,
             self.metrics.responded,
             self.rng,
-            self.fleet.names,
+            self.fleet,
             self.config.relay,
         )
         self.ops = Ops(self._exposition, self.fleet, self.clock)
         try:
-            self.poller.start()
+            await self._first_hosts()
             await self.poller.first_round(FIRST_ROUND_SECONDS)
             await self._listen()
         except BaseException:
             await self._close()
             raise
         self.tasks.spawn("loop lag", self._watch_lag())
+        self.tasks.spawn("discovery", supervise("discovery", self._look_around, self._until_the_next_look))
 
     async def _listen(self) -> None:
         app = web.Application(
@@ -213,6 +223,62 @@ class Gateway:
     # -- glue ------------------------------------------------------------------------------------------------------------------
 
     def _fleet_changed(self) -> None:
+        self.admission.assign(self.clock())
+        for view in self.fleet.snapshot(self.clock()).hosts:
+            if self._told.get(view.name) != view.health.state:
+                self._tell_health(view)
+
+    def _tell_health(self, view: HostView) -> None:
+        before, self._told[view.name] = self._told.get(view.name), view.health.state
+        if view.health.state is not State.HEALTHY:
+            log.warning("host %s is %s: %s", view.name, view.health.state, view.health.why)
+        elif before is not None:
+            log.info("host %s is healthy again", view.name)
+        else:
+            log.info("host %s is healthy: Ollama %s", view.name, view.version)
+
+    # -- hosts that come and go ------------------------------------------------------------------------------------------------
+
+    def follow(self, load: Callable[[], Config], file: Path | None) -> None:
+        """Reload the configuration whenever ``file`` changes, and on ``reload``."""
+        self._reloader = Reloader(self.config, load, file, self.discovery.configure)
+
+    def reload(self) -> None:
+        """Read the configuration again, and look at every source of hosts now."""
+        if self._reloader is not None:
+            self._reloader.reload()
+        self._look_now.set()
+
+    async def _first_hosts(self) -> None:
+        try:
+            async with asyncio.timeout(FIRST_ROUND_SECONDS):
+                await self.discovery.step()
+        except TimeoutError:
+            log.warning("starting before every source of hosts has answered")
+
+    async def _look_around(self) -> None:
+        if self._reloader is not None:
+            self._reloader.look()
+        await self.discovery.step()
+
+    async def _until_the_next_look(self) -> None:
+        try:
+            async with asyncio.timeout(self.config.discovery.interval_seconds):
+                await self._look_now.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._look_now.clear()
+
+    def _configure(self, hosts: tuple[Host, ...]) -> None:
+        before = set(self.fleet.names)
+        self.fleet.configure(hosts)
+        self.connections.configure(hosts)
+        self.poller.watch()
+        now = set(self.fleet.names)
+        self._told = {name: state for name, state in self._told.items() if name in now}
+        if now != before:
+            log.info("hosts: added %s, removed %s", sorted(now - before) or "none", sorted(before - now) or "none")
         self.admission.assign(self.clock())
 
     def _rejected(self, code: str) -> None:
@@ -292,8 +358,8 @@ def tune_gc(metrics: Metrics) -> None:
     gc.callbacks.append(watch)
 
 
-async def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT; a second signal skips the grace period."""
+async def serve(config: Config, load: Callable[[], Config] | None = None, file: Path | None = None) -> None:
+    """Run until SIGTERM or SIGINT; a second signal skips the grace period. SIGHUP reads the configuration again with ``load``."""
     stopping = asyncio.Event()
     gateway = Gateway(config)
 
@@ -306,8 +372,14 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await gateway.start()
+    if load is not None:
+        gateway.follow(load, file)
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, gateway.reload)
     tune_gc(gateway.metrics)
-    log.info("corral %s (%s) listens on %s for %d hosts", package_version(), build(), gateway.url, len(config.hosts))
+    log.info(
+        "corral %s (%s) listens on %s for %d hosts", package_version(), build(), gateway.url, len(gateway.fleet.names)
+    )
     await stopping.wait()
     log.info("stopping: %d generations in flight", len(gateway.generations))
     await gateway.stop()

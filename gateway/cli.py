@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.app import build, package_version, serve
-from gateway.config import DEFAULT_LISTEN, Config, from_tree, load, mistyped, split_listen
+from gateway.config import DEFAULT_LISTEN, Config, config_file, from_tree, mistyped, split_listen
+from gateway.config import load as read_config
 from gateway.errors import ConfigError
 from gateway.fleet.client import HostClient, HostError
+from gateway.fleet.discovery import Discovery
 from gateway.fleet.host import Host
 from gateway.listen import explain_taken
 
@@ -83,16 +85,16 @@ def parser() -> argparse.ArgumentParser:
 def _config(parsed: argparse.Namespace) -> Config:
     for name, near in mistyped(os.environ).items():
         print(f"corral: the variable {name} means nothing; did you mean {near}?", file=sys.stderr)
-    return load(parsed.config, os.environ, listen=parsed.listen, hosts=parsed.host)
+    return read_config(parsed.config, os.environ, listen=parsed.listen, hosts=parsed.host)
 
 
 def _serve(parsed: argparse.Namespace) -> int:
-    return _serve_config(_config(parsed))
+    return _serve_config(_config(parsed), lambda: _config(parsed), config_file(parsed.config, os.environ))
 
 
-def _serve_config(config: Config) -> int:
+def _serve_config(config: Config, load: Callable[[], Config] | None = None, file: Path | None = None) -> int:
     try:
-        _run(serve(config))
+        _run(serve(config, load, file))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             print(f"corral: cannot listen on {config.listen}: {error.strerror or error}", file=sys.stderr)
@@ -112,14 +114,15 @@ def _check(parsed: argparse.Namespace) -> int:
     print(json.dumps(dataclasses.asdict(config), indent=2))
     healthy: list[bool] = []
     _run(_probe(config, healthy))
-    return 0 if all(healthy) else 1
+    return 0 if healthy and all(healthy) else 1
 
 
 async def _probe(config: Config, healthy: list[bool]) -> None:
     client = HostClient(config.poll.timeout_seconds, config.relay.connect_timeout_seconds)
     try:
-        for row in config.hosts:
-            host = Host(row.name, row.url, row.slots)
+        hosts: list[Host] = []
+        await Discovery(config, hosts.extend).step()
+        for host in hosts:
             try:
                 version, models, loaded = (
                     await client.version(host),
@@ -127,11 +130,11 @@ async def _probe(config: Config, healthy: list[bool]) -> None:
                     await client.loaded(host),
                 )
             except HostError as error:
-                print(f"{row.name:12} {row.url:36} FAILED: {error}")
+                print(f"{host.name:12} {host.url:36} FAILED: {error}")
                 healthy.append(False)
                 continue
             names = ", ".join(model.name for model in loaded) or "none"
-            print(f"{row.name:12} {row.url:36} ok: Ollama {version}, {len(models)} models, loaded: {names}")
+            print(f"{host.name:12} {host.url:36} ok: Ollama {version}, {len(models)} models, loaded: {names}")
             healthy.append(True)
     finally:
         await client.close()

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
@@ -19,6 +19,7 @@ import msgspec
 from gateway.errors import ConfigError
 
 DEFAULT_LISTEN = "127.0.0.1:11434"
+DNS = "dns+"  # before a host's url: one host for each address of the name
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -26,6 +27,13 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_PARSED: dict[type, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: lambda text: _TRUTH[text.lower()],
+    tuple: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+}
 
 HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
   corral serve --host gpu1=http://10.0.0.5:11434 --host gpu2=http://10.0.0.6:11434
@@ -78,6 +86,14 @@ class PollConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    """Hosts that come and go without a restart. A host's url may be like dns+http://ollama.internal:11434: one host for each address."""
+
+    files: tuple[str, ...] = ()  # JSON or YAML files of hosts, as Prometheus' file_sd has them
+    interval_seconds: Positive = 10.0  # between looks at names, files and this configuration file
+
+
+@dataclass(frozen=True, slots=True)
 class HealthConfig:
     """When a host is taken out of routing, and for how long."""
 
@@ -113,6 +129,7 @@ class Config:
     queue: QueueConfig = field(default_factory=QueueConfig)
     relay: RelayConfig = field(default_factory=RelayConfig)
     poll: PollConfig = field(default_factory=PollConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     log: LogConfig = field(default_factory=LogConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
@@ -130,9 +147,7 @@ def load(
     ``hosts`` are ``name=url`` (or a bare URL) flags and replace those of the file. Raises ConfigError.
     """
     env = environ or {}
-    file = path or (Path(env["CORRAL_CONFIG"]) if env.get("CORRAL_CONFIG") else None)
-    if file is None and Path("corral.toml").exists():
-        file = Path("corral.toml")
+    file = config_file(path, env)
     tree = _read_toml(file) if file is not None else {}
     _overlay_environment(tree, env)
     if listen is not None:
@@ -142,6 +157,12 @@ def load(
     return from_tree(tree)
 
 
+def config_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
+    """Which file ``load`` reads, if any."""
+    named = path or (Path(env["CORRAL_CONFIG"]) if env.get("CORRAL_CONFIG") else None)
+    return named or (Path("corral.toml") if Path("corral.toml").exists() else None)
+
+
 def from_tree(tree: dict[str, Any]) -> Config:
     """Check and convert a plain tree (as TOML gives it). Raises ConfigError."""
     _refuse_unknown(tree, Config, "")
@@ -149,16 +170,21 @@ def from_tree(tree: dict[str, Any]) -> Config:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error).replace("`$.", "`").replace(" - at ", " at ")) from None
-    if not config.hosts:
+    if not config.hosts and not config.discovery.files:
         raise ConfigError(HOW_TO_NAME_HOSTS)
     split_listen(config.listen)
+    check_hosts(config.hosts)
+    return config
+
+
+def check_hosts(hosts: Iterable[HostConfig]) -> None:
+    """Names and URLs. Raises ConfigError."""
     seen: set[str] = set()
-    for host in config.hosts:
+    for host in hosts:
         _check_host(host)
         if host.name in seen:
             raise ConfigError(f"two hosts are named {host.name!r}: names are metric labels and must differ")
         seen.add(host.name)
-    return config
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -175,7 +201,7 @@ def environment_names() -> dict[str, tuple[str, str, type]]:
     for section, kind in get_type_hints(Config).items():
         if dataclasses.is_dataclass(kind):
             for key, hint in get_type_hints(kind).items():
-                scalar = str if get_origin(hint) is Literal else hint
+                scalar = {Literal: str, tuple: tuple}.get(get_origin(hint), hint)
                 names[f"CORRAL_{section}_{key}".upper()] = (section, key, scalar)
     return names
 
@@ -198,7 +224,7 @@ def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
         if not text:
             continue
         try:
-            value: str | int | float = text if kind is str else _TRUTH[text.lower()] if kind is bool else kind(text)
+            value = _PARSED[kind](text)
         except (ValueError, KeyError):
             raise ConfigError(f"{name}={text!r}: expected {kind.__name__}") from None
         table = tree.setdefault(section, {}) if section else tree
@@ -230,7 +256,7 @@ def _check_host(host: HostConfig) -> None:
     if not NAME.match(host.name):
         raise ConfigError(f"host name {host.name!r}: use letters, digits, '-', '_' and '.', at most 63")
     try:
-        parts = urlsplit(host.url)
+        parts = urlsplit(host.url.removeprefix(DNS))
         port_ok = parts.port is None or parts.port > 0
     except ValueError:
         parts, port_ok = urlsplit(""), False

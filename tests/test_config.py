@@ -118,7 +118,7 @@ def test_every_scalar_has_a_variable(name: str) -> None:
     assert name == "_".join(filter(None, ("CORRAL", section, key))).upper()
     default = getattr(getattr(Config(), section) if section else Config(), key)
     assert isinstance(default, kind)
-    config = load(None, HOSTS | {name: str(default)})
+    config = load(None, HOSTS | {name: ",".join(default) or " , " if kind is tuple else str(default)})
     assert getattr(getattr(config, section) if section else config, key) == default
 
 
@@ -128,6 +128,11 @@ def test_a_truth_in_the_environment(text: str, value: bool) -> None:
     assert load(None, HOSTS | {"CORRAL_RELAY_MODEL_AT_HOST": text}).relay.model_at_host is value
     with pytest.raises(ConfigError, match="CORRAL_RELAY_MODEL_AT_HOST='maybe': expected bool"):
         load(None, HOSTS | {"CORRAL_RELAY_MODEL_AT_HOST": "maybe"})
+
+
+def test_a_list_in_the_environment() -> None:
+    """With commas."""
+    assert load(None, HOSTS | {"CORRAL_DISCOVERY_FILES": "a.json, b.yml"}).discovery.files == ("a.json", "b.yml")
 
 
 def test_every_section_has_variables() -> None:

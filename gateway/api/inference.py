@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
 from gateway.errors import BadRequest, CorralError, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
+from gateway.fleet.registry import Fleet
 from gateway.relay.generations import Generations
 from gateway.relay.headers import inbound
 from gateway.relay.relay import Relay
@@ -44,7 +45,7 @@ class Inference:
         rejected: Rejected,
         responded: Responded,
         rng: random.Random,
-        hosts: Collection[str],
+        fleet: Fleet,
         config: RelayConfig,
     ) -> None:
         self._relay = relay
@@ -53,8 +54,8 @@ class Inference:
         self._rejected = rejected
         self._responded = responded
         self._rng = rng
-        self._hosts = hosts
-        self._at_hosts: Collection[str] = hosts if config.model_at_host else ()
+        self._fleet = fleet
+        self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
         self.draining = False
@@ -95,7 +96,7 @@ class Inference:
                 headers.session,
                 request.remote or "",
                 headers.pin,
-                self._at_hosts,
+                self._fleet.names if self._model_at_host else (),
             )
             inference = read(*args) if len(body) <= THREAD_BYTES else await asyncio.to_thread(read, *args)
             if inference.pin:
@@ -126,8 +127,8 @@ class Inference:
         return response
 
     def _check_pin(self, pin: str) -> None:
-        if pin not in self._hosts:
-            raise BadRequest(f"no host is named {pin!r}; there are: {', '.join(self._hosts)}")
+        if pin not in self._fleet.names:
+            raise BadRequest(f"no host is named {pin!r}; there are: {', '.join(self._fleet.names)}")
 
     async def _body(self, request: web.Request) -> bytes:
         if self.draining:

@@ -27,6 +27,18 @@ class PollSink(Protocol):
         """A call of a poll failed."""
 
 
+class _Watch:
+    """What the poller keeps of one host. Monotonic seconds."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.task: asyncio.Task[None] | None = None
+        self.poke = asyncio.Event()
+        self.polled = asyncio.Event()  # once
+        self.inventory_at = float("-inf")
+        self.failures = 0
+
+
 class Poller:
     """Polls every host: /api/version for liveness, /api/ps, and /api/tags less often. ``changed`` is called after each poll."""
 
@@ -47,19 +59,27 @@ class Poller:
         self._sink = sink
         self._changed = changed
         self._rng = rng
-        self._pokes = {host.name: asyncio.Event() for host in fleet.hosts}
-        self._inventory_at = {host.name: float("-inf") for host in fleet.hosts}
-        self._failures = {host.name: 0 for host in fleet.hosts}
-        self._first_round = {host.name: asyncio.Event() for host in fleet.hosts}
+        self._watches: dict[str, _Watch] = {}
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
         self._tasks = Tasks()
 
-    def start(self) -> None:
-        """Begin polling."""
+    def watch(self) -> None:
+        """Poll the fleet's hosts as they are configured now: begin with new ones, end with those that are gone."""
+        before, self._watches = self._watches, {}
         for host in self._fleet.hosts:
-            name = f"poller {host.name}"
-            self._tasks.spawn(name, supervise(name, partial(self._step, host), partial(self._pause, host)))
+            watch = before.get(host.name)
+            if watch is not None and watch.host.url == host.url:
+                del before[host.name]
+            else:
+                watch = _Watch(host)
+                name = f"poller {host.name}"
+                step = supervise(name, partial(self._step, watch), partial(self._pause, watch))
+                watch.task = self._tasks.spawn(name, step)
+            self._watches[host.name] = watch
+        for watch in before.values():
+            if watch.task is not None:
+                watch.task.cancel()
 
     async def close(self) -> None:
         """Stop polling."""
@@ -69,17 +89,20 @@ class Poller:
         """Wait until every host was polled once, at most ``seconds``; False if time ran out."""
         try:
             async with asyncio.timeout(seconds):
-                for event in self._first_round.values():
-                    await event.wait()
+                for watch in tuple(self._watches.values()):
+                    await watch.polled.wait()
         except TimeoutError:
             return False
         return True
 
     def poke(self, host: str, *, inventory: bool = False) -> None:
         """Poll ``host`` now."""
+        watch = self._watches.get(host)
+        if watch is None:
+            return
         if inventory:
-            self._inventory_at[host] = float("-inf")
-        self._pokes[host].set()
+            watch.inventory_at = float("-inf")
+        watch.poke.set()
 
     async def refresh_inventories(self, seconds: float) -> None:
         """Ask all hosts that answer for their models now, for one that nobody knows. At most once a second, however many ask."""
@@ -92,18 +115,18 @@ class Poller:
 
     async def _refresh_all(self) -> None:
         views = self._fleet.snapshot(self._clock()).hosts
-        up = [view.host for view in views if view.health.state != "ejected"]
-        await asyncio.gather(*(self._poll(host, inventory=True) for host in up))
+        up = [
+            self._watches[view.name] for view in views if view.health.state != "ejected" and view.name in self._watches
+        ]
+        await asyncio.gather(*(self._poll(watch, inventory=True) for watch in up))
 
-    async def _step(self, host: Host) -> None:
-        due = self._clock() - self._inventory_at[host.name] >= self._config.inventory_seconds
-        await self._poll(host, inventory=due)
+    async def _step(self, watch: _Watch) -> None:
+        due = self._clock() - watch.inventory_at >= self._config.inventory_seconds
+        await self._poll(watch, inventory=due)
 
-    async def _pause(self, host: Host) -> None:
-        wait = min(
-            self._config.interval_seconds * 2.0 ** min(self._failures[host.name], 8), self._config.backoff_seconds
-        )
-        poke = self._pokes[host.name]
+    async def _pause(self, watch: _Watch) -> None:
+        wait = min(self._config.interval_seconds * 2.0 ** min(watch.failures, 8), self._config.backoff_seconds)
+        poke = watch.poke
         try:
             async with asyncio.timeout(wait * (1 + JITTER * (self._rng.random() - 0.5))):
                 await poke.wait()
@@ -112,16 +135,18 @@ class Poller:
         finally:
             poke.clear()
 
-    async def _poll(self, host: Host, *, inventory: bool) -> None:
-        started = self._clock()
+    async def _poll(self, watch: _Watch, *, inventory: bool) -> None:
+        host, started = watch.host, self._clock()
         endpoint = "version"
         try:
             version = await self._client.version(host)
             latency = self._clock() - started
         except HostError as error:
-            self._failed(host, endpoint, error)
+            self._failed(watch, endpoint, error)
             return
-        self._failures[host.name] = 0
+        watch.failures = 0
+        if self._watches.get(host.name) is not watch:  # it was removed meanwhile, or moved
+            return
         self._fleet.observe(host.name, Observation(self._clock(), version, latency))
         loaded: tuple[LoadedModel, ...] | None = None
         available = None
@@ -131,18 +156,21 @@ class Poller:
             if inventory:
                 endpoint = "tags"
                 available = await self._client.available(host)
-                self._inventory_at[host.name] = self._clock()
+                watch.inventory_at = self._clock()
         except HostError as error:
             self._sink.poll_failed(host.name, endpoint, error.reason)
+        if self._watches.get(host.name) is not watch:
+            return
         self._fleet.observe(host.name, Observation(self._clock(), version, latency, loaded, available))
         self._sink.polled(host.name, self._clock() - started)
-        self._first_round[host.name].set()
+        watch.polled.set()
         self._changed()
 
-    def _failed(self, host: Host, endpoint: str, error: HostError) -> None:
-        self._failures[host.name] += 1
+    def _failed(self, watch: _Watch, endpoint: str, error: HostError) -> None:
+        host = watch.host
+        watch.failures += 1
         self._sink.poll_failed(host.name, endpoint, error.reason)
         event = Event.UNREACHABLE if error.unreachable else Event.POLL_FAILED
         self._fleet.note(host.name, event, self._clock(), str(error))
-        self._first_round[host.name].set()
+        watch.polled.set()
         self._changed()

@@ -52,7 +52,7 @@ class Fleet:
     def __init__(self, hosts: Iterable[Host], policy: BreakerPolicy | None = None) -> None:
         self._states = {host.name: _HostState(host) for host in hosts}
         self._policy = policy or BreakerPolicy()
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[int, tuple[Lease, _HostState]] = {}
         self._next_lease = 1
         self._affinity: dict[int, tuple[str, int]] = {}
         self.leases_granted = 0
@@ -67,7 +67,7 @@ class Fleet:
 
     @property
     def names(self) -> Collection[str]:
-        """The configured hosts' names, in order; a live view."""
+        """The configured hosts' names, in order."""
         return self._states.keys()
 
     @property
@@ -109,6 +109,18 @@ class Fleet:
             )
         return state.view
 
+    # -- configuring -----------------------------------------------------------------------------------------------------------
+
+    def configure(self, hosts: Iterable[Host]) -> None:
+        """These are the hosts from now on, in this order. One whose URL changed is another host; leases on what is gone run out."""
+        before, self._states = self._states, {}
+        for host in hosts:
+            state = before.get(host.name)
+            if state is None or state.host.url != host.url:
+                state = _HostState(host)
+            state.host, state.view = host, None
+            self._states[host.name] = state
+
     # -- draining --------------------------------------------------------------------------------------------------------------
 
     def drain(self, name: str, *, draining: bool) -> None:
@@ -129,7 +141,7 @@ class Fleet:
         digest = state.available[model].digest if state.available and model in state.available else None
         lease = Lease(self._next_lease, name, digest, cold, now)
         self._next_lease += 1
-        self._leases[lease.number] = lease
+        self._leases[lease.number] = (lease, state)
         self.leases_granted += 1
         state.leases += 1
         state.leased_at = now
@@ -143,9 +155,10 @@ class Fleet:
 
     def release(self, lease: Lease) -> bool:
         """Give the slot back. False if it was given back before."""
-        if self._leases.pop(lease.number, None) is None:
+        held = self._leases.pop(lease.number, None)
+        if held is None:
             return False
-        state = self._states[lease.host]
+        state = held[1]
         state.leases -= 1
         state.view = None
         if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
@@ -154,12 +167,12 @@ class Fleet:
 
     def _loads_for_another(self, left: Lease) -> bool:
         return any(
-            lease.cold and lease.host == left.host and lease.digest == left.digest for lease in self._leases.values()
+            lease.cold and lease.host == left.host and lease.digest == left.digest for lease, _ in self._leases.values()
         )
 
     def answered(self, lease: Lease, model: str, now: float) -> None:
         """The first byte came: the model is loaded there, whatever the last poll said."""
-        state = self._states[lease.host]
+        state = self._leases[lease.number][1]
         if state.ghosts:
             state.ghosts, state.view = state.ghosts - {model}, None
         if state.health.state is not State.HEALTHY or state.health.attempt_failures:
@@ -178,7 +191,9 @@ class Fleet:
 
     def observe(self, name: str, seen: Observation) -> None:
         """Take in what a poll returned."""
-        state = self._states[name]
+        state = self._states.get(name)
+        if state is None:
+            return
         state.view = None
         state.health = after(state.health, Event.POLL_OK, seen.at, self._policy)
         state.version, state.latency_seconds, state.seen_at = seen.version, seen.latency_seconds, seen.at
@@ -195,7 +210,9 @@ class Fleet:
 
     def note(self, name: str, event: Event, now: float, why: str = "") -> None:
         """Take in one piece of evidence about a host's health."""
-        state = self._states[name]
+        state = self._states.get(name)
+        if state is None:
+            return
         state.health = after(state.health, event, now, self._policy, why)
         state.view = None
         if event is Event.UNREACHABLE:
@@ -204,7 +221,9 @@ class Fleet:
 
     def forget_model(self, name: str, model: str) -> None:
         """A host said 404 for a model it had listed: believe it until its next inventory."""
-        state = self._states[name]
+        state = self._states.get(name)
+        if state is None:
+            return
         if state.available and model in state.available:
             state.available = {key: value for key, value in state.available.items() if key != model}
             state.ghosts |= {model}
@@ -212,15 +231,17 @@ class Fleet:
 
     def forget_loaded(self, name: str, model: str) -> None:
         """A model was unloaded on our word."""
-        state = self._states[name]
+        state = self._states.get(name)
+        if state is None:
+            return
         if state.available and (found := state.available.get(model)):
             state.loaded = {digest: value for digest, value in state.loaded.items() if digest != found.digest}
             state.view = None
 
     def wants_sample(self, name: str, now: float) -> bool:
         """Whether an answer of this host is worth learning from: more than SAMPLES_PER_SECOND teach nothing."""
-        state = self._states[name]
-        if now - state.sampled_at < 1 / SAMPLES_PER_SECOND:
+        state = self._states.get(name)
+        if state is None or now - state.sampled_at < 1 / SAMPLES_PER_SECOND:
             return False
         state.sampled_at = now
         return True
@@ -235,7 +256,9 @@ class Fleet:
         decode_rate: float | None,
     ) -> None:
         """Blend in what a whole answer showed; None where it showed nothing. ``seconds``: how long the lease was held."""
-        state = self._states[lease.host]
+        state = self._states.get(lease.host)
+        if state is None:
+            return
         state.service_seconds = blend(state.service_seconds, seconds)
         state.view = None
         if lease.digest is not None and (load_seconds or prefill_rate or decode_rate):

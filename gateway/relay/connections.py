@@ -6,7 +6,6 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -37,31 +36,76 @@ class Origin:
         return cls(parts.hostname or "", parts.port or (443 if tls else 80), tls, parts.netloc, parts.path.rstrip("/"))
 
 
+class _Pool:
+    """The idle connections to one host. Once ``retired`` (the host was removed, or moved) nothing comes back to it."""
+
+    def __init__(self, url: str, clock: Callable[[], float], put: Callable[[], None]) -> None:
+        self.url = url
+        self.origin = Origin.of(url)
+        self.idle: list[Connection] = []
+        self.retired = False
+        self._clock = clock
+        self._put = put
+
+    def made(self) -> Connection:
+        """A connection that comes back here."""
+        return Connection(self._free)
+
+    def _free(self, connection: Connection) -> None:
+        if self.retired:
+            connection.abort()
+            return
+        connection.idle_since = self._clock()
+        self.idle.append(connection)
+        self._put()
+
+    def drop(self) -> None:
+        """Close what is idle."""
+        idle, self.idle = self.idle, []
+        for connection in idle:
+            connection.abort()
+
+
 class Connections:
     """The pool, over all hosts. Idle connections are reused last in, first out; names are resolved beside the request's path."""
 
     def __init__(
         self, hosts: Iterable[Host], connect_timeout_seconds: float, idle_seconds: float, clock: Callable[[], float]
     ) -> None:
-        self.origins = {host.name: Origin.of(host.url) for host in hosts}
-        self._idle: dict[str, list[Connection]] = {name: [] for name in self.origins}
-        self._factories: dict[str, Callable[[], Any]] = {
-            name: partial(Connection, partial(self._put, name)) for name in self.origins
-        }
+        self._pools: dict[str, _Pool] = {}
         self._connect_timeout = connect_timeout_seconds
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._resolved: dict[str, tuple[float, list[str]]] = {}
-        self._tls = ssl.create_default_context() if any(origin.tls for origin in self.origins.values()) else None
+        self._tls: ssl.SSLContext | None = None
         self._tasks = Tasks()
         self._sweeper: asyncio.TimerHandle | None = None
+        self.configure(hosts)
 
     def __repr__(self) -> str:
-        return f"<Connections [{sum(map(len, self._idle.values()))} idle]>"
+        return f"<Connections [{sum(len(pool.idle) for pool in self._pools.values())} idle]>"
+
+    def configure(self, hosts: Iterable[Host]) -> None:
+        """These are the hosts from now on. Connections to others, or to where a host was before, are closed when they are idle."""
+        before, self._pools = self._pools, {}
+        for host in hosts:
+            known = before.pop(host.name, None)
+            if known is not None and known.url != host.url:
+                before[host.name], known = known, None
+            pool = self._pools[host.name] = known or _Pool(host.url, self._clock, self._sweep_later)
+            if pool.origin.tls and self._tls is None:
+                self._tls = ssl.create_default_context()
+        for pool in before.values():
+            pool.retired = True
+            pool.drop()
+
+    def origin(self, host: str) -> Origin:
+        """Where a host is. Raises UpstreamError if it was removed."""
+        return self._pool(host).origin
 
     def idle(self, host: str) -> Connection | None:
-        """A pooled connection, if there is a live one."""
-        idle = self._idle[host]
+        """A pooled connection, if there is a live one. Raises UpstreamError if the host was removed."""
+        idle = self._pool(host).idle
         while idle:
             connection = idle.pop()
             if connection.open:
@@ -71,15 +115,17 @@ class Connections:
 
     async def dial(self, host: str) -> Connection:
         """A new connection. Raises UpstreamError."""
-        origin = self.origins[host]
+        pool = self._pool(host)
+        origin = pool.origin
         loop = asyncio.get_running_loop()
         last: OSError | None = None
+        made: Callable[[], Any] = pool.made  # an asyncio.Protocol in all but name
         try:
             async with asyncio.timeout(self._connect_timeout):
                 for address in await self._addresses(origin):
                     try:
                         _, connection = await loop.create_connection(
-                            self._factories[host],
+                            made,
                             address,
                             origin.port,
                             ssl=self._tls if origin.tls else None,
@@ -100,21 +146,24 @@ class Connections:
 
     def drop(self, host: str) -> None:
         """Close what is pooled for a host: it is gone."""
-        idle, self._idle[host] = self._idle[host], []
-        for connection in idle:
-            connection.abort()
+        if host in self._pools:
+            self._pools[host].drop()
 
     async def close(self) -> None:
         """Close every pooled connection."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for host in self._idle:
-            self.drop(host)
+        for pool in self._pools.values():
+            pool.drop()
         await self._tasks.close()
 
-    def _put(self, host: str, connection: Connection) -> None:
-        connection.idle_since = self._clock()
-        self._idle[host].append(connection)
+    def _pool(self, host: str) -> _Pool:
+        pool = self._pools.get(host)
+        if pool is None:
+            raise UpstreamError(AttemptOutcome.CONNECT_ERROR, "was removed from the configuration", unreachable=True)
+        return pool
+
+    def _sweep_later(self) -> None:
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
@@ -122,11 +171,12 @@ class Connections:
         """Close what has been idle too long: the oldest stand first."""
         self._sweeper = None
         oldest = self._clock() - self._idle_seconds
-        for idle in self._idle.values():
+        for pool in self._pools.values():
+            idle = pool.idle
             while idle and idle[0].idle_since < oldest:
                 idle.pop(0).abort()
-        if any(self._idle.values()):
-            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+        if any(pool.idle for pool in self._pools.values()):
+            self._sweep_later()
 
     async def _addresses(self, origin: Origin) -> list[str]:
         known = self._resolved.get(origin.address)

@@ -177,16 +177,17 @@ class Relay:
 
         Such a connection breaks at once. One that breaks later was alive: the host worked on the request, and failed.
         """
-        generation, origin = exchange.generation, self._connections.origins[host]
+        generation = exchange.generation
         request = generation.request
-        target = origin.base_path + request.endpoint.path
-        head = request_head(
-            f"{target}?{query}" if query else target, origin.authority, headers, len(request.body), request.id
-        )
         while True:
             started = self._clock()
             outcome, why = AttemptOutcome.CANCELLED, ""
             try:
+                origin = self._connections.origin(host)
+                target = origin.base_path + request.endpoint.path
+                if query:
+                    target = f"{target}?{query}"
+                head = request_head(target, origin.authority, headers, len(request.body), request.id)
                 connection = self._connections.idle(host) or await self._connections.dial(host)
                 await exchange.send(connection, head, request.body)
                 if exchange.unsettled:

@@ -70,7 +70,7 @@ class Watched:
 async def watching(*hosts: SimulatedHost | Host, **changes: float) -> AsyncIterator[Watched]:
     """A running poller of hosts that were polled once, closed at the end with nothing left."""
     watched = Watched(*(host if isinstance(host, Host) else Host(host.name, host.url) for host in hosts), **changes)
-    watched.poller.start()
+    watched.poller.watch()
     try:
         assert await watched.poller.first_round(SECONDS)
         yield watched
@@ -106,7 +106,9 @@ async def test_a_first_round_that_takes_too_long() -> None:
     """A start waits no longer than it said."""
     async with simulated() as host:
         watched = Watched(Host("gpu1", host.url))
+        watched.poller.watch()
         assert not await watched.poller.first_round(0.0)
+        await watched.poller.close()
         await watched.client.close()
 
 
@@ -234,8 +236,7 @@ async def test_a_refresh_waits_no_longer_than_it_said() -> None:
         host.faults.clear()
 
 
-async def test_an_unknown_host_cannot_be_poked() -> None:
-    """What is not configured does not exist."""
+async def test_poking_a_host_that_is_gone() -> None:
+    """Does nothing: it may have been removed a moment ago."""
     async with simulated() as host, watching(host) as watched:
-        with pytest.raises(KeyError):
-            watched.poller.poke("gpu9")
+        watched.poller.poke("gpu9")

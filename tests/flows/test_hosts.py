@@ -1,10 +1,14 @@
 """The hosts behind the address: they can be looked at, named for one request, and drained."""
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.config import Config, HostConfig, load
+from simulator.host import SimulatedHost
 from tests.builders import EMBEDDING, OTHER, PATHS, TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
@@ -255,3 +259,89 @@ async def test_an_unknown_host_cannot_drain(corral: Corral, what: str) -> None:
     stage = await corral(simulated("gpu1"))
     answer = await ask(stage.url, "POST", f"/api/hosts/gpu9/{what}")
     assert (answer.status, "gpu1" in error_of(answer.body)) == (404, True)
+
+
+# -- hosts that come and go ---------------------------------------------------------------------------------------------------
+
+
+def hosts_of(*hosts: SimulatedHost) -> Config:
+    """A configuration with these hosts."""
+    return Config(hosts=tuple(HostConfig(host.name, host.url) for host in hosts))
+
+
+async def test_a_host_comes(corral: Corral) -> None:
+    """It is polled and used, without a restart; who waits is served by it."""
+    one = simulated("gpu1")
+    stage = await corral(one)
+    async with simulated("gpu2") as two:
+        one.faults.set("hang_before_headers")
+        async with stage.begun(call("/api/generate"), "first"), stage.begun(call("/api/generate"), "second") as second:
+            await stage.row("first", "prefill")
+            await stage.row("second", "queued")
+            stage.gateway.discovery.configure(hosts_of(one, two))
+            await stage.gateway.discovery.step()
+            assert (await second.answer()).get("X-Corral-Host") == "gpu2"
+            one.faults.clear()
+        assert [row["name"] for row in (await told(stage, "/api/models/servers"))["servers"]] == ["gpu1", "gpu2"]
+        stage.gateway.discovery.configure(hosts_of(one))
+        await stage.gateway.discovery.step()
+
+
+async def test_a_host_goes(corral: Corral) -> None:
+    """What runs there finishes; nothing new goes there, nothing polls it, no connection to it is kept."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    stage = await corral(one, two)
+    await stage.ask(call("/api/generate", headers=PINNED))
+    two.faults.set("hang_before_headers")
+    async with stage.begun(call("/api/generate", headers=PINNED), "running") as running:
+        await stage.row("running", "prefill")
+        stage.gateway.discovery.configure(hosts_of(one))
+        await stage.gateway.discovery.step()
+        assert [row["name"] for row in (await told(stage, "/api/models/servers"))["servers"]] == ["gpu1"]
+        assert (await stage.ask(call("/api/generate"))).get("X-Corral-Host") == "gpu1"
+        assert (await stage.ask(call("/api/generate", headers=PINNED))).status == 400
+        two.faults.clear()
+        assert (await running.answer()).get("X-Corral-Host") == "gpu2"
+    assert (await stage.records.of("running")).outcome == "ok"
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "poller gpu2"] == []
+
+
+async def test_a_host_moves(corral: Corral) -> None:
+    """Another URL is another host: all that was known of it is forgotten."""
+    one, two = simulated("gpu1", TEXT), simulated("gpu2", OTHER)
+    stage = await corral(one)
+    async with two:
+        assert (await stage.ask(call("/api/generate"))).status == 200
+        stage.gateway.discovery.configure(Config(hosts=(HostConfig("gpu1", two.url, slots=3),)))
+        await stage.gateway.discovery.step()
+        await stage.gateway.poller.first_round(5.0)
+        (row,) = (await told(stage, "/api/models/servers"))["servers"]
+        assert (row["url"], row["slots"], row["models_loaded"]) == (two.url, 3, [])
+        assert (await stage.ask(call("/api/generate"))).status == 404
+        assert (await stage.ask(call("/api/generate", OTHER))).status == 200
+
+
+async def test_all_hosts_go(corral: Corral) -> None:
+    """Then nobody can serve, and it is said so."""
+    one = simulated("gpu1")
+    stage = await corral(one)
+    stage.gateway.discovery.configure(Config())
+    await stage.gateway.discovery.step()
+    assert (await stage.ask(call("/api/generate"))).status == 503
+    assert (await ask(stage.url, "GET", "/readyz")).status == 503
+    assert (await told(stage, "/api/tags"))["models"] == []
+
+
+async def test_a_changed_file(corral: Corral, tmp_path: Path) -> None:
+    """Is read again when it changes, and on the signal."""
+    one = simulated("gpu1")
+    stage = await corral(one)
+    file = tmp_path / "changing.toml"
+    text = f'[[hosts]]\nname = "gpu1"\nurl = "{one.url}"\nslots = '
+    file.write_text(f"{text}1\n", encoding="utf-8")
+    stage.gateway.follow(lambda: load(file), file)
+    file.write_text(f"{text}16\n", encoding="utf-8")
+    stage.gateway.reload()
+    async with asyncio.timeout(5.0):
+        while (await told(stage, "/api/models/servers"))["servers"][0]["slots"] != 16:
+            continue

@@ -1,0 +1,133 @@
+"""Which hosts there are, when that can change: names with several addresses, and files that others write.
+
+A source that fails changes nothing: the hosts that it told last stay, and the failure is logged once. So a name server that is down
+for a minute does not empty the fleet.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from gateway.config import DNS, Config, HostConfig, check_hosts
+from gateway.errors import ConfigError
+from gateway.fleet.host import Host
+
+log = logging.getLogger(__name__)
+FILE_LIMIT_BYTES = 1024 * 1024
+HOSTS_LIMIT = 1000
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One entry of a file: ``targets`` are ``address:port`` or URLs; ``labels`` may be name, slots and tags (with commas)."""
+
+    targets: list[str]
+    labels: dict[str, str | int] = {}
+
+
+class Discovery:
+    """Tells ``changed`` the hosts whenever they are others than before. ``configure`` it anew when the configuration changed."""
+
+    def __init__(self, config: Config, changed: Callable[[tuple[Host, ...]], None]) -> None:
+        self._config = config
+        self._changed = changed
+        self._last: dict[str, tuple[HostConfig, ...]] = {}  # by source
+        self._failing: set[str] = set()
+        self._hosts: tuple[Host, ...] | None = None
+
+    def configure(self, config: Config) -> None:
+        """Take what the next ``step`` looks at from here."""
+        self._config = config
+
+    async def step(self) -> None:
+        """Look at all sources once."""
+        found: list[HostConfig] = []
+        for host in self._config.hosts:
+            if host.url.startswith(DNS):
+                found += await self._source(host.url, lambda host=host: _resolved(host))  # type: ignore[misc]
+            else:
+                found.append(host)
+        for file in self._config.discovery.files:
+            found += await self._source(file, lambda file=file: asyncio.to_thread(read_targets, Path(file)))  # type: ignore[misc]
+        hosts = _unique(found)
+        if hosts != self._hosts:
+            self._hosts = hosts
+            self._changed(hosts)
+
+    async def _source(self, name: str, look: Callable[[], Any]) -> tuple[HostConfig, ...]:
+        try:
+            self._last[name] = tuple(await look())
+        except (OSError, ValueError, ConfigError) as error:
+            if name not in self._failing:
+                log.warning("%s tells no hosts: %s; those it told last stay", name, error)
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)
+        return self._last.get(name, ())
+
+
+async def _resolved(host: HostConfig) -> list[HostConfig]:
+    """One host for each address, named after the name and the address."""
+    parts = urlsplit(host.url.removeprefix(DNS))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    addresses = sorted({str(row[4][0]) for row in found})
+    return [
+        HostConfig(
+            name=f"{host.name}-{address.replace(':', '-')}"[:63].rstrip("-."),
+            url=f"{parts.scheme}://{f'[{address}]' if ':' in address else address}:{port}{parts.path}",
+            slots=host.slots,
+            tags=host.tags,
+        )
+        for address in addresses
+    ]
+
+
+def read_targets(path: Path) -> list[HostConfig]:
+    """The hosts of one file. Raises OSError, ValueError, ConfigError."""
+    with path.open("rb") as file:
+        text = file.read(FILE_LIMIT_BYTES + 1)
+    if len(text) > FILE_LIMIT_BYTES:
+        raise ValueError(f"the file is over {FILE_LIMIT_BYTES} bytes")
+    try:
+        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {str(error).splitlines()[0]}") from None
+    try:
+        entries = msgspec.convert(tree or [], list[Target])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"not a list of targets and labels: {error}") from None
+    hosts = [_host(target, entry) for entry in entries for target in entry.targets]
+    check_hosts(hosts)
+    return hosts
+
+
+def _host(target: str, entry: Target) -> HostConfig:
+    bare = target.partition("://")[2] or target
+    name = str(entry.labels.get("name", "")) if len(entry.targets) == 1 else ""
+    slots = str(entry.labels.get("slots", 1))
+    if not slots.isdigit() or int(slots) < 1:
+        raise ValueError(f"{target}: slots = {slots!r} is not a number of requests")
+    return HostConfig(
+        name=name or re.sub(r"[^A-Za-z0-9_.-]+", "-", bare.partition("/")[0]).strip("-.")[:63],
+        url=target if "://" in target else f"http://{target}",
+        slots=int(slots),
+        tags=tuple(tag.strip() for tag in str(entry.labels.get("tags", "")).split(",") if tag.strip()),
+    )
+
+
+def _unique(found: Iterable[HostConfig]) -> tuple[Host, ...]:
+    """The first of each name, at most HOSTS_LIMIT."""
+    hosts: dict[str, Host] = {}
+    for host in found:
+        if len(hosts) < HOSTS_LIMIT:
+            hosts.setdefault(host.name, Host(host.name, host.url, host.slots, host.tags))
+    return tuple(hosts.values())

@@ -1,0 +1,174 @@
+"""Hosts are found where they are told of, and stay when a source fails."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import Config, DiscoveryConfig, HostConfig
+from gateway.errors import ConfigError
+from gateway.fleet.discovery import FILE_LIMIT_BYTES, HOSTS_LIMIT, Discovery, read_targets
+from gateway.fleet.host import Host
+
+STATIC = HostConfig("gpu1", "http://10.0.0.5:11434", 2, ("big",))
+LOCAL = HostConfig("ollama", "dns+http://localhost:11434", 4, ("dns",))
+
+
+class Found:
+    """A discovery and what it told."""
+
+    def __init__(self, *hosts: HostConfig, files: tuple[str, ...] = ()) -> None:
+        self.told: list[tuple[Host, ...]] = []
+        self.discovery = Discovery(Config(hosts=hosts, discovery=DiscoveryConfig(files)), self.told.append)
+
+    async def step(self) -> list[str]:
+        """Look once; the names that were told last."""
+        await self.discovery.step()
+        return [host.name for host in self.told[-1]] if self.told else []
+
+
+def written(path: Path, value: Any) -> str:
+    """A file with this, as JSON (which is YAML too)."""
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return str(path)
+
+
+async def test_what_is_configured() -> None:
+    """Is told once, with everything that is said of it."""
+    found = Found(STATIC)
+    await found.step()
+    await found.step()
+    assert found.told == [(Host("gpu1", "http://10.0.0.5:11434", 2, ("big",)),)]
+
+
+async def test_a_name_with_addresses() -> None:
+    """One host for each address, with the name's slots and tags."""
+    found = Found(LOCAL)
+    await found.step()
+    (hosts,) = found.told
+    assert {host.url for host in hosts} <= {"http://127.0.0.1:11434", "http://[::1]:11434"}
+    assert "http://127.0.0.1:11434" in {host.url for host in hosts}
+    for host in hosts:
+        assert host.name.startswith("ollama-")
+        assert (host.slots, host.tags) == (4, ("dns",))
+
+
+async def test_a_name_server_that_fails(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What was found last stays; it is logged once, and again after it had worked."""
+    found = Found(LOCAL, STATIC)
+    before = await found.step()
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def fails(*_args: Any, **_rest: Any) -> Any:
+        raise OSError("no such name")
+
+    for answer, warnings in ((fails, 1), (fails, 1), (resolve, 1), (fails, 2)):
+        monkeypatch.setattr(loop, "getaddrinfo", answer)
+        assert await found.step() == before
+        assert len(caplog.records) == warnings
+
+
+async def test_a_name_that_never_resolved(caplog: pytest.LogCaptureFixture) -> None:
+    """Is no host; the others are."""
+    found = Found(HostConfig("x", "dns+http://does-not-exist.invalid:1"), STATIC)
+    assert await found.step() == ["gpu1"]
+    assert "dns+http://does-not-exist.invalid:1 tells no hosts" in caplog.text
+
+
+async def test_a_file(tmp_path: Path) -> None:
+    """Its hosts come after those of the configuration, and go with it."""
+    file = tmp_path / "hosts.json"
+    found = Found(STATIC, files=(written(file, [{"targets": ["10.0.0.7:11434"], "labels": {"name": "gpu7"}}]),))
+    assert await found.step() == ["gpu1", "gpu7"]
+    written(file, [{"targets": ["10.0.0.8:11434", "http://10.0.0.9:1/x"]}])
+    assert await found.step() == ["gpu1", "10.0.0.8-11434", "10.0.0.9-1"]
+    written(file, [])
+    assert await found.step() == ["gpu1"]
+
+
+YAML = """
+- targets: ["10.0.0.7:11434"]
+  labels: {name: gpu7, slots: 4, tags: "big, fast"}
+- targets: [https://ollama.example/]
+"""
+
+
+@pytest.mark.parametrize("suffix", ["yml", "yaml"])
+def test_yaml(tmp_path: Path, suffix: str) -> None:
+    """Reads like JSON."""
+    assert read_targets(Path(written(tmp_path / f"hosts.{suffix}", YAML))) == [
+        HostConfig("gpu7", "http://10.0.0.7:11434", 4, ("big", "fast")),
+        HostConfig("ollama.example", "https://ollama.example/"),
+    ]
+
+
+BAD: dict[str, Any] = {
+    "not JSON": "[",
+    "an object": {"targets": []},
+    "no targets": [{"labels": {}}],
+    "targets of a wrong type": [{"targets": "10.0.0.7"}],
+    "slots": [{"targets": ["a:1"], "labels": {"slots": "many"}}],
+    "no slots": [{"targets": ["a:1"], "labels": {"slots": 0}}],
+    "a URL with a user": [{"targets": ["http://me@a:1"]}],
+    "a scheme": [{"targets": ["ftp://a:1"]}],
+    "nothing": [{"targets": [""]}],
+    "twice": [{"targets": ["a:1", "a:1"]}],
+    "too long": "[" + " " * FILE_LIMIT_BYTES + "]",
+}
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+async def test_a_bad_file(tmp_path: Path, value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Changes nothing, and is logged with its name."""
+    file = tmp_path / "hosts.json"
+    found = Found(files=(written(file, [{"targets": ["10.0.0.7:11434"]}]),))
+    before = await found.step()
+    written(file, value)
+    with pytest.raises((ValueError, ConfigError)):
+        read_targets(file)
+    with caplog.at_level(logging.WARNING):
+        assert await found.step() == before
+    assert str(file) in caplog.text
+
+
+async def test_bad_yaml(tmp_path: Path) -> None:
+    """One line says what is wrong."""
+    with pytest.raises(ValueError, match="not YAML: "):
+        read_targets(Path(written(tmp_path / "hosts.yml", "a: [")))
+
+
+async def test_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
+    """Is waited for."""
+    file = tmp_path / "hosts.json"
+    found = Found(files=(str(file),))
+    assert await found.step() == []
+    written(file, [{"targets": ["10.0.0.7:11434"]}])
+    assert await found.step() == ["10.0.0.7-11434"]
+
+
+async def test_the_first_of_a_name_counts(tmp_path: Path) -> None:
+    """The configuration beats a file."""
+    file = written(tmp_path / "hosts.json", [{"targets": ["10.9.9.9:1"], "labels": {"name": "gpu1"}}])
+    found = Found(STATIC, files=(file,))
+    await found.step()
+    assert [host.url for host in found.told[-1]] == ["http://10.0.0.5:11434"]
+
+
+async def test_hosts_are_bounded(tmp_path: Path) -> None:
+    """A file cannot make the fleet as big as it likes."""
+    file = written(
+        tmp_path / "hosts.json", [{"targets": [f"10.0.{n // 256}.{n % 256}:1" for n in range(HOSTS_LIMIT + 5)]}]
+    )
+    assert len(await Found(files=(file,)).step()) == HOSTS_LIMIT
+
+
+async def test_another_configuration() -> None:
+    """Is looked at in the next step."""
+    found = Found(STATIC)
+    await found.step()
+    found.discovery.configure(Config(hosts=(HostConfig("gpu2", "http://10.0.0.6:11434"),)))
+    assert await found.step() == ["gpu2"]
