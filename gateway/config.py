@@ -107,7 +107,7 @@ class LogConfig:
     """Where log lines go."""
 
     format: Literal["auto", "json", "pretty"] = "auto"  # auto: pretty on a terminal, JSON elsewhere
-    level: Literal["debug", "info", "warning", "error"] = "info"  # above info there is no line for each generation
+    level: Literal["debug", "info", "warning", "error"] = "info"  # warning: of generations only those that failed
     path: str = ""  # empty: standard output
 
 

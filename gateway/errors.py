@@ -88,6 +88,14 @@ class ShuttingDown(CorralError):
     code = "shutting_down"
 
 
+class Loop(CorralError):
+    """The request came back to the Corral that sent it on: one of its hosts is itself."""
+
+    status = 508
+    code = "loop"
+    fault = Fault.GATEWAY
+
+
 class HostsFailed(CorralError):
     """Every host tried failed before its first byte; the message names each and why."""
 

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from gateway.api.answers import json_answer
 from gateway.errors import NotFound
-from gateway.record import CancelSource
+from gateway.record import CancelSource, Phase
 from gateway.relay.generations import Generation, Generations
 
 STOPPED = "stopped by an operator"
@@ -65,6 +65,6 @@ class GenerationsApi:
             "received_at": datetime.fromtimestamp(generation.received_at, UTC).isoformat(timespec="milliseconds"),
             "age_seconds": round(self._generations.clock() - generation.received, 3),
             "tokens": generation.tokens,
-            "attempts": len(generation.attempts),
+            "attempts": len(generation.attempts) + (generation.phase is not Phase.QUEUED),
             "route_reason": generation.route.reason if generation.route else None,
         }

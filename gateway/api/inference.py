@@ -15,7 +15,7 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
-from gateway.errors import BadRequest, CorralError, ShuttingDown, TooLarge
+from gateway.errors import BadRequest, CorralError, Loop, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.relay.generations import Generations
@@ -99,6 +99,8 @@ class Inference:
                 self._fleet.names if self._model_at_host else (),
             )
             inference = read(*args) if len(body) <= THREAD_BYTES else await asyncio.to_thread(read, *args)
+            if headers.generation and generations.get(headers.generation) is not None:
+                _refuse_loop()
             if inference.pin:
                 self._check_pin(inference.pin)
             if inference.kind is Kind.UNLOAD:
@@ -147,6 +149,10 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is over {limit_bytes} bytes") from None
+
+
+def _refuse_loop() -> None:
+    raise Loop("this request was sent on by this Corral itself: one of its hosts leads back to it")
 
 
 def _answered(answer: HostAnswer, id_: str) -> web.Response:

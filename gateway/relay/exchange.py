@@ -89,6 +89,7 @@ class Exchange:
         self._waiter = waiter = self.generation.future()
         connection.send(self, head, body)
         self.generation.phase = Phase.PREFILL
+        self.generation.cold = self._lease.cold
         return waiter
 
     async def settle(self) -> None:
@@ -203,6 +204,11 @@ class Exchange:
             self._waiter.set_result(None)
 
 
+def outcome_of(status: int) -> Outcome:
+    """Whose error a host's status is. 501: the model cannot do what was asked, and no other host's can."""
+    return Outcome.CLIENT_ERROR if status < 500 or status == 501 else Outcome.UPSTREAM_ERROR
+
+
 def account(exchange: Exchange, meter: Meter) -> None:
     """Write what passed into the generation: also of an answer that was cut short."""
     generation = exchange.generation
@@ -211,9 +217,7 @@ def account(exchange: Exchange, meter: Meter) -> None:
     if not exchange.complete:
         generation.usage = Usage(output_tokens=generation.tokens if streamed else 0)
     elif exchange.status >= 400:
-        generation.ended(
-            Outcome.CLIENT_ERROR if exchange.status < 500 else Outcome.UPSTREAM_ERROR, f"answered {exchange.status}"
-        )
+        generation.ended(outcome_of(exchange.status), f"answered {exchange.status}")
     elif streamed:
         ending = generation.request.endpoint.ending(meter.tail)
         whole = ending.ended is Ended.COMPLETE

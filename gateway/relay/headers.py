@@ -71,7 +71,17 @@ class _Roles(dict[bytes, str]):
 PASSING, NOTED_PASSING, NOTED, DROPPED = "passing", "noted and passing", "noted", "dropped"
 _from_client = _Roles(
     _NOT_TO_HOSTS,
-    frozenset((b"connection", b"content-type", b"content-encoding", b"expect", b"x-corral-session", b"x-corral-host")),
+    frozenset(
+        (
+            b"connection",
+            b"content-type",
+            b"content-encoding",
+            b"expect",
+            b"x-corral-session",
+            b"x-corral-host",
+            OURS + b"generation",
+        )
+    ),
 )
 _from_host = _Roles(_NOT_TO_CLIENTS)
 
@@ -85,6 +95,7 @@ class Inbound(NamedTuple):
     session: str | None = None
     expect: str = ""
     pin: str = ""
+    generation: str = ""  # of a Corral that sent this on
 
 
 def inbound(headers: RawHeaders) -> Inbound:
@@ -118,6 +129,7 @@ def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound
         values.get(b"x-corral-session") or None,
         values.get(b"expect", ""),
         values.get(b"x-corral-host", ""),
+        values.get(b"x-corral-generation", ""),
     )
 
 

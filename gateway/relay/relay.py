@@ -32,7 +32,7 @@ from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase
 from gateway.relay.connections import Connections
-from gateway.relay.exchange import ClientGone, Exchange, Sink, account
+from gateway.relay.exchange import ClientGone, Exchange, Sink, account, outcome_of
 from gateway.relay.generations import Generation
 from gateway.relay.headers import Inbound, request_head
 from gateway.relay.upstream import UpstreamError
@@ -123,7 +123,6 @@ class Relay:
 
     async def _admitted(self, generation: Generation, tried: frozenset[str], failures: list[str]) -> Lease:
         """A lease after waiting for it. Raises ModelNotFound, NoHost, HostsFailed, QueueFull."""
-        generation.phase = Phase.QUEUED
         request, since = generation.request, self._clock()
         if not request.model:
             status, message = request.endpoint.missing_model
@@ -140,6 +139,7 @@ class Relay:
         return _granted(generation, verdict)
 
     async def _wait(self, generation: Generation, tried: frozenset[str]) -> Verdict:
+        generation.phase = Phase.QUEUED
         future = generation.future()
         verdict: Verdict | None = None
 
@@ -239,7 +239,7 @@ class Relay:
         if exchange.status in _BROKEN or (exchange.status == 500 and any(words in text for words in _HOST_TROUBLE)):
             self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, f"answered {exchange.status}: {text}")
             return f"{exchange.status} {text}"
-        generation.ended(Outcome.CLIENT_ERROR if exchange.status < 500 else Outcome.UPSTREAM_ERROR, text)
+        generation.ended(outcome_of(exchange.status), text)
         self._pass_on(exchange)
         return None
 
@@ -247,8 +247,7 @@ class Relay:
         """No more hosts: a single host's own answer goes out unchanged; of several, say which were tried and why each failed."""
         generation = exchange.generation
         if len(failures) == 1 and exchange.collected:
-            outcome = Outcome.CLIENT_ERROR if exchange.status < 500 else Outcome.UPSTREAM_ERROR
-            generation.ended(outcome, failures[0])
+            generation.ended(outcome_of(exchange.status), failures[0])
             self._pass_on(exchange)
             return
         raise _hosts_failed(failures, exchange.status)
@@ -300,7 +299,7 @@ class Relay:
             error = _STOPPED[source](why, retry_after=5.0 if source is CancelSource.SHUTDOWN else None)
             generation.status = error.status
             raise error
-        self._farewell(generation, sink, why, "stopped", cancelled=source is CancelSource.OPERATOR)
+        self._farewell(generation, sink, why, _STOPPED[source].code, cancelled=source is CancelSource.OPERATOR)
 
     def _farewell(self, generation: Generation, sink: Sink, message: str, code: str, *, cancelled: bool) -> None:
         meter = generation.meter
@@ -339,7 +338,6 @@ _OUTCOMES = {
 
 def _granted(generation: Generation, grant: Grant) -> Lease:
     generation.route = grant.route
-    generation.cold = grant.lease.cold
     generation.phase = Phase.CONNECTING
     return grant.lease
 

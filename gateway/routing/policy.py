@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
 from gateway.dialects.request import InferenceRequest
+from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.record import Costs, Rejected, Route, RouteReason
 from gateway.routing.filters import LASTING, Rejection, in_words, reject
@@ -22,7 +23,7 @@ class Chance(Protocol):
 
 
 class Unroutable(NamedTuple):
-    """No host may take the request. ``unknown_model``: every host that told its models lacks it."""
+    """No host may take the request. ``unknown_model``: hosts have told their models, and none of them has it."""
 
     unknown_model: bool
     rejected: tuple[Rejected, ...]
@@ -55,7 +56,7 @@ def choose(
     panic = not fit
     if panic:
         fit = [view for view, why in left_out if why not in LASTING and why is not Rejection.UNKNOWN] or [
-            view for view, why in left_out if why is Rejection.UNKNOWN
+            view for view, why in left_out if why is Rejection.UNKNOWN and _answers(view)
         ]
     rejected: tuple[Rejected, ...] = ()
     if left_out:
@@ -63,7 +64,7 @@ def choose(
             [Rejected(view.host.name, why, in_words(why, view)) for view, why in left_out if view not in fit]
         )
     if not fit:
-        reasons = {why for _, why in left_out} - {Rejection.PINNED}
+        reasons = {why for _, why in left_out} - {Rejection.PINNED, Rejection.UNKNOWN}
         missing = reasons == {Rejection.MODEL_MISSING}
         return Unroutable(missing, rejected)
     if len(fit) == 1:
@@ -82,6 +83,11 @@ def choose(
         priced.insert(0, priced.pop(pick))
     ranking = tuple([row[4] for row in priced])
     return Route(ranking[0].host, _reason(ranking, panic=panic), ranking, rejected)
+
+
+def _answers(view: HostView) -> bool:
+    """Whether a host that has not told its models is worth a try all the same."""
+    return view.seen_at is not None and view.health.state is not State.EJECTED
 
 
 def _reason(ranking: tuple[Costs, ...], *, panic: bool) -> RouteReason:

@@ -53,7 +53,7 @@ class LogWriter:
 
     def generation(self, record: GenerationRecord) -> None:
         """The canonical line of one generation."""
-        if self._level <= logging.INFO:
+        if self._level <= logging.INFO or (self._level <= logging.WARNING and record.outcome not in _CALM):
             self.line(record)
 
     def line(self, fields: Line) -> None:

@@ -80,7 +80,9 @@ class Metrics(Catalogue):
             self.exhausted.labels(model).inc()
         if record.cancelled_by is not None:
             self._observe_cancellation(record, model, host)
-        if record.cold and record.ttft_seconds is not None and record.outcome is Outcome.OK:
+        elif record.outcome is Outcome.UPSTREAM_ERROR and record.usage.output_tokens:
+            self.wasted.labels(model, host, "failed").inc(record.usage.output_tokens)
+        if record.cold and record.ttft_seconds is not None:
             self.loads.labels(host, model, "request").inc()
             if record.usage.load_seconds:
                 self.load_duration.labels(host).observe(record.usage.load_seconds)

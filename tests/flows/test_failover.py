@@ -160,7 +160,7 @@ async def test_the_clients_own_fault_is_not_tried_again(corral: Corral, path: st
     assert answer.status == status
     assert len(bad.ledger.entries) == 1
     record = (await stage.records.until(1))[0]
-    assert record.outcome == ("client_error" if status < 500 else "upstream_error")
+    assert record.outcome == ("client_error" if status < 500 or status == 501 else "upstream_error")
     assert (await stage.totals("corral_host_state", "state")) == {"healthy": 2}
 
 

@@ -165,6 +165,10 @@ PANIC: dict[str, tuple[list[HostView], str]] = {
     "one is ejected, one lacks the model": ([view("a", has=[OTHER]), view("b", health=EJECTED)], "b"),
     "one is ejected, one has not told its models": ([view("a", has=None), view("b", health=EJECTED)], "b"),
     "one has not told its models, one lacks it": ([view("a", has=None), view("b", has=[])], "a"),
+    "one has not told its models, one has never answered": (
+        [view("a", has=None, seen_at=None), view("b", has=None)],
+        "b",
+    ),
     "one is on trial with another": ([view("a", health=TRIAL, leases=1)], "a"),
 }
 
@@ -245,10 +249,15 @@ def test_never_an_ineligible_host(
     verdict = choose(wanted, fleet, random.Random(seed), out, before)
     reasons = {host.name: reject(wanted, host, out) for host in fleet.hosts}
     may = {name for name, reason in reasons.items() if reason is None}
-    lasting = {name for name, reason in reasons.items() if reason in (Rejection.TRIED, Rejection.MODEL_MISSING)}
+    silent = {host.name for host in fleet.hosts if host.seen_at is None or host.health.state is State.EJECTED}
+    lasting = {
+        name
+        for name, reason in reasons.items()
+        if reason in (Rejection.TRIED, Rejection.MODEL_MISSING) or (reason is Rejection.UNKNOWN and name in silent)
+    }
     if isinstance(verdict, Unroutable):
         assert lasting == set(reasons)
-        assert verdict.unknown_model is (set(reasons.values()) == {Rejection.MODEL_MISSING})
+        assert verdict.unknown_model is (set(reasons.values()) - {Rejection.UNKNOWN} == {Rejection.MODEL_MISSING})
     elif may:
         assert {costs.host for costs in verdict.costs} == may
         assert verdict.reason is not RouteReason.FALLBACK

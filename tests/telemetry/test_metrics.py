@@ -222,7 +222,7 @@ ENUMS: dict[str, dict[str, type[StrEnum] | tuple[str, ...]]] = {
     "corral_request_duration_seconds": {"outcome": Outcome},
     "corral_tokens_total": {"type": ("input", "output"), "accounting": Accounting},
     "corral_host_eval_seconds_total": {"phase": ("load", "prompt_eval", "eval")},
-    "corral_wasted_tokens_total": {"reason": ("cancelled",)},
+    "corral_wasted_tokens_total": {"reason": ("cancelled", "failed")},
     "corral_queue_wait_seconds": {"outcome": ("admitted", "cancelled", "timeout", "refused")},
     "corral_requests_rejected_total": {"reason": REJECTED},
     "corral_routing_decisions_total": {"reason": RouteReason},
