@@ -49,6 +49,7 @@ FIRST_ROUND_SECONDS = 2.0  # how long a start waits for the hosts' first word
 REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
 CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their last words
 LAG_EVERY_SECONDS = 0.5
+DELIVERY_SECONDS = 0.02
 BACKLOG = 4096
 GC_THRESHOLDS = (50_000, 20, 20)  # docs/decisions/0002
 
@@ -198,6 +199,7 @@ class Gateway:
         try:
             async with asyncio.timeout(self.config.shutdown.grace_seconds):
                 await self.generations.idle()
+                await self._delivered()
         except TimeoutError:
             cut = self.generations.stop_all(CancelSource.SHUTDOWN, "the gateway is shutting down")
             log.warning("cut %d generations that outlasted the grace period", cut)
@@ -206,6 +208,15 @@ class Gateway:
                     await self.generations.idle()
             except TimeoutError:
                 log.warning("%d generations did not end in time", len(self.generations))
+
+    async def _delivered(self) -> None:
+        """Wait until clients have taken what is written for them: a host may be done long before a slow client is."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        connections = self._runner.server.connections
+        while any(one.transport is not None and one.transport.get_write_buffer_size() for one in connections):
+            await asyncio.sleep(DELIVERY_SECONDS)  # noqa: TID251 - nothing tells of it
+            connections = self._runner.server.connections
 
     async def _close(self) -> None:
         await self.tasks.close()

@@ -21,6 +21,7 @@ TESTED_ELSEWHERE = {
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
     "gateway/telemetry/catalogue.py": "tests/telemetry/test_metrics.py",
     "gateway/relay/connections.py": "tests/relay/test_upstream.py",
+    "gateway/relay/failures.py": "tests/flows/test_failover.py",
     "gateway/relay/relay.py": "tests/flows/test_relay.py",
     "gateway/relay/exchange.py": "tests/flows/test_relay.py",
     **{

@@ -1,5 +1,6 @@
 """Answers of our own: JSON, plain text, and errors in the dialect of the path that was called."""
 
+import json
 import math
 from typing import Any
 
@@ -25,7 +26,10 @@ class Answer(web.Response):
 
 def json_answer(value: Any, *, status: int = 200, content_type: str = JSON_UTF8, newline: bool = False) -> Answer:
     """``value`` as JSON. ``newline``: with a newline at the end, as Ollama's /v1 answers have it."""
-    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE if newline else None)
+    try:
+        body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE if newline else None)
+    except TypeError:  # half a character, in words that a host chose: JSON can still say it
+        body = json.dumps(value).encode() + (b"\n" if newline else b"")
     return Answer(status=status, body=body, headers={"Content-Type": content_type})
 
 

@@ -1,5 +1,6 @@
 """The fleet as one Ollama: merged lists, answered from the snapshot, so that no host can delay them."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -86,11 +87,13 @@ class FleetViews:
         path = request.query.get("path") or _endpoint_of(body)
         if path not in ENDPOINTS:
             raise NotFound(f"no inference endpoint {path!r}; known: {', '.join(ENDPOINTS)}")
-        inference = read(
+        inference = await asyncio.to_thread(  # it may be large, or packed
+            read,
             ENDPOINTS[path],
             body,
             "explain",
             content_type=request.headers.get("Content-Type", ""),
+            content_encoding=request.headers.get("Content-Encoding", ""),
             pin=request.headers.get("X-Corral-Host", ""),
         )
         if not inference.model:

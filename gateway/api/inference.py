@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.answers import Answer, rendered
+from gateway.api.answers import JSON_UTF8, Answer, rendered
 from gateway.api.sinks import ResponseSink, TransportSink
 from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
@@ -23,7 +23,7 @@ from gateway.relay.headers import inbound
 from gateway.relay.relay import Relay
 
 THREAD_BYTES = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
-Unload = Callable[[InferenceRequest], Awaitable[HostAnswer]]
+Unload = Callable[[InferenceRequest], Awaitable[tuple[HostAnswer, str]]]
 Rejected = Callable[[str], None]
 Responded = Callable[[str, int], None]
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
@@ -85,6 +85,7 @@ class Inference:
         id_ = (
             f"{int(generations.wall() * 1000):011x}{self._rng.getrandbits(52):013x}"  # 24 hex digits, sortable by time
         )
+        sink: TransportSink | ResponseSink | None = None
         try:
             body = await self._body(request)
             args = (
@@ -98,30 +99,30 @@ class Inference:
                 headers.pin,
                 self._fleet.names if self._model_at_host else (),
             )
-            inference = read(*args) if len(body) <= THREAD_BYTES else await asyncio.to_thread(read, *args)
+            light = len(body) <= THREAD_BYTES and not headers.content_encoding  # what is packed may unfold
+            inference = read(*args) if light else await asyncio.to_thread(read, *args)
             if headers.generation and generations.get(headers.generation) is not None:
                 _refuse_loop()
             if inference.pin:
                 self._check_pin(inference.pin)
             if inference.kind is Kind.UNLOAD:
-                response: web.StreamResponse = _answered(await self._unload(inference), id_)
+                response: web.StreamResponse = _answered(*await self._unload(inference), id_)
+                log.info(
+                    "unloaded %s: %s answered %d", inference.model, response.headers["X-Corral-Host"], response.status
+                )
             else:
                 with generations.track(inference, received) as generation:
-                    query = request.rel_url.raw_query_string
-                    if TransportSink.suits(request):
-                        fast = TransportSink(request, id_)
-                        await self._relay.run(generation, headers, query, fast)
-                        response = fast.response()
-                    else:
-                        sink = ResponseSink(request, id_)
-                        await self._relay.run(generation, headers, query, sink)
-                        response = await sink.response()
+                    sink = TransportSink(request, id_) if TransportSink.suits(request) else ResponseSink(request, id_)
+                    await self._relay.run(generation, headers, request.rel_url.raw_query_string, sink)
+                    response = sink.response()
         except CorralError as error:
             self._rejected(error.code)
             response = rendered(error, endpoint, id_)
         except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
             log.exception("%s failed", endpoint.path)
-            response = rendered(CorralError("internal error; the log has the details"), endpoint, id_)
+            response = _broken_off(sink) or rendered(
+                CorralError("internal error; the log has the details"), endpoint, id_
+            )
         except asyncio.CancelledError:
             self._responded(endpoint.path, 499)
             raise
@@ -151,10 +152,19 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
         raise TooLarge(f"the body is over {limit_bytes} bytes") from None
 
 
+def _broken_off(sink: TransportSink | ResponseSink | None) -> web.StreamResponse | None:
+    """An answer that has begun cannot become an error: its connection is closed."""
+    if sink is None or not sink.started:
+        return None
+    sink.abort()
+    return sink.response()
+
+
 def _refuse_loop() -> None:
     raise Loop("this request was sent on by this Corral itself: one of its hosts leads back to it")
 
 
-def _answered(answer: HostAnswer, id_: str) -> web.Response:
-    headers = {"Content-Type": answer.content_type, "X-Corral-Generation": id_}
+def _answered(answer: HostAnswer, hosts: str, id_: str) -> web.Response:
+    kind = answer.content_type if answer.content_type.isprintable() else JSON_UTF8
+    headers = {"Content-Type": kind, "X-Corral-Generation": id_, "X-Corral-Host": hosts}
     return Answer(status=answer.status, body=answer.body, headers=headers)

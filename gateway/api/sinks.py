@@ -5,8 +5,9 @@ on three things of aiohttp's server (docs/decisions/0001): ``request.transport``
 returned response is only asked for ``prepare``, ``write_eof`` and ``keep_alive``.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
@@ -48,6 +49,7 @@ class TransportSink:
 
     __slots__ = (
         "_chunked",
+        "_empty",
         "_head",
         "_id",
         "_protocol",
@@ -66,6 +68,7 @@ class TransportSink:
         self._id = generation
         self._head = b""
         self._chunked = True
+        self._empty = False  # an answer that has no body by its status
         self.status = 0
         self.started = False
         self.finished = False
@@ -78,12 +81,18 @@ class TransportSink:
 
     def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
         self.status = status
+        self._empty = status in (204, 304)
         length = value_of(headers, b"content-length") if framing is Framing.SINGLE else b""
-        self._chunked = not length
+        self._chunked = not length and not self._empty
         ours = f"X-Corral-Generation: {self._id}\r\nX-Corral-Host: {host}\r\n".encode()
         if not self._request.keep_alive:
             ours += b"Connection: close\r\n"
-        self._head = response_head(status, headers, b"Content-Length: %b\r\n" % length if length else _CHUNKED, ours)
+        self._head = response_head(status, headers, self._framing(length), ours)
+
+    def _framing(self, length: bytes) -> bytes:
+        if self._empty:
+            return b""
+        return b"Content-Length: %b\r\n" % length if length else _CHUNKED
 
     @property
     def raw(self) -> tuple[Callable[[bytes], None], Callable[[], int]] | None:
@@ -97,6 +106,8 @@ class TransportSink:
                 data = b"".join((_SIZES[size] if size < 4096 else b"%x\r\n" % size, data, b"\r\n"))
             if last:
                 data += _LAST_CHUNK
+        elif self._empty:
+            data = b""
         if not self.started:
             data = self._head + data
             self.started = True
@@ -113,6 +124,14 @@ class TransportSink:
     async def drain(self) -> None:
         await self._request.writer.drain()
 
+    @property
+    def buffered(self) -> bool:
+        """Never: all is in the transport already."""
+        return False
+
+    async def flush(self) -> None:
+        """Nothing to do."""
+
     def abort(self) -> None:
         self.aborted = True
         self._transport.abort()
@@ -120,6 +139,14 @@ class TransportSink:
     def response(self) -> web.StreamResponse:
         """What the handler returns."""
         return Relayed(self.status, keep_alive=self.finished and not self.aborted and bool(self._request.keep_alive))
+
+
+class _Streamed(web.StreamResponse):
+    """Without a Server header, as Ollama's answers are."""
+
+    async def _write_headers(self) -> None:
+        self.headers.popall("Server", None)
+        await super()._write_headers()
 
 
 class ResponseSink:
@@ -130,20 +157,22 @@ class ResponseSink:
     def __init__(self, request: web.Request, generation: str) -> None:
         self._request = request
         self._id = generation
-        self._response = web.StreamResponse()
+        self._response: web.StreamResponse = _Streamed()
         self._pending = b""
         self.started = False
         self.finished = False
         self.aborted = False
 
     def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
-        self._response = web.StreamResponse(status=status)
+        self._response = _Streamed(status=status)
         for name, value in passing(headers):
             self._response.headers.add(name, value)
         self._response.headers["X-Corral-Generation"] = self._id
         self._response.headers["X-Corral-Host"] = host
         if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
             self._response.content_length = int(length)
+        elif self._request.version < (1, 1):
+            self._response.force_close()  # how such a client learns where the answer ends; aiohttp only thinks of it
 
     @property
     def raw(self) -> None:
@@ -159,20 +188,38 @@ class ResponseSink:
         return False  # drain sends it
 
     async def drain(self) -> None:
-        if not self._response.prepared:
-            await self._response.prepare(self._request)
         data, self._pending = self._pending, b""
-        if data:
-            await self._response.write(data)
+        try:
+            if not self._response.prepared:
+                await self._response.prepare(self._request)
+            if data:
+                await self._response.write(data)
+        except ConnectionError:
+            self._gone()
 
     def abort(self) -> None:
         self.aborted = True
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    async def response(self) -> web.StreamResponse:
-        """What the handler returns, with all sent."""
-        if not self.aborted:
-            await self.drain()
+    @property
+    def buffered(self) -> bool:
+        """Until the connection is broken off."""
+        return not self.aborted
+
+    async def flush(self) -> None:
+        """Send what is left, and the end."""
+        await self.drain()
+        try:
             await self._response.write_eof()
+        except ConnectionError:
+            self._gone()
+
+    def _gone(self) -> NoReturn:
+        """The client left: its task is about to be cancelled, and may as well be now."""
+        self.aborted = True
+        raise asyncio.CancelledError
+
+    def response(self) -> web.StreamResponse:
+        """What the handler returns."""
         return self._response

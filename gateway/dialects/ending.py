@@ -2,7 +2,7 @@
 
 import re
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,7 +13,7 @@ _NANO = 1e-9
 # Keys are preceded by `{` or `,`: inside a JSON string their quotes would be escaped, so text cannot pretend to be usage.
 _USAGE = re.compile(
     rb'[{,]\s*"(load_duration|prompt_eval_count|prompt_eval_duration|eval_count|eval_duration'
-    rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens)":\s*(\d{1,18})'
+    rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens)":\s*(\d{1,18})(?![\d.eE])'
 )
 
 
@@ -33,21 +33,24 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     extra_events: int = 0
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]  # what is none is not believed
+
+
 class _V1Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    prompt_tokens: _Number = 0
+    completion_tokens: _Number = 0
+    input_tokens: _Number = 0
+    output_tokens: _Number = 0
 
 
 class _Final(msgspec.Struct, gc=False):
     """The fields of a whole JSON answer, or of a native last line, that tell usage."""
 
-    load_duration: int = 0
-    prompt_eval_count: int = 0
-    prompt_eval_duration: int = 0
-    eval_count: int = 0
-    eval_duration: int = 0
+    load_duration: _Number = 0
+    prompt_eval_count: _Number = 0
+    prompt_eval_duration: _Number = 0
+    eval_count: _Number = 0
+    eval_duration: _Number = 0
     done: bool = False
     usage: _V1Usage | None = None
 
@@ -66,7 +69,7 @@ def usage_of(tail: bytes, events: int, *, complete: bool) -> Usage:
         return Usage(output_tokens=events)
     try:
         final = _decode_final(tail)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found: dict[str, Any] = {key.decode(): int(value) for key, value in _USAGE.findall(tail)}
         if not found:
             return Usage(output_tokens=events)

@@ -13,6 +13,7 @@ from math import inf
 KEEP_BYTES = 2048
 HOLD_LIMIT_BYTES = 1024 * 1024
 _COMPACT_AFTER = 16
+_LARGE_BYTES = 8192  # such a read is not kept whole
 
 
 class Framing(StrEnum):
@@ -71,7 +72,7 @@ class Meter:
             data = self._whole(data)
         reads = self._reads
         reads.append(data)
-        if len(reads) > _COMPACT_AFTER:
+        if len(reads) > _COMPACT_AFTER or len(data) > _LARGE_BYTES:
             self._compact()
         return data
 

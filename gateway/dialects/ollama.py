@@ -34,7 +34,7 @@ def message_of(body: bytes) -> str:
     try:
         error = json.loads(body)["error"]
         text = error["message"] if isinstance(error, dict) else error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = body.decode("utf-8", errors="replace")
     return str(text).strip()[:500]
 

@@ -4,7 +4,6 @@ Ollama's JSON decoder matches keys in any case and lets the last duplicate win; 
 spellings, which could be read in two ways, is refused. Bytes after the first JSON value are ignored, as Ollama does.
 """
 
-import json
 import re
 from collections.abc import Container
 from typing import Any
@@ -45,7 +44,14 @@ _LOWER = frozenset(
 )
 TOO_DEEP = "invalid JSON in the request body: nested too deeply"
 _EMPTY = (b'""', b"[]", b"null")
-_ZERO_DURATION = re.compile(r"[+-]?(0+(\.0*)?(ns|us|µs|ms|s|m|h)?)+\Z")
+# Go's time.ParseDuration: each number has its unit, except a lone 0. No part can match in two ways: matching is linear.
+_ZERO_DURATION = re.compile(r"[+-]?(?:0|(?:(?:0+(?:\.0*)?|\.0+)(?:ns|us|µs|μs|ms|s|m|h))+)\Z")
+SMALL_BYTES = 128  # of a number, a word, a truth or a duration
+NAME_LIMIT = (
+    4096  # of a model, as sent; the longest that Ollama knows has some 600 characters, but blanks may stand around it
+)
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
+_INT64 = 2**63
 
 
 def read(
@@ -76,6 +82,8 @@ def read(
         requested, pin = model, pin or named
         fields["model"] = msgspec.Raw(msgspec.json.encode(model))
         body = msgspec.json.encode(fields)
+    if len(requested) > NAME_LIMIT:
+        raise BadRequest(f"the model's name is over {NAME_LIMIT} characters")
     prompt = [memoryview(fields[key]) for key in endpoint.prompt_keys if key in fields]
     size = sum(map(len, prompt))
     name = canonical(requested)
@@ -97,9 +105,9 @@ def read(
 
 
 def _plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
-    if encoding == "zstd" and endpoint.path.startswith("/v1/"):
+    if encoding.strip().lower() == "zstd" and endpoint.path.startswith("/v1/"):
         try:
-            with zstandard.ZstdDecompressor().stream_reader(body) as reader:
+            with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True) as reader:
                 plain = reader.read(ZSTD_LIMIT_BYTES + 1)
         except zstandard.ZstdError:
             raise BadRequest("the body is not valid zstd") from None
@@ -119,22 +127,30 @@ def _fields(body: bytes) -> dict[str, Any]:
         fields: dict[str, Any] = _decode_fields(body)
     except RecursionError:
         raise BadRequest(TOO_DEEP) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        fields = _fields_leniently(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        fields = _fields_leniently(body, str(error))
     if not _LOWER.issuperset(fields) and not all(map(str.islower, fields)):
         return _folded(fields)
     return fields
 
 
-def _fields_leniently(body: bytes) -> dict[str, Any]:
-    """As Go reads it: ignore what follows the first value, replace what is no UTF-8."""
-    try:
-        value, _ = json.JSONDecoder().raw_decode(body.decode("utf-8", errors="replace").lstrip(" \t\r\n"))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"invalid JSON in the request body: {error}") from None
-    if not isinstance(value, dict):
+def _fields_leniently(body: bytes, complaint: str) -> dict[str, Any]:
+    """As Go reads it: ignore what follows the first value, replace what is no UTF-8. Values stay as they were written."""
+    for mended in (body, body.decode("utf-8", errors="replace").encode()):
+        try:
+            return _decode_fields(mended)
+        except RecursionError:
+            raise BadRequest(TOO_DEEP) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            complaint = str(error)
+        if trailing := _TRAILING.search(complaint):
+            try:
+                return _decode_fields(mended[: int(trailing[1]) - 1])
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                complaint = str(error)
+    if complaint.startswith("Expected `object`"):
         raise BadRequest("the request body must be a JSON object")
-    return {key: msgspec.Raw(json.dumps(item).encode()) for key, item in value.items()}
+    raise BadRequest(f"invalid JSON in the request body: {complaint}")
 
 
 def _folded(fields: dict[str, Any]) -> dict[str, Any]:
@@ -147,9 +163,26 @@ def _folded(fields: dict[str, Any]) -> dict[str, Any]:
     return folded
 
 
+def _options(raw: Any) -> dict[str, Any]:
+    try:
+        return _decode_options(raw) or {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}  # Ollama will refuse it
+
+
+def _number(value: Any) -> int | bool | None:
+    if isinstance(value, float) and -_INT64 < value < _INT64:
+        value = int(value)
+    return value if isinstance(value, int) and -_INT64 <= value < _INT64 else None
+
+
+_decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
+
+
 def _value(fields: dict[str, Any], key: str) -> Any:
+    """A number, a word, a truth or a duration; None where there is none, or something too long to be one."""
     raw = fields.get(key)
-    if raw is None:
+    if raw is None or len(raw) > SMALL_BYTES:
         return None
     try:
         return msgspec.json.decode(raw)
@@ -193,10 +226,13 @@ def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
 
 
 def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    options = _value(fields, "options")
+    """Those that make Ollama load anew when they change, as it reads them: 4096.0 is 4096. What is no number is its to refuse."""
     found: list[tuple[str, Any]] = []
-    if isinstance(options, dict) and not RUNNER_KEYS_SET.isdisjoint(options):
-        found = [(key, options[key]) for key in RUNNER_KEYS if isinstance(options.get(key), (int, float, bool))]
+    if "options" in fields:
+        options = _options(fields["options"])
+        if not RUNNER_KEYS_SET.isdisjoint(options):
+            values = [(key, _number(_value(options, key))) for key in RUNNER_KEYS if key in options]
+            found = [(key, value) for key, value in values if value is not None]
     if "shift" in fields and isinstance(shift := _value(fields, "shift"), bool):
         found.append(("shift", shift))
     return tuple(found)
@@ -207,20 +243,24 @@ def _prefix(name: str, prompt: list[memoryview]) -> int:
     return hash((name, b"".join(part[:PREFIX_BYTES] for part in prompt)[:PREFIX_BYTES])) or 1
 
 
+_BOUNDARY = re.compile(r'multipart/form-data\b.*?;\s*boundary=(?:"([^"]{1,70})"|([^";,\s]{1,70}))', re.IGNORECASE)
+
+
 def _form_field(body: bytes, content_type: str, name: str) -> str:
     """One short text field of a multipart form. Raises BadRequest."""
-    match = re.search(r'boundary="?([^";]{1,70})"?', content_type)
-    if "multipart/form-data" not in content_type or match is None:
+    match = _BOUNDARY.match(content_type.strip())
+    if match is None:
         raise BadRequest("expected a multipart/form-data body")
-    fence = b"--" + match[1].encode()
-    marker = f'name="{name}"'.encode()
+    fence = b"\r\n--" + (match[1] or match[2]).encode()  # at the beginning of a line: a file may hold anything else
+    marker = re.compile(rb'[;\s]name=(?:"%b"|%b(?=[;\s]|\Z))' % (name.encode(), name.encode()), re.IGNORECASE)
+    body = b"\r\n" + body
     start = body.find(fence)
     while start >= 0:
         head_end = body.find(b"\r\n\r\n", start)
         if head_end < 0:
             break
         end = body.find(fence, head_end)
-        if re.search(rb"[;\s]" + re.escape(marker), body[start:head_end]):
-            return body[head_end + 4 : end].strip(b"\r\n")[:1024].decode("utf-8", errors="replace") if end >= 0 else ""
+        if marker.search(body, start, head_end):
+            return body[head_end + 4 : end][:NAME_LIMIT].decode("utf-8", errors="replace") if end >= 0 else ""
         start = end
     return ""

@@ -109,16 +109,28 @@ class HostClient:
 
 
 def _rows(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The usable rows of a list: clients slice the digest, so a row without one is worse than none."""
+    """The usable rows of a list."""
     rows = value.get("models")
     if not isinstance(rows, list):
         return []
-    return [row for row in rows if isinstance(row, dict) and row.get("name") and len(str(row.get("digest", ""))) >= 12]
+    return [row for row in rows if isinstance(row, dict) and _usable(row)]
+
+
+def _usable(row: dict[str, Any]) -> bool:
+    """Clients slice the digest; and what cannot be written again would break the list of all hosts."""
+    if not (isinstance(row.get("name"), str) and row["name"] and len(str(row.get("digest", ""))) >= 12):
+        return False
+    try:
+        orjson.dumps(row)
+    except TypeError:
+        return False
+    return True
 
 
 def _number(row: Mapping[str, Any], key: str) -> int:
+    """A size or a count; 0 for what cannot be one."""
     value = row.get(key, 0)
-    return int(value) if isinstance(value, (int, float)) else 0
+    return int(value) if isinstance(value, (int, float)) and 0 <= value < 2**62 else 0
 
 
 def _words(error: BaseException) -> str:

@@ -21,16 +21,17 @@ class Unloader:
         self._client = client
         self._clock = clock
 
-    async def unload(self, request: InferenceRequest) -> HostAnswer:
-        """Fan out; one host's answer for all. Raises ModelNotFound, NoHost, HostsFailed."""
+    async def unload(self, request: InferenceRequest) -> tuple[HostAnswer, str]:
+        """Fan out; one host's answer for all, and which were asked. Raises ModelNotFound, NoHost, HostsFailed."""
         targets = self._targets(request)
+        asked = ", ".join(host.name for host in targets)
         answers = await asyncio.gather(*(self._one(host, request) for host in targets))
         good = [answer for answer in answers if isinstance(answer, HostAnswer)]
         for answer in good:
             if answer.status == 200:
-                return answer
+                return answer, asked
         if good:
-            return good[0]
+            return good[0], asked
         raise HostsFailed("; ".join(str(answer) for answer in answers))
 
     def _targets(self, request: InferenceRequest) -> list[Host]:
@@ -50,6 +51,8 @@ class Unloader:
             answer = await self._client.call(host, "POST", request.endpoint.path, request.body, UNLOAD_SECONDS)
         except HostError as error:
             return f"{host.name}: {error}"
+        if not 200 <= answer.status < 600 or answer.status in (204, 304):
+            return f"{host.name}: answered {answer.status}"
         if answer.status == 200:
             self._fleet.forget_loaded(host.name, request.model)
         return answer

@@ -77,7 +77,11 @@ def version(views: Iterable[HostView]) -> str | None:
 def _version_key(text: str) -> tuple[tuple[int, ...], bool, str]:
     release, _, candidate = text.partition("-")
     numbers = release.split(".")
-    return tuple(int(number) if number.isdigit() else 0 for number in numbers), not candidate, text
+    return (
+        tuple(int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0 for number in numbers),
+        not candidate,
+        text,
+    )
 
 
 def openai_models(rows: Iterable[Row]) -> list[dict[str, Any]]:

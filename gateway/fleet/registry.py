@@ -53,6 +53,7 @@ class Fleet:
         self._states = {host.name: _HostState(host) for host in hosts}
         self._policy = policy or BreakerPolicy()
         self._leases: dict[int, tuple[Lease, _HostState]] = {}
+        self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
         self._affinity: dict[int, tuple[str, int]] = {}
         self.leases_granted = 0
@@ -88,7 +89,8 @@ class Fleet:
 
     def _view(self, state: _HostState, now: float) -> HostView:
         if state.health.until and (health := at(state.health, now)) is not state.health:
-            state.health, state.view = health, None
+            state.health = health
+            self._touch(state)
         if state.view is None:
             state.view = HostView(
                 state.host,
@@ -118,15 +120,22 @@ class Fleet:
             state = before.get(host.name)
             if state is None or state.host.url != host.url:
                 state = _HostState(host)
-            state.host, state.view = host, None
+            state.host = host
             self._states[host.name] = state
+            self._touch(state)
+        self.version += 1
 
     # -- draining --------------------------------------------------------------------------------------------------------------
 
     def drain(self, name: str, *, draining: bool) -> None:
         """Give no new leases on a host, or again. What runs there finishes."""
         state = self._states[name]
-        state.draining, state.view = draining, None
+        state.draining = draining
+        self._touch(state)
+
+    def _touch(self, state: _HostState) -> None:
+        state.view = None
+        self.version += 1
 
     # -- leasing ---------------------------------------------------------------------------------------------------------------
 
@@ -145,7 +154,7 @@ class Fleet:
         self.leases_granted += 1
         state.leases += 1
         state.leased_at = now
-        state.view = None
+        self._touch(state)
         if digest is not None:
             if cold and digest not in state.loading:
                 state.loading = {**state.loading, digest: now}
@@ -160,7 +169,7 @@ class Fleet:
             return False
         state = held[1]
         state.leases -= 1
-        state.view = None
+        self._touch(state)
         if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
             state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
         return True
@@ -174,12 +183,14 @@ class Fleet:
         """The first byte came: the model is loaded there, whatever the last poll said."""
         state = self._leases[lease.number][1]
         if state.ghosts:
-            state.ghosts, state.view = state.ghosts - {model}, None
+            state.ghosts -= {model}
+            self._touch(state)
         if state.health.state is not State.HEALTHY or state.health.attempt_failures:
-            state.health, state.view = after(state.health, Event.ATTEMPT_OK, now, self._policy), None
+            state.health = after(state.health, Event.ATTEMPT_OK, now, self._policy)
+            self._touch(state)
         if lease.digest is None or (not lease.cold and lease.digest in state.loaded):
             return
-        state.view = None
+        self._touch(state)
         state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
         if lease.digest not in state.loaded:
             proof = LoadedModel(
@@ -194,7 +205,7 @@ class Fleet:
         state = self._states.get(name)
         if state is None:
             return
-        state.view = None
+        self._touch(state)
         state.health = after(state.health, Event.POLL_OK, seen.at, self._policy)
         state.version, state.latency_seconds, state.seen_at = seen.version, seen.latency_seconds, seen.at
         if seen.loaded is not None:
@@ -214,7 +225,7 @@ class Fleet:
         if state is None:
             return
         state.health = after(state.health, event, now, self._policy, why)
-        state.view = None
+        self._touch(state)
         if event is Event.UNREACHABLE:
             state.loaded = {}
             state.runners = {}
@@ -227,7 +238,7 @@ class Fleet:
         if state.available and model in state.available:
             state.available = {key: value for key, value in state.available.items() if key != model}
             state.ghosts |= {model}
-            state.view = None
+            self._touch(state)
 
     def forget_loaded(self, name: str, model: str) -> None:
         """A model was unloaded on our word."""
@@ -236,7 +247,7 @@ class Fleet:
             return
         if state.available and (found := state.available.get(model)):
             state.loaded = {digest: value for digest, value in state.loaded.items() if digest != found.digest}
-            state.view = None
+            self._touch(state)
 
     def wants_sample(self, name: str, now: float) -> bool:
         """Whether an answer of this host is worth learning from: more than SAMPLES_PER_SECOND teach nothing."""
@@ -260,7 +271,7 @@ class Fleet:
         if state is None:
             return
         state.service_seconds = blend(state.service_seconds, seconds)
-        state.view = None
+        self._touch(state)
         if lease.digest is not None and (load_seconds or prefill_rate or decode_rate):
             estimate = state.estimates.get(lease.digest, Estimate()).after(load_seconds, prefill_rate, decode_rate)
             state.estimates = {**state.estimates, lease.digest: estimate}

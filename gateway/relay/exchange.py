@@ -34,6 +34,10 @@ class Sink(Protocol):
     started: bool
 
     @property
+    def buffered(self) -> bool:
+        """Whether ``flush`` has something to wait for."""
+
+    @property
     def raw(self) -> tuple[Callable[[bytes], None], Callable[[], int]] | None:
         """See above."""
 
@@ -45,6 +49,9 @@ class Sink(Protocol):
 
     async def drain(self) -> None:
         """Wait until there is room again."""
+
+    async def flush(self) -> None:
+        """Wait until the whole answer is with the transport."""
 
     def abort(self) -> None:
         """Break the answer off: nothing can be said any more."""
@@ -81,6 +88,11 @@ class Exchange:
     def unsettled(self) -> bool:
         """The host has more to say, or the client is gone. What a slow client has still to take needs no host, and no lease."""
         return self.gone or not (self.complete or self.error)
+
+    @property
+    def answered(self) -> bool:
+        """The host gave a whole answer that was collected: an error, perhaps without a word."""
+        return self.complete and not self.streaming
 
     def send(self, connection: Connection, head: bytes, body: bytes) -> "asyncio.Future[None]":
         """Send the request. The future is done when the answer has ended, or when ``settle`` has something to do."""

@@ -7,6 +7,7 @@ Operator, session, deadline and shutdown end a generation through its scope: ``s
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ from gateway.dialects.request import InferenceRequest
 from gateway.record import Attempt, CancelSource, GenerationRecord, Outcome, Phase, Route, Usage
 
 Sink = Callable[[GenerationRecord], None]
+log = logging.getLogger(__name__)
 _CANCELLED = {CancelSource.DEADLINE: Outcome.TIMEOUT}
 _NOTHING_USED = Usage()
 FLUSH_SECONDS = 0.02
@@ -36,6 +38,7 @@ class Generation:
     bytes_out = 0
     cancelled_by: CancelSource | None = None
     cancel_noticed: float | None = None
+    delivering = False  # the host is done, but the client has not taken it all
     _task: "asyncio.Task[object] | None" = None
     _cancelling = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -105,7 +108,7 @@ class Generation:
 
     def stop(self, source: CancelSource, why: str) -> bool:
         """End the scope. Idempotent; False if it had ended or was being stopped already."""
-        if self.cancelled_by is not None or self._task is None or self.outcome is not None:
+        if self.cancelled_by is not None or self._task is None or (self.outcome is not None and not self.delivering):
             return False
         self.cancelled_by, self.reason = source, why
         self.cancel_noticed = self._owner.clock()
@@ -232,4 +235,7 @@ class Generations:
         finished, self._finished = self._finished, []
         for record in finished:
             for sink in self._sinks:
-                sink(record)
+                try:
+                    sink(record)
+                except Exception:  # the records' supervisor: one that a sink cannot take must not cost the others
+                    log.exception("a record of %s was lost", record.id)

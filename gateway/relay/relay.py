@@ -18,14 +18,7 @@ from gateway.dialects.lines import Framing
 from gateway.dialects.ollama import message_of
 from gateway.dialects.request import Farewell, InferenceRequest
 from gateway.errors import (
-    BadRequest,
-    Cancelled,
     CorralError,
-    DeadlineExceeded,
-    HostsFailed,
-    ModelNotFound,
-    NoHost,
-    ShuttingDown,
 )
 from gateway.fleet.health import Event
 from gateway.fleet.host import Lease
@@ -33,6 +26,7 @@ from gateway.fleet.registry import Fleet
 from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase
 from gateway.relay.connections import Connections
 from gateway.relay.exchange import ClientGone, Exchange, Sink, account, outcome_of
+from gateway.relay.failures import BUSY, STOPPED, hosts_failed, missing_model, outcome_of_error, unroutable
 from gateway.relay.generations import Generation
 from gateway.relay.headers import Inbound, request_head
 from gateway.relay.upstream import UpstreamError
@@ -41,7 +35,7 @@ from gateway.routing.policy import Unroutable
 
 CACHED_PREFILL_SECONDS = 0.05
 STALE_WITHIN_SECONDS = 0.25
-_BUSY = (429, 503)
+LAST_WORDS_SECONDS = 2.0  # for a client that is slow to take them
 _BROKEN = (502, 504)
 # What Ollama says in a 500 that is the host's trouble, not the request's (docs/errors.md).
 _HOST_TROUBLE = (
@@ -97,20 +91,25 @@ class Relay:
                 failures.append(f"{lease.host}: {why}")
                 tried |= {lease.host}
                 if len(failures) >= self._attempts or (
-                    exchange.collected and not self._another(generation.request, tried)
+                    exchange.answered and not self._another(generation.request, tried)
                 ):
                     self._give_up(exchange, failures)
                     break
+            if sink.buffered:
+                generation.delivering = True
+                await sink.flush()
         except asyncio.CancelledError:
             cancelled = True
         except CorralError as error:
             generation.status = error.status
-            generation.ended(_outcome_of(error), error.message)
+            generation.ended(outcome_of_error(error), error.message)
             raise
         finally:
             stopped = generation.close_scope(cancelled=cancelled)
         if stopped:
             self._say_stopped(generation, sink)
+            if sink.buffered:
+                await _flush_soon(sink)
         elif cancelled:
             raise asyncio.CancelledError
 
@@ -126,7 +125,7 @@ class Relay:
         request, since = generation.request, self._clock()
         if not request.model:
             status, message = request.endpoint.missing_model
-            raise _MISSING.get(status, BadRequest)(message)
+            raise missing_model(status, message)
         try:
             verdict = self._admission.grant(request, since, tried) or await self._wait(generation, tried)
             if isinstance(verdict, Unroutable) and verdict.unknown_model and not tried:
@@ -135,7 +134,7 @@ class Relay:
         finally:
             generation.queue_seconds += self._clock() - since
         if isinstance(verdict, Unroutable):
-            raise _unroutable(request, verdict, failures)
+            raise unroutable(request, verdict, failures)
         return _granted(generation, verdict)
 
     async def _wait(self, generation: Generation, tried: frozenset[str]) -> Verdict:
@@ -230,11 +229,11 @@ class Relay:
             self._learn(exchange, lease, now)
             return None
         text = message_of(exchange.collected)
-        if exchange.status == 404 and "model" in text and "not found" in text:
+        if exchange.status == 404 and "model" in text and "not found" in text and self._is_listed(lease, generation):
             self._fleet.forget_model(lease.host, generation.request.model)  # a ghost: listed, but gone
             self._poke(lease.host)
             return text
-        if exchange.status in _BUSY:
+        if exchange.status in BUSY:
             return f"{exchange.status} {text}"
         if exchange.status in _BROKEN or (exchange.status == 500 and any(words in text for words in _HOST_TROUBLE)):
             self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, f"answered {exchange.status}: {text}")
@@ -243,14 +242,23 @@ class Relay:
         self._pass_on(exchange)
         return None
 
+    def _is_listed(self, lease: Lease, generation: Generation) -> bool:
+        """Whether a 404 contradicts the host's own list. Not so where a path takes names as they are written and the case differs."""
+        request = generation.request
+        if request.endpoint.path != "/api/embeddings" or lease.host not in self._fleet.names:
+            return True
+        available = self._fleet.view(lease.host, self._clock()).available or {}
+        listed = available[request.model].name if request.model in available else ""
+        return request.requested_model in (listed, listed.removesuffix(":latest"))
+
     def _give_up(self, exchange: Exchange, failures: list[str]) -> None:
         """No more hosts: a single host's own answer goes out unchanged; of several, say which were tried and why each failed."""
         generation = exchange.generation
-        if len(failures) == 1 and exchange.collected:
+        if len(failures) == 1 and exchange.answered:
             generation.ended(outcome_of(exchange.status), failures[0])
             self._pass_on(exchange)
             return
-        raise _hosts_failed(failures, exchange.status)
+        raise hosts_failed(failures, exchange.status)
 
     def _pass_on(self, exchange: Exchange) -> None:
         exchange.stream()
@@ -291,15 +299,16 @@ class Relay:
 
     def _say_stopped(self, generation: Generation, sink: Sink) -> None:
         if generation.outcome is not None:
-            return  # it came after the last byte: the caller has the whole answer
+            sink.abort()  # the host was done, but the caller took too long
+            return
         source, why = generation.cancelled_by, generation.reason
         assert source is not None
         generation.ended(Outcome.TIMEOUT if source is CancelSource.DEADLINE else Outcome.CANCELLED, why)
         if not sink.started:
-            error = _STOPPED[source](why, retry_after=5.0 if source is CancelSource.SHUTDOWN else None)
+            error = STOPPED[source](why, retry_after=5.0 if source is CancelSource.SHUTDOWN else None)
             generation.status = error.status
             raise error
-        self._farewell(generation, sink, why, _STOPPED[source].code, cancelled=source is CancelSource.OPERATOR)
+        self._farewell(generation, sink, why, STOPPED[source].code, cancelled=source is CancelSource.OPERATOR)
 
     def _farewell(self, generation: Generation, sink: Sink, message: str, code: str, *, cancelled: bool) -> None:
         meter = generation.meter
@@ -321,31 +330,10 @@ class Relay:
         _write_last(sink, (request.endpoint.cancelled if cancelled else request.endpoint.failed)(words))
 
 
-_MISSING: dict[int, type[CorralError]] = {404: ModelNotFound}
-_STOPPED: dict[CancelSource, type[CorralError]] = {
-    CancelSource.CLIENT: Cancelled,
-    CancelSource.OPERATOR: Cancelled,
-    CancelSource.DEADLINE: DeadlineExceeded,
-    CancelSource.SHUTDOWN: ShuttingDown,
-}
-_OUTCOMES = {
-    "model_not_found": Outcome.CLIENT_ERROR,
-    "bad_request": Outcome.CLIENT_ERROR,
-    "no_host": Outcome.NO_HOST,
-    "queue_full": Outcome.REJECTED,
-}
-
-
 def _granted(generation: Generation, grant: Grant) -> Lease:
     generation.route = grant.route
     generation.phase = Phase.CONNECTING
     return grant.lease
-
-
-def _outcome_of(error: CorralError) -> Outcome:
-    if error.code == "hosts_failed":
-        return Outcome.CLIENT_ERROR if error.status == 404 else Outcome.UPSTREAM_ERROR
-    return _OUTCOMES.get(error.code, Outcome.GATEWAY_ERROR)
 
 
 def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:
@@ -358,23 +346,12 @@ def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:
     return AttemptOutcome.OK, ""
 
 
-def _unroutable(request: InferenceRequest, verdict: Unroutable, failures: list[str]) -> CorralError:
-    if failures:
-        return _hosts_failed(failures, 0)
-    if verdict.unknown_model:
-        where = f" on host {request.pin}" if request.pin else ""
-        return ModelNotFound(request.endpoint.not_found.format(request.requested_model) + where)
-    reasons = "; ".join(f"{left_out.host} {left_out.why}" for left_out in verdict.rejected)
-    return NoHost(f"no host can take {request.requested_model!r}: {reasons}", retry_after=5.0)
-
-
-def _hosts_failed(failures: list[str], status: int) -> HostsFailed:
-    tried = f"{len(failures)} hosts were tried and failed: " if len(failures) > 1 else ""
-    return HostsFailed(
-        tried + "; ".join(failures),
-        status=status if status >= 400 else 502,
-        retry_after=5.0 if status in _BUSY else None,
-    )
+async def _flush_soon(sink: Sink) -> None:
+    try:
+        async with asyncio.timeout(LAST_WORDS_SECONDS):
+            await sink.flush()
+    except TimeoutError:
+        sink.abort()
 
 
 def _write_last(sink: Sink, data: bytes) -> None:

@@ -65,6 +65,8 @@ class Admission:
         self._rng = rng
         self._lanes: dict[tuple[str, Any, str], deque[Waiter]] = {}
         self._waiting = 0
+        self._settled = -1  # the fleet's version when everybody who waits was last looked at
+        self._ahead: dict[str, int] = {}  # how many waited for each host then
         self._seq = 0
         self.limit = limit
 
@@ -84,7 +86,7 @@ class Admission:
         Who waits comes first: time alone may have freed a host (its ejection is over) since anybody was asked. Then nobody is
         overtaken by taking what is free still.
         """
-        if self._waiting:
+        if self._waiting and not self._is_settled(now):
             self.assign(now)
         return self._decide(request, tried, now, {})
 
@@ -102,20 +104,29 @@ class Admission:
             )
         self._seq += 1
         waiter = Waiter(request, tried, self._seq, now, deliver)
-        self._lanes.setdefault(waiter.lane, deque()).append(waiter)
+        lane = self._lanes.setdefault(waiter.lane, deque())
+        lane.append(waiter)
         self._waiting += 1
-        if self._waiting > 1:  # counting those ahead, another host may be cheaper
+        if self._waiting == 1:
+            self._ahead, self._settled = {}, self._fleet.version
+        if not self._is_settled(now):
             self.assign(now)
+        elif (
+            len(lane) <= LOOK_AHEAD
+        ):  # nothing changed for the others; counting those ahead, another host may be cheaper
+            self._offer(waiter, now, self._ahead)
         return waiter
 
     def withdraw(self, waiter: Waiter, now: float) -> None:
-        """The waiter left. Its going may change what others are granted."""
+        """The waiter left. Nobody gains by it at once: who waits, waits for a host without a free slot."""
         lane = self._lanes.get(waiter.lane)
         if lane is None or waiter not in lane:
             return
         lane.remove(waiter)
         self._left(waiter)
-        self.assign(now)
+        self._settled = -1
+        if len(lane) >= LOOK_AHEAD:  # somebody comes within sight
+            self.assign(now)
 
     def release(self, lease: Lease, now: float) -> None:
         """Give a slot back and hand it to whoever is next."""
@@ -135,19 +146,32 @@ class Admission:
         while heads and free > 0:
             _, key, index = heapq.heappop(heads)
             waiter = lanes[key][index]
-            verdict = self._decide(waiter.request, waiter.tried, now, ahead)
-            if verdict is None:
+            taken = self._offer(waiter, now, ahead)
+            if taken is None:
                 misses[key] += 1
-            else:
-                self._lanes[key].remove(waiter)
-                self._left(waiter)
-                taken = waiter.deliver(verdict)
-                if isinstance(verdict, Grant) and taken:
-                    free -= 1
-                elif isinstance(verdict, Grant):
-                    self._fleet.release(verdict.lease)
+            elif taken:
+                free -= 1
             if index + 1 < len(lanes[key]) and misses[key] < LOOK_AHEAD:
                 heapq.heappush(heads, (lanes[key][index + 1].seq, key, index + 1))
+
+        self._settled, self._ahead = self._fleet.version, ahead
+
+    def _is_settled(self, now: float) -> bool:
+        """Whether nothing has changed since ``assign`` looked at everybody; time alone may end an ejection."""
+        self._fleet.snapshot(now)
+        return self._settled == self._fleet.version
+
+    def _offer(self, waiter: Waiter, now: float, ahead: dict[str, int]) -> bool | None:
+        """Decide on one who waits: whether a slot was taken. None: they wait on."""
+        verdict = self._decide(waiter.request, waiter.tried, now, ahead)
+        if verdict is None:
+            return None
+        self._lanes[waiter.lane].remove(waiter)
+        self._left(waiter)
+        if not waiter.deliver(verdict) and isinstance(verdict, Grant):
+            self._fleet.release(verdict.lease)
+            return False
+        return isinstance(verdict, Grant)
 
     def _decide(
         self, request: InferenceRequest, tried: AbstractSet[str], now: float, ahead: dict[str, int]

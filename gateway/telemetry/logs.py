@@ -89,15 +89,17 @@ class LogWriter:
     def _write(self) -> None:
         while (batch := self._batches.get()) is not None:
             try:
-                self._stream.write(
-                    b"".join(
-                        [self._message(line) if isinstance(line, dict) else self._generation(line) for line in batch]
-                    )
-                )
+                self._stream.write(b"".join([self._words(line) for line in batch]))
                 if not self._owned:
                     self._stream.flush()
             except (OSError, ValueError):
                 continue  # a full disk or a closed pipe must not end the writer; the lines are lost, the service is not
+
+    def _words(self, line: Line) -> bytes:
+        try:
+            return self._message(line) if isinstance(line, dict) else self._generation(line)
+        except Exception as error:  # noqa: BLE001 - a line that cannot be put into words must not cost its neighbours
+            return _message_json({"event": "message", "level": "error", "message": f"a line was lost: {error!r}"})
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -155,6 +157,13 @@ def _generation_json(record: GenerationRecord) -> bytes:
     return head + _encode(record)[1:] + b"\n"
 
 
+def _shown(text: str) -> bytes:
+    """One line for a terminal: what a caller or a host named can neither end it nor command the terminal."""
+    if not text[:-1].isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:-1]) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
 def _generation_pretty(record: GenerationRecord) -> bytes:
     ttft = "" if record.ttft_seconds is None else f" first {record.ttft_seconds:.2f}s"
     why = f" ({record.reason})" if record.reason else ""
@@ -163,7 +172,7 @@ def _generation_pretty(record: GenerationRecord) -> bytes:
         f"{_timestamp(record.received_at)[11:23]} {record.outcome:14} {record.model} -> {record.host or '-'} [{route}]"
         f" queue {record.queue_seconds:.2f}s{ttft} total {record.duration_seconds:.2f}s {record.usage.output_tokens} tokens {record.id}{why}\n"
     )
-    return text.encode()
+    return _shown(text)
 
 
 @lru_cache(maxsize=64)
@@ -192,5 +201,5 @@ def _message_json(fields: dict[str, Any]) -> bytes:
 
 
 def _message_pretty(fields: dict[str, Any]) -> bytes:
-    text = f"{fields['ts'][11:23]} {fields['level']:14} {fields['message']}"
-    return (text + ("\n" + fields["exception"] if "exception" in fields else "") + "\n").encode()
+    text = f"{fields['ts'][11:23]} {fields['level']:14} {fields['message']}\n"
+    return _shown(text) + str(fields.get("exception", "")).encode(errors="backslashreplace")

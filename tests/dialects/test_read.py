@@ -158,9 +158,9 @@ REFUSED = {
     "null": (b"null", "must be a JSON object"),
     "a number for a model": (b'{"model": 5}', "'model' must be a string"),
     "a list for a model": (b'{"model": ["x"]}', "'model' must be a string"),
-    "half a character in the model": (b'{"model": "\\ud800"}', "'model' must be a string"),
+    "half a character in the model": (b'{"model": "\\ud800"}', "invalid JSON"),
     "a byte order mark": (b'\xef\xbb\xbf{"model": "x"}', "invalid JSON"),
-    "not a number": (b'{"model": "x", "keep_alive": NaN}', "'keep_alive' is not valid JSON"),
+    "not a number": (b'{"model": "x", "keep_alive": NaN}', "invalid JSON"),
     "lists in lists without end": (b'{"model": "x", "a": ' + b"[" * 100_000, "invalid JSON"),
     "lists in lists": (b'{"model": "x", "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid JSON"),
     "options in options": (b'{"model": "x", "options": ' + b"[" * 5000 + b"]" * 5000 + b"}", "JSON"),
@@ -414,3 +414,102 @@ def test_a_form_cannot_name_a_host() -> None:
     sent = call("/v1/audio/transcriptions", "whisper@gpu1")
     with pytest.raises(BadRequest, match="X-Corral-Host: gpu1"):
         read(ENDPOINTS[sent.path], sent.body, "g1", sent.headers["Content-Type"], at_hosts=("gpu1",))
+
+
+# -- what was sent to break it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [40, 100, 5000])
+@pytest.mark.parametrize("text", ["0" * 5000 + "x", "0." * 5000, "0h" * 5000 + "x", "0s0" * 5000])
+def test_a_duration_is_read_at_once(size: int, text: str) -> None:
+    """However many zeros it has: a pattern that can match in many ways would take for ever."""
+    assert told("/api/generate", prompt="", keep_alive=text[:size] + "x").kind is Kind.LOAD
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "+0", "0s", "0.0s", ".0m", "0h0m0.000s", "0µs", "-0ms"])
+def test_durations_of_nothing(text: str) -> None:
+    """As Go reads them."""
+    assert told("/api/generate", prompt="", keep_alive=text).kind is Kind.UNLOAD
+
+
+@pytest.mark.parametrize("text", ["", "00", "0.0", "0 s", "s", ".s", "1s", "0s1ns", "0x", "zero"])
+def test_what_is_no_duration_of_nothing(text: str) -> None:
+    """Is Ollama's to judge; it does not unload."""
+    assert told("/api/generate", prompt="", keep_alive=text).kind is Kind.LOAD
+
+
+OPTIONS: dict[str, tuple[Any, tuple[tuple[str, Any], ...]]] = {
+    "a whole number as a fraction": ({"num_ctx": 4096.0}, (("num_ctx", 4096),)),
+    "a fraction": ({"num_ctx": 4096.7}, (("num_ctx", 4096),)),
+    "beyond 64 bits": ({"num_ctx": 10**20}, ()),
+    "beyond 64 bits, as a fraction": ({"num_ctx": 1e300}, ()),
+    "a list": ({"num_ctx": [1]}, ()),
+    "a very long one": ({"num_ctx": [0] * 5000, "num_gpu": 1}, (("num_gpu", 1),)),
+    "not a map": ([1, 2], ()),
+    "a truth": ({"use_mmap": False}, (("use_mmap", False),)),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), OPTIONS.values(), ids=OPTIONS)
+def test_odd_runner_options(options: Any, expected: tuple[tuple[str, Any], ...]) -> None:
+    """They are numbers and truths, of Ollama's own size, or none; their types do not depend on the spelling."""
+    found = told("/api/generate", options=options).runner_options
+    assert found == expected
+    assert [type(value) for _, value in found] == [type(value) for _, value in expected]
+
+
+def test_what_follows_a_value_is_not_read() -> None:
+    """However much it is, nothing is made of it, and the values stay as they were written."""
+    body = b'{"model": "x", "options": {"num_ctx": 4096}, "a": [' + b"{}," * 1000 + b"{}]} " + b"x" * 1000
+    request = raw(body)
+    assert (request.model, request.runner_options, request.body) == ("x:latest", (("num_ctx", 4096),), body)
+
+
+def test_a_name_without_end() -> None:
+    """Is refused before anything remembers it."""
+    with pytest.raises(BadRequest, match="name is over"):
+        told("/api/generate", model="x" * 4_000_000)
+
+
+ZSTD = zstandard.ZstdCompressor().compress
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "ZSTD", " zstd "])
+def test_frames(encoding: str) -> None:
+    """A compressed body may have several, and the encoding's name is of any case."""
+    body = ZSTD(b'{"model": "x",') + ZSTD(b' "stream": true}')
+    request = read(ENDPOINTS["/v1/chat/completions"], body, "g1", "", encoding)
+    assert (request.model, request.stream) == ("x:latest", True)
+
+
+FORMS: dict[str, tuple[str, bytes, str]] = {
+    "another case": (
+        "Multipart/Form-Data; Boundary=B",
+        b'--B\r\nContent-Disposition: Form-Data; Name="model"\r\n\r\nx\r\n--B--\r\n',
+        "x",
+    ),
+    "no quotes": (
+        "multipart/form-data; boundary=B",
+        b"--B\r\nContent-Disposition: form-data; name=model\r\n\r\nx\r\n--B--\r\n",
+        "x",
+    ),
+    "a boundary in a file": (
+        "multipart/form-data; boundary=B",
+        (
+            b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\n..--B\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+            b'other\r\n--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n--B--\r\n'
+        ),
+        "x",
+    ),
+    "another field that ends so": (
+        "multipart/form-data; boundary=B",
+        b'--B\r\nContent-Disposition: form-data; name="notmodel"\r\n\r\ny\r\n--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n--B--',
+        "x",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content_type", "body", "model"), FORMS.values(), ids=FORMS)
+def test_forms(content_type: str, body: bytes, model: str) -> None:
+    """The field is found where the standard allows it to stand, and nowhere else."""
+    assert raw(body, "/v1/audio/transcriptions", content_type).requested_model == model

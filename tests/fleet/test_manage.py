@@ -38,7 +38,7 @@ class Managed:
 
     async def unload(self, model: str = TEXT, path: str = "/api/generate") -> tuple[int, object]:
         """Status and body of what the caller is told."""
-        answer = await self._unloader.unload(unloading(model, path))
+        answer, _ = await self._unloader.unload(unloading(model, path))
         return answer.status, json.loads(answer.body)
 
 

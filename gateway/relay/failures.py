@@ -1,0 +1,64 @@
+"""Why a generation was not served: the errors that callers see, and the outcomes they are."""
+
+from gateway.dialects.request import InferenceRequest
+from gateway.errors import (
+    BadRequest,
+    Cancelled,
+    CorralError,
+    DeadlineExceeded,
+    HostsFailed,
+    ModelNotFound,
+    NoHost,
+    ShuttingDown,
+)
+from gateway.record import CancelSource, Outcome
+from gateway.routing.policy import Unroutable
+
+BUSY = (429, 503)
+RETRY_AFTER_SECONDS = 5.0
+_MISSING: dict[int, type[CorralError]] = {404: ModelNotFound}
+STOPPED: dict[CancelSource, type[CorralError]] = {
+    CancelSource.CLIENT: Cancelled,
+    CancelSource.OPERATOR: Cancelled,
+    CancelSource.DEADLINE: DeadlineExceeded,
+    CancelSource.SHUTDOWN: ShuttingDown,
+}
+_OUTCOMES = {
+    "model_not_found": Outcome.CLIENT_ERROR,
+    "bad_request": Outcome.CLIENT_ERROR,
+    "no_host": Outcome.NO_HOST,
+    "queue_full": Outcome.REJECTED,
+}
+
+
+def missing_model(status: int, message: str) -> CorralError:
+    """A request without a model: what Ollama says of it differs by path."""
+    return _MISSING.get(status, BadRequest)(message)
+
+
+def outcome_of_error(error: CorralError) -> Outcome:
+    """How a generation ended that ended in this error."""
+    if error.code == "hosts_failed":
+        return Outcome.CLIENT_ERROR if error.status == 404 else Outcome.UPSTREAM_ERROR
+    return _OUTCOMES.get(error.code, Outcome.GATEWAY_ERROR)
+
+
+def unroutable(request: InferenceRequest, verdict: Unroutable, failures: list[str]) -> CorralError:
+    """No host may take it, perhaps because those that may have failed it."""
+    if failures:
+        return hosts_failed(failures, 0)
+    if verdict.unknown_model:
+        where = f" on host {request.pin}" if request.pin else ""
+        return ModelNotFound(request.endpoint.not_found.format(request.requested_model) + where)
+    reasons = "; ".join(f"{left_out.host} {left_out.why}" for left_out in verdict.rejected)
+    return NoHost(f"no host can take {request.requested_model!r}: {reasons}", retry_after=RETRY_AFTER_SECONDS)
+
+
+def hosts_failed(failures: list[str], status: int) -> HostsFailed:
+    """Every host tried has failed; ``status`` of the last one's answer, 0 if it gave none."""
+    tried = f"{len(failures)} hosts were tried and failed: " if len(failures) > 1 else ""
+    return HostsFailed(
+        tried + "; ".join(failures),
+        status=status if status >= 400 else 502,
+        retry_after=RETRY_AFTER_SECONDS if status in BUSY else None,
+    )
