@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ except ImportError:  # Windows, PyPy: asyncio's own loop serves as well, only sl
     LOOP = asyncio.new_event_loop
 
 DEMO_HOSTS = 3
-HEARD_SECONDS = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,22 +140,21 @@ async def _probe(config: Config, healthy: list[bool]) -> None:
 
 def _demo(parsed: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "simulator", "--hosts", str(DEMO_HOSTS), "--base-port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
+    # In a session of its own: Ctrl-C is for the gateway, which lets streams finish; the hosts end after it.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as simulator:
         try:
             assert simulator.stdout is not None
             rows = [json.loads(simulator.stdout.readline()) for _ in range(DEMO_HOSTS)]
             hosts = [{"name": row["name"], "url": row["url"]} for row in rows]
             listen = _free_listen(parsed.listen)
+            if listen != parsed.listen and not parsed.listen.endswith(":0"):
+                print(f"{parsed.listen} is taken; the demo listens on {listen} instead.")
             print(_what_to_try(listen, hosts), flush=True)
             return _serve_config(from_tree({"listen": listen, "hosts": hosts}))
         except json.JSONDecodeError:
             print("corral: the simulated hosts did not start", file=sys.stderr)
             return 1
         finally:
-            with suppress(
-                subprocess.TimeoutExpired
-            ):  # Ctrl-C reached it as well: a second signal would cut its own goodbye short
-                simulator.wait(HEARD_SECONDS)
             simulator.terminate()
 
 
@@ -183,7 +180,7 @@ async def _bound(address: str, port: int) -> int:
 
 
 def _what_to_try(listen: str, hosts: list[dict[str, str]]) -> str:
-    url = f"http://{listen}"
+    url, python = f"http://{listen}", sys.executable
     named = ", ".join(f"{host['name']} {host['url']}" for host in hosts)
     return f"""Corral is about to listen on {url} for {len(hosts)} simulated hosts: {named}
 Try, in another terminal:
@@ -193,6 +190,7 @@ Try, in another terminal:
   curl {url}/api/generations
   curl {url}/metrics
   OLLAMA_HOST={listen} ollama run llama3.2:1b
-  python -c "import ollama; print(ollama.Client('{url}').generate('llama3.2:1b', 'hello')['response'])"
+  {python} -c "import ollama; print(ollama.Client('{url}').generate('llama3.2:1b', 'hello')['response'])"
+  {python} -c "import openai; print(openai.OpenAI(base_url='{url}/v1', api_key='-').completions.create(model='llama3.2:1b', prompt='hello').choices[0].text)"
 Ctrl-C ends it all.
 """

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -154,7 +154,12 @@ def load(
         tree["listen"] = listen
     if named := [_host_flag(text) for text in hosts]:
         tree["hosts"] = named
-    return from_tree(tree)
+    try:
+        return from_tree(tree)
+    except ConfigError as error:
+        if file is None or error.message == HOW_TO_NAME_HOSTS:
+            raise
+        raise ConfigError(f"{error.message} ({file}, environment and flags together)") from None
 
 
 def config_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
@@ -169,29 +174,71 @@ def from_tree(tree: dict[str, Any]) -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error).replace("`$.", "`").replace(" - at ", " at ")) from None
+        raise ConfigError(_in_words(str(error))) from None
     if not config.hosts and not config.discovery.files:
         raise ConfigError(HOW_TO_NAME_HOSTS)
-    split_listen(config.listen)
+    listen = split_listen(config.listen)
     check_hosts(config.hosts)
+    for host in config.hosts:
+        if _is_itself(host.url, *listen):
+            raise ConfigError(
+                f"host {host.name!r}: {host.url} is where Corral itself listens: move one of them, for example with --listen {_next(*listen)}"
+            )
     return config
+
+
+def _in_words(complaint: str) -> str:
+    """msgspec's message in the words of a TOML file."""
+    text = (
+        complaint.replace("`$.", "`")
+        .replace(" - at ", " at ")
+        .replace("`array`", "a list")
+        .replace("`object`", "a table")
+    )
+    if enum := re.match(r"Invalid enum value .* at `(\w+)\.(\w+)`", text):
+        allowed = get_args(get_type_hints(get_type_hints(Config)[enum[1]])[enum[2]])
+        text += f": it is one of {', '.join(map(str, allowed))}"
+    return text + (": each host begins with [[hosts]]" if text.endswith("got a table at `hosts`") else "")
+
+
+def _next(address: str, port: int) -> str:
+    return f"{f'[{address}]' if ':' in address else address}:{port + 1 if port < 65535 else port - 1}"
+
+
+_SAME = {"127.0.0.1": ("127.0.0.1", "localhost", "0.0.0.0"), "::1": ("::1", "::")}
+_SAME["localhost"] = _SAME["127.0.0.1"]
+
+
+def _is_itself(url: str, address: str, port: int) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "http" and parts.port == port != 0 and address in (host, *_SAME.get(host, ()))
 
 
 def check_hosts(hosts: Iterable[HostConfig]) -> None:
     """Names and URLs. Raises ConfigError."""
     seen: set[str] = set()
+    places: dict[str, str] = {}
     for host in hosts:
         _check_host(host)
         if host.name in seen:
             raise ConfigError(f"two hosts are named {host.name!r}: names are metric labels and must differ")
         seen.add(host.name)
+        place = host.url.rstrip("/").lower()
+        if place in places:
+            raise ConfigError(f"hosts {places[place]!r} and {host.name!r} have the same url, {host.url}")
+        places[place] = host.name
 
 
 def split_listen(listen: str) -> tuple[str, int]:
     """``127.0.0.1:11434``, ``[::1]:11434`` or ``:11434`` (all addresses) → (address, port)."""
     address, colon, port = listen.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or "/" in address:
         raise ConfigError(f"listen = {listen!r}: write address:port, as in {DEFAULT_LISTEN!r}")
+    if int(port) > 65535:
+        raise ConfigError(f"listen = {listen!r}: a port is a number up to 65535")
+    if ":" in address and not (address.startswith("[") and address.endswith("]")):
+        raise ConfigError(f"listen = {listen!r}: an IPv6 address stands in brackets, as in '[::1]:11434'")
     return address.strip("[]") or "0.0.0.0", int(port)
 
 
@@ -262,6 +309,10 @@ def _check_host(host: HostConfig) -> None:
         parts, port_ok = urlsplit(""), False
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
         raise ConfigError(f"host {host.name!r}: url = {host.url!r} is not like http://10.0.0.5:11434")
+    if parts.path.rstrip("/") in ("/v1", "/api"):
+        raise ConfigError(
+            f"host {host.name!r}: url = {host.url!r}: leave {parts.path.rstrip('/')} out, it is Ollama's own"
+        )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError(f"host {host.name!r}: url = {host.url!r} must hold no user, query or fragment")
 

@@ -1,6 +1,7 @@
 """Why a port cannot be listened on: who holds it, and what to do about it. Asked only when a start has failed."""
 
 import http.client
+import socket
 from pathlib import Path
 
 
@@ -9,19 +10,34 @@ def explain_taken(address: str, port: int) -> str:
     shown = f"[{address}]" if ":" in address else address
     holder = _holder(port)
     text = f"cannot listen on {shown}:{port}: the port is taken{f' by {holder}' if holder else ''}."
-    other = port + 1 if port < 65535 else port - 1
+    other = _free_port(address, port)
     reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
     answer = _root_of(reached.strip("[]"), port)
     if answer is None:
         return text + f" Listen elsewhere: corral serve --listen {shown}:{other}"
     if answer.startswith(b"corral"):
-        return text + " A Corral answers there already."
+        return (
+            text
+            + f" A Corral answers there already: use it, or listen elsewhere: corral serve --listen {shown}:{other}"
+        )
     return (
         f"{text} An Ollama answers there. Make it one of the hosts and listen elsewhere:\n"
         f"  corral serve --listen {shown}:{other} --host local=http://{reached}:{port}\n"
         f"or move the Ollama (OLLAMA_HOST={reached}:{other} ollama serve) and let Corral have its address:\n"
         f"  corral serve --listen {shown}:{port} --host local=http://{reached}:{other}"
     )
+
+
+def _free_port(address: str, taken: int) -> int:
+    """The next port that can be had; 0 (any) if none near is free."""
+    for port in range(taken + 1, min(taken + 100, 65536)):
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+            try:
+                sock.bind((address, port))
+            except OSError:
+                continue
+            return port
+    return 0
 
 
 def _root_of(address: str, port: int) -> bytes | None:

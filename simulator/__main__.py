@@ -21,13 +21,27 @@ def _rate(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise ValueError(text)
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     usual = HostProfile()
-    result = argparse.ArgumentParser(prog="python -m simulator", description="Simulated Ollama hosts, for trying out.")
+    result = argparse.ArgumentParser(prog="corral simulate", description="Simulated Ollama hosts, for trying out.")
     add = result.add_argument
-    add("--hosts", type=int, default=3, metavar="N", help="how many (%(default)s)")
-    add("--base-port", type=int, default=11501, metavar="PORT", help="port of the first; 0: free ones (%(default)s)")
+    add("--hosts", type=_count, default=3, metavar="N", help="how many (%(default)s)")
+    add("--base-port", type=_port, default=11501, metavar="PORT", help="port of the first; 0: free ones (%(default)s)")
     add("--listen", default="127.0.0.1", metavar="ADDRESS", help="where to listen (%(default)s)")
     add("--models", default=",".join(map(str, usual.models)), help="names, with commas between them (%(default)s)")
     speed = result.add_argument_group("speed")
@@ -101,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(run(given))
     except (OSError, ValueError) as error:
-        commands.exit(1, f"python -m simulator: {error}\n")
+        commands.exit(1, f"corral simulate: {getattr(error, 'strerror', None) or error}\n")
     return 0
 
 

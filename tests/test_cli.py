@@ -170,7 +170,7 @@ async def test_a_grace_period_that_is_over(tmp_path: Path) -> None:
 async def test_a_port_that_is_taken(tmp_path: Path) -> None:
     """By an Ollama, by a Corral, or by anything else: what to do about it is said, and the exit code is 1."""
     async with simulated() as host, listening(saying(b"no HTTP\r\n")) as url:
-        hosts = ("--host", f"gpu1={host.url}")
+        hosts = ("--host", "gpu1=http://127.0.0.1:9")
         async with contextlib.AsyncExitStack() as stack:
             running = await stack.enter_async_context(corral(tmp_path, "serve", *ANY, *hosts))
             first = await running.listens()

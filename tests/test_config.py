@@ -342,7 +342,6 @@ def test_a_file_that_is_no_toml(tmp_path: Path, data: bytes) -> None:
         ("localhost:0", ("localhost", 0)),
         ("[::1]:11434", ("::1", 11434)),
         ("[::]:11434", ("::", 11434)),
-        ("::1:11434", ("::1", 11434)),
         ("127.0.0.1:65535", ("127.0.0.1", 65535)),
     ],
 )
@@ -353,13 +352,72 @@ def test_where_to_listen(listen: str, expected: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize(
     "listen",
-    ["", "11434", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "a:-1", "[::1]", "a:²", "a: 80"],
+    ["", "11434", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "a:-1", "[::1]", "a:²", "a: 80"],
 )
 def test_nowhere_to_listen(listen: str) -> None:
     """The message shows how to write it."""
     with pytest.raises(ConfigError, match=r"write address:port, as in '127\.0\.0\.1:11434'"):
         split_listen(listen)
     assert "write address:port" in refused({"hosts": [HOST], "listen": listen})
+
+
+@pytest.mark.parametrize(
+    ("listen", "words"),
+    [
+        ("127.0.0.1:65536", "a port is a number up to 65535"),
+        ("::1:11434", "in brackets, as in '[::1]:11434'"),
+        ("http://127.0.0.1:11434", "write address:port"),
+    ],
+)
+def test_nearly_somewhere_to_listen(listen: str, words: str) -> None:
+    """The message says what is wrong with it."""
+    assert words in refused({"hosts": [HOST], "listen": listen})
+
+
+ITSELF = {
+    "the default": ({}, "http://127.0.0.1:11434"),
+    "by its name": ({"listen": "127.0.0.1:1"}, "http://localhost:1/"),
+    "all addresses": ({"listen": ":1"}, "http://127.0.0.1:1"),
+    "IPv6": ({"listen": "[::1]:1"}, "http://[::1]:1"),
+}
+
+
+@pytest.mark.parametrize(("more", "url"), ITSELF.values(), ids=ITSELF)
+def test_a_host_that_is_corral_itself(more: dict[str, Any], url: str) -> None:
+    """Its requests would go round for ever; the message says what to do."""
+    assert "is where Corral itself listens: move one of them, for example with --listen" in refused(
+        {"hosts": [{"name": "local", "url": url}]} | more
+    )
+
+
+def test_hosts_beside_corral() -> None:
+    """Another port, another family, another machine: all fine."""
+    for url in ("http://127.0.0.1:11435", "http://[::1]:11434", "http://10.0.0.5:11434", "https://127.0.0.1:11434"):
+        assert from_tree({"hosts": [{"name": "local", "url": url}]}).hosts[0].url == url
+
+
+@pytest.mark.parametrize("path", ["/v1", "/api/"])
+def test_a_path_of_ollamas_own(path: str) -> None:
+    """Is not part of a host's URL."""
+    assert "leave " in refused({"hosts": [{"name": "gpu1", "url": URL + path}]})
+
+
+def test_two_of_one_place() -> None:
+    """Would count its slots twice."""
+    hosts = [HOST, {"name": "gpu2", "url": URL.upper().replace("HTTP", "http") + "/"}]
+    assert "hosts 'gpu1' and 'gpu2' have the same url" in refused({"hosts": hosts})
+
+
+def test_words_for_a_wrong_word() -> None:
+    """Name the right ones, and the file."""
+    assert refused({"hosts": [HOST], "log": {"format": "jsn"}}).endswith("it is one of auto, json, pretty")
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    """Where a file had a part in it: ./corral.toml is read without being asked for."""
+    written(tmp_path / "corral.toml", "[queue]\nlimits = 3\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'queue.limits': did you mean 'limit'\? \(corral.toml, "):
+        load()
 
 
 def test_the_example_is_a_configuration() -> None:
