@@ -211,7 +211,7 @@ def disconnect(subject: Subject, seconds: float) -> Sample:
     closed_ms: list[float] = []
     open_still = tries = 0
     body = json.dumps({"model": "bench:latest", "prompt": "x", "options": {"silent_ms": SILENT_MS, "num_predict": 1}})
-    question = f"POST /api/generate HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    question = f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     for _ in range(50):
         tries += 1
         stats = ask(subject.sim, "GET", "/_stats")

@@ -73,7 +73,8 @@ def config_page() -> str:
         "# Configuration",
         "",
         "Corral reads a TOML file (`--config`, else `$CORRAL_CONFIG`, else `./corral.toml` if it is there), then the environment, then",
-        "flags; later ones win. An unknown key is an error that names the nearest one. Times are in seconds, sizes in bytes.",
+        "flags; later ones win. An unknown key is an error that names the nearest one. Times are in seconds, sizes in bytes. A list in the",
+        "environment has commas between its parts.",
         "`corral check` prints what is in force and asks each host. `corral.example.toml` is a file to start from.",
         "",
         "## Top level",
@@ -82,6 +83,7 @@ def config_page() -> str:
         "| --- | --- | --- | --- | --- |",
         f'| `listen` | str | `"{config.DEFAULT_LISTEN}"` | `CORRAL_LISTEN` | {comments["Config", "listen"]} |',
         "| `hosts` | tables | required | `CORRAL_HOSTS` | see below; in the environment `gpu1=http://…,gpu2=http://…` |",
+        f'| `account_host` | str | `""` | `CORRAL_ACCOUNT_HOST` | {comments["Config", "account_host"]} |',
     ]
     sections = get_type_hints(config.Config) | {"hosts": config.HostConfig}
     for section, kind in sections.items():

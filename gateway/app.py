@@ -5,25 +5,28 @@ switches (aiohttp cancels a handler when its client leaves only if told so).
 """
 
 import asyncio
-import gc
 import logging
 import random
 import signal
+import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
+from gateway.api.account import Account
 from gateway.api.fleet import FleetViews
 from gateway.api.generations import GenerationsApi
 from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
+from gateway.api.manners import Manners, is_loopback, under
 from gateway.api.middleware import QuietNonsense, boundary
 from gateway.api.ops import Ops
+from gateway.api.show import Show
 from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery
@@ -32,8 +35,8 @@ from gateway.fleet.host import Host, HostView
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
+from gateway.process import build, package_version, tune_gc
 from gateway.record import CancelSource, GenerationRecord, Phase
-from gateway.relay import relay as relay_module
 from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
@@ -51,8 +54,6 @@ CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their l
 LAG_EVERY_SECONDS = 0.5
 DELIVERY_SECONDS = 0.02
 BACKLOG = 4096
-GC_THRESHOLDS = (50_000, 20, 20)  # docs/decisions/0002
-
 
 REJECTED = {
     "queue_full": "queue_full",
@@ -62,17 +63,11 @@ REJECTED = {
 }
 
 
-def package_version() -> str:
-    """The installed distribution's version."""
-    try:
-        return version("ollama-corral")
-    except PackageNotFoundError:
-        return "0"
+class Part(Protocol):
+    """What serves some of the paths."""
 
-
-def build() -> str:
-    """``compiled`` where the request's path runs as C (docs/decisions/0007), else ``python``."""
-    return "python" if str(relay_module.__file__).endswith(".py") else "compiled"
+    def routes(self) -> list[web.RouteDef]:
+        """Those paths."""
 
 
 class Gateway:
@@ -94,6 +89,8 @@ class Gateway:
         sinks = (self.metrics.observe, self.log.generation, self._keep)
         self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
         self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
+        loopback = is_loopback(split_listen(config.listen)[0])
+        self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
         self.tasks = Tasks()
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
@@ -137,7 +134,7 @@ class Gateway:
             self.connections,
             self.clock,
             attempts=relay.attempts,
-            refresh=lambda: self.poller.refresh_inventories(REFRESH_SECONDS),
+            refresh=self._refresh,
             poke=lambda host: self.poller.poke(host, inventory=True),
         )
         unloader = Unloader(self.fleet, self.client, self.clock)
@@ -147,6 +144,7 @@ class Gateway:
             unloader.unload,
             self._rejected,
             self.metrics.responded,
+            self.manners,
             self.rng,
             self.fleet,
             self.config.relay,
@@ -164,12 +162,12 @@ class Gateway:
 
     async def _listen(self) -> None:
         app = web.Application(
-            client_max_size=self.config.relay.body_limit_bytes, middlewares=[boundary(self.metrics.responded)]
+            client_max_size=self.config.relay.body_limit_bytes,
+            middlewares=[boundary(self.manners, self.metrics.responded)],
         )
-        views = FleetViews(self.fleet, self.clock, self.rng, self.config.relay.body_limit_bytes)
-        hosts = HostsApi(self.fleet, self.clock, self._fleet_changed)
-        for part in (self.inference, views, hosts, GenerationsApi(self.generations), self.ops):
-            app.add_routes(part.routes())
+        for part in self._parts():
+            routes = part.routes()
+            app.add_routes([*routes, *under(self.manners.prefix, routes)])
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,
@@ -185,6 +183,19 @@ class Gateway:
         address, port = split_listen(self.config.listen)
         self._site = web.TCPSite(self._runner, address, port, backlog=BACKLOG)
         await self._site.start()
+
+    def _parts(self) -> tuple[Part, ...]:
+        config, limit = self.config, self.config.relay.body_limit_bytes
+        ttl = config.poll.inventory_ttl_seconds
+        return (
+            self.inference,
+            FleetViews(self.fleet, self.clock, self.rng, limit, ttl),
+            Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
+            Account(self.fleet, config.account_host, self.client, self.manners.prefix, limit),
+            HostsApi(self.fleet, self.clock, self._fleet_changed),
+            GenerationsApi(self.generations),
+            self.ops,
+        )
 
     async def stop(self) -> None:
         """Stop accepting, let streams finish for the grace period, cut the rest, close everything."""
@@ -232,6 +243,9 @@ class Gateway:
         self.log.close()
 
     # -- glue ------------------------------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> Awaitable[None]:
+        return self.poller.refresh_inventories(REFRESH_SECONDS)
 
     def _fleet_changed(self) -> None:
         self.admission.assign(self.clock())
@@ -349,24 +363,6 @@ async def running(config: Config, *, seed: int | None = None) -> AsyncIterator[G
         yield gateway
     finally:
         await gateway.stop()
-
-
-def tune_gc(metrics: Metrics) -> None:
-    """Take what lives for ever out of the collector's way, collect rarely, and measure its pauses."""
-    began = 0.0
-    children = [metrics.gc_pause.labels(str(generation)) for generation in range(3)]
-
-    def watch(phase: str, info: dict[str, int]) -> None:
-        nonlocal began
-        if phase == "start":
-            began = time.perf_counter()
-        else:
-            children[info["generation"]].observe(time.perf_counter() - began)
-
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    gc.callbacks.append(watch)
 
 
 async def serve(config: Config, load: Callable[[], Config] | None = None, file: Path | None = None) -> None:

@@ -1,7 +1,7 @@
 """Configuration: frozen dataclasses from TOML, then the environment, then flags. Nothing else reads the environment.
 
-An unknown key is an error that names the nearest key. Every scalar ``[section] key`` can also be set as ``CORRAL_SECTION_KEY``;
-hosts as ``CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434"``. Seconds and bytes, always.
+An unknown key is an error that names the nearest key. Every ``[section] key`` can also be set as ``CORRAL_SECTION_KEY`` (a list with
+commas); hosts as ``CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434"``. Seconds and bytes, always.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from gateway.errors import ConfigError
 DEFAULT_LISTEN = "127.0.0.1:11434"
 DNS = "dns+"  # before a host's url: one host for each address of the name
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -81,6 +82,7 @@ class PollConfig:
 
     interval_seconds: Positive = 2.0  # /api/version and /api/ps
     inventory_seconds: Positive = 10.0  # /api/tags
+    inventory_ttl_seconds: NotNegative = 600.0  # how long the lists show the models of a host that is down
     timeout_seconds: Positive = 5.0  # for one call of a poll
     backoff_seconds: Positive = 5.0  # most seconds between polls of a host that is down
 
@@ -100,6 +102,15 @@ class HealthConfig:
     failures: Count = 3  # failures in a row, where one alone proves nothing
     eject_seconds: Positive = 1.0  # the first ejection; doubles with each that follows
     eject_max_seconds: Positive = 60.0  # the longest
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """Who may call, and under which path."""
+
+    origins: tuple[str, ...] = ()  # origins of web pages that may call, as in OLLAMA_ORIGINS; at most one `*` in each
+    allowed_hosts: tuple[str, ...] = ()  # names in the Host header that are let in when listening on loopback
+    prefix: str = ""  # like /corral: every path also answers under it
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,8 @@ class Config:
         DEFAULT_LISTEN  # address:port; [::1]:11434 for IPv6, :11434 for all addresses, port 0 for any free one
     )
     hosts: tuple[HostConfig, ...] = ()
+    account_host: str = ""  # the host whose ollama.com account is used; empty: the first
+    http: HttpConfig = field(default_factory=HttpConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     relay: RelayConfig = field(default_factory=RelayConfig)
     poll: PollConfig = field(default_factory=PollConfig)
@@ -179,11 +192,9 @@ def from_tree(tree: dict[str, Any]) -> Config:
         raise ConfigError(HOW_TO_NAME_HOSTS)
     listen = split_listen(config.listen)
     check_hosts(config.hosts)
-    for host in config.hosts:
-        if _is_itself(host.url, *listen):
-            raise ConfigError(
-                f"host {host.name!r}: {host.url} is where Corral itself listens: move one of them, for example with --listen {_next(*listen)}"
-            )
+    _refuse_itself(config.hosts, *listen)
+    _check_account_host(config)
+    _check_http(config.http)
     return config
 
 
@@ -199,6 +210,15 @@ def _in_words(complaint: str) -> str:
         allowed = get_args(get_type_hints(get_type_hints(Config)[enum[1]])[enum[2]])
         text += f": it is one of {', '.join(map(str, allowed))}"
     return text + (": each host begins with [[hosts]]" if text.endswith("got a table at `hosts`") else "")
+
+
+def _refuse_itself(hosts: Iterable[HostConfig], address: str, port: int) -> None:
+    for host in hosts:
+        if _is_itself(host.url, address, port):
+            raise ConfigError(
+                f"host {host.name!r}: {host.url} is where Corral itself listens: move one of them, for example with"
+                f" --listen {_next(address, port)}"
+            )
 
 
 def _next(address: str, port: int) -> str:
@@ -243,8 +263,11 @@ def split_listen(listen: str) -> tuple[str, int]:
 
 
 def environment_names() -> dict[str, tuple[str, str, type]]:
-    """Every scalar key as ``CORRAL_SECTION_KEY`` → (section, key, type)."""
-    names: dict[str, tuple[str, str, type]] = {"CORRAL_LISTEN": ("", "listen", str)}
+    """Every key but hosts as ``CORRAL_SECTION_KEY`` → (section, key, type)."""
+    names: dict[str, tuple[str, str, type]] = {
+        "CORRAL_LISTEN": ("", "listen", str),
+        "CORRAL_ACCOUNT_HOST": ("", "account_host", str),
+    }
     for section, kind in get_type_hints(Config).items():
         if dataclasses.is_dataclass(kind):
             for key, hint in get_type_hints(kind).items():
@@ -315,6 +338,27 @@ def _check_host(host: HostConfig) -> None:
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError(f"host {host.name!r}: url = {host.url!r} must hold no user, query or fragment")
+
+
+def _check_account_host(config: Config) -> None:
+    """Hosts that come later have names that are not known yet."""
+    names = [host.name for host in config.hosts]
+    later = config.discovery.files or any(host.url.startswith(DNS) for host in config.hosts)
+    if config.account_host and config.account_host not in names and not later:
+        raise ConfigError(f"account_host = {config.account_host!r} is none of the hosts: {', '.join(names)}")
+
+
+def _check_http(http: HttpConfig) -> None:
+    for origin in http.origins:
+        if origin.count("*") > 1 or (origin != "*" and "://" not in origin):
+            raise ConfigError(f"http.origins: {origin!r} is not like https://chat.example.com, with at most one '*'")
+    for name in http.allowed_hosts:
+        if not name or set(name) & set(":/*[] "):
+            raise ConfigError(f"http.allowed_hosts: {name!r} is not a host's name, like ai.example.com, without a port")
+    if not PREFIX.match(http.prefix):
+        raise ConfigError(
+            f"http.prefix = {http.prefix!r}: write a path like '/corral', not /api or /v1, no slash at its end"
+        )
 
 
 def _refuse_unknown(tree: Mapping[str, Any], kind: type, where: str) -> None:

@@ -39,7 +39,11 @@ ONE_EACH = ("/api/chat", "/v1/chat/completions", "/v1/messages")
 
 
 def config(
-    hosts: Iterable[tuple[str, str]], slots: int | Mapping[str, int] = 1, **sections: Mapping[str, Any]
+    hosts: Iterable[tuple[str, str]],
+    slots: int | Mapping[str, int] = 1,
+    *,
+    account_host: str = "",
+    **sections: Mapping[str, Any],
 ) -> Config:
     """A configuration on a free port; hosts are (name, url), other sections mappings. Polls come once and then not for long."""
     named = tuple(HostConfig(name, url, slots if isinstance(slots, int) else slots.get(name, 1)) for name, url in hosts)
@@ -52,7 +56,7 @@ def config(
         name: dataclasses.replace(quiet[name], **values) if name in quiet else kinds[name](**values)  # type: ignore[operator]
         for name, values in sections.items()
     }
-    return Config(listen="127.0.0.1:0", hosts=named, **(quiet | given))  # type: ignore[arg-type]
+    return Config(listen="127.0.0.1:0", hosts=named, account_host=account_host, **(quiet | given))  # type: ignore[arg-type]
 
 
 def simulated(name: str = "gpu1", *models: str, seed: int = 1, **changes: Any) -> SimulatedHost:

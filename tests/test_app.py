@@ -2,18 +2,15 @@
 
 import asyncio
 import dataclasses
-import gc
 import json
 import logging
-import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.app import GC_THRESHOLDS, Gateway, build, package_version, running, tune_gc
+from gateway.app import Gateway, running
 from gateway.config import Config
 from gateway.dialects.endpoints import ENDPOINTS
 from tests.builders import EMBEDDING, PATHS, TEXT, call, config, simulated
@@ -209,36 +206,3 @@ async def test_no_prompt_and_no_credential_gets_out(log: Path) -> None:
     assert CANARY not in written
     assert CANARY not in metrics
     assert CANARY not in str(heads)
-
-
-# -- the process ------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def collector() -> Iterator[None]:
-    """The garbage collector as it was."""
-    thresholds, callbacks = gc.get_threshold(), list(gc.callbacks)
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*thresholds)
-    gc.callbacks[:] = callbacks
-
-
-@pytest.mark.usefixtures("collector")
-async def test_the_garbage_collector_is_watched(log: Path) -> None:
-    """Its pauses are measured, by generation."""
-    gateway = Gateway(before(("gpu1", "http://gpu1.test"), log=log))
-    tune_gc(gateway.metrics)
-    assert gc.get_threshold() == GC_THRESHOLDS
-    gc.collect(0)
-    gc.collect(2)
-    pauses = {labels[0]: child.count for labels, child in gateway.metrics.gc_pause.children().items()}
-    assert pauses["0"] >= 1
-    assert pauses["2"] >= 1
-    gateway.log.close()
-
-
-def test_the_version() -> None:
-    """Is that of the distribution."""
-    assert package_version().split(".")[0].isdigit()
-    assert build() == ("compiled" if "compiled" in os.environ.get("PYTHONPATH", "") else "python")

@@ -373,7 +373,7 @@ async def test_stopping_twice_at_once(corral: Corral, when: str) -> None:
     stage = await corral(simulated())
     async with contextlib.AsyncExitStack() as stack:
         moment = await WHEN[when].come(stage, stack)
-        head = f"DELETE /api/generations/{moment.id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        head = f"DELETE /api/generations/{moment.id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         async with Client.to(stage.url) as operator:
             await operator.write(head * 2, "DELETE")
             first, second = await operator.answer(), await operator.answer()

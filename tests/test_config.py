@@ -143,7 +143,52 @@ def test_every_section_has_variables() -> None:
         if dataclasses.is_dataclass(getattr(Config(), field.name))
         for inner in dataclasses.fields(getattr(Config(), field.name))
     }
-    assert {(section, key) for section, key, _ in environment_names().values()} == scalars | {("", "listen")}
+    assert {(section, key) for section, key, _ in environment_names().values()} == scalars | {
+        ("", "listen"),
+        ("", "account_host"),
+    }
+
+
+def test_lists_in_the_environment() -> None:
+    """Commas between the parts; blanks do not matter."""
+    config = load(None, HOSTS | {"CORRAL_HTTP_ORIGINS": " https://a.example, app://* ,,"})
+    assert config.http.origins == ("https://a.example", "app://*")
+
+
+# -- http -----------------------------------------------------------------------------------------------------------------------------
+
+HTTP = {"origins": ["*", "https://*.example.com"], "allowed_hosts": ["ai.example.com"], "prefix": "/a/v1-c.d"}
+
+
+def test_good_manners() -> None:
+    """Origins with a wildcard, names of hosts, a path."""
+    http = from_tree({"hosts": [HOST], "http": HTTP}).http
+    assert (http.origins, http.allowed_hosts) == (("*", "https://*.example.com"), ("ai.example.com",))
+    assert http.prefix == "/a/v1-c.d"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("origins", [origin]) for origin in ("", "example.com", "https://*.*.com", "localhost:*")),
+        *(("allowed_hosts", [name]) for name in ("", "a:80", "*.example.com", "http://a", "[::1]", "a b")),
+        *(
+            ("prefix", prefix)
+            for prefix in ("/", "corral", "/corral/", "//a", "/a//b", "/..", "/a?b", "/{a}", "/a\n", "/api", "/v1/x")
+        ),
+    ],
+)
+def test_bad_manners(key: str, value: Any) -> None:
+    """What could never match, or would match too much, is refused with an example."""
+    message = refused({"hosts": [HOST], "http": {key: value}})
+    assert message.startswith(f"http.{key}")
+    assert "like" in message
+
+
+def test_the_account_host() -> None:
+    """Is one of the hosts."""
+    assert from_tree({"hosts": [HOST], "account_host": "gpu1"}).account_host == "gpu1"
+    assert refused({"hosts": [HOST], "account_host": "gpu2"}) == "account_host = 'gpu2' is none of the hosts: gpu1"
 
 
 # -- hosts ----------------------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ TESTED_ELSEWHERE = {
         f"gateway/api/{path.name}": "tests/flows/test_relay.py"
         for path in MODULES
         if path.parent.name == "api"  # answers are asked for over real sockets
+        and not (ROOT / "tests" / "api" / f"test_{path.name}").exists()
     },
 }
 """Modules without a test file of their own, and the one that tests them."""

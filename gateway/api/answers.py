@@ -1,7 +1,9 @@
 """Answers of our own: JSON, plain text, and errors in the dialect of the path that was called."""
 
+import html
 import json
 import math
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -10,6 +12,7 @@ from aiohttp import web
 from gateway.dialects.ollama import error_body
 from gateway.dialects.request import Endpoint
 from gateway.errors import CorralError
+from gateway.fleet.client import HostAnswer
 
 JSON = "application/json"
 JSON_UTF8 = "application/json; charset=utf-8"
@@ -31,6 +34,12 @@ def json_answer(value: Any, *, status: int = 200, content_type: str = JSON_UTF8,
     except TypeError:  # half a character, in words that a host chose: JSON can still say it
         body = json.dumps(value).encode() + (b"\n" if newline else b"")
     return Answer(status=status, body=body, headers={"Content-Type": content_type})
+
+
+def passed_on(answer: HostAnswer, host: str) -> Answer:
+    """A host's small answer as it came: status, type and body."""
+    headers = {"X-Corral-Host": host} | ({"Content-Type": answer.content_type} if answer.content_type else {})
+    return Answer(status=answer.status, body=answer.body or None, headers=headers)
 
 
 def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = "") -> Answer:
@@ -58,3 +67,15 @@ def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = ""
 def plain(status: int, text: str, headers: dict[str, str] | None = None) -> Answer:
     """Ollama's plain-text errors, without a charset as it sends them."""
     return Answer(status=status, body=text.encode(), headers={"Content-Type": "text/plain", **(headers or {})})
+
+
+def moved(status: int, location: str, *, told: bool) -> Answer:
+    """A redirect; ``told``: with the short page that Go writes for a reader."""
+    if not told:
+        return Answer(status=status, headers={"Location": location})
+    page = f'<a href="{html.escape(location)}">{HTTPStatus(status).phrase}</a>.\n\n'
+    return Answer(
+        status=status,
+        body=page.encode(),
+        headers={"Location": location, "Content-Type": "text/html; charset=utf-8"},
+    )

@@ -11,7 +11,8 @@ from aiohttp import web
 from gateway.api.answers import JSON, Answer, json_answer
 from gateway.api.inference import read_body
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.names import canonical
+from gateway.dialects.names import canonical, full
+from gateway.dialects.ollama import PLAIN
 from gateway.dialects.read import read
 from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
 from gateway.fleet import merge
@@ -26,11 +27,19 @@ RUNNING = b"Ollama is running"
 class FleetViews:
     """Handlers of the merged lists and of the route explainer."""
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float], rng: Chance, body_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        rng: Chance,
+        body_limit_bytes: int,
+        inventory_ttl_seconds: float,
+    ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._rng = rng
         self._body_limit = body_limit_bytes
+        self._inventory_ttl = inventory_ttl_seconds
 
     def routes(self) -> list[web.RouteDef]:
         """Lists (with HEAD where Ollama has it) and ``POST /api/route/explain``."""
@@ -48,6 +57,11 @@ class FleetViews:
     def _views(self) -> tuple[HostView, ...]:
         return self._fleet.snapshot(self._clock()).hosts
 
+    @property
+    def _tags(self) -> list[merge.Row]:
+        snapshot = self._fleet.snapshot(self._clock())
+        return merge.tags(snapshot.hosts, snapshot.taken_at - self._inventory_ttl)
+
     async def root(self, _request: web.Request) -> web.Response:
         """What clients take for a heartbeat."""
         return Answer(body=RUNNING, headers={"Content-Type": "text/plain; charset=utf-8"})
@@ -61,7 +75,7 @@ class FleetViews:
 
     async def tags(self, _request: web.Request) -> web.Response:
         """Every model that some host has."""
-        return json_answer({"models": merge.tags(self._views)})
+        return json_answer({"models": self._tags})
 
     async def ps(self, _request: web.Request) -> web.Response:
         """Every model that some host has in memory."""
@@ -69,16 +83,17 @@ class FleetViews:
 
     async def models(self, _request: web.Request) -> web.Response:
         """The OpenAI list; null when empty, as Ollama says it."""
-        rows = merge.openai_models(merge.tags(self._views))
+        rows = merge.openai_models(self._tags)
         return json_answer({"object": "list", "data": rows or None}, content_type=JSON, newline=True)
 
     async def model(self, request: web.Request) -> web.Response:
         """One row of the OpenAI list."""
         wanted = request.match_info["model"]
-        for row in merge.tags(self._views):
+        for row in self._tags:
             if canonical(str(row.get("name", ""))) == canonical(wanted):
                 return json_answer(merge.openai_model(row) | {"id": wanted}, content_type=JSON, newline=True)
-        body = ENDPOINTS["/v1/chat/completions"].error(404, f"model '{wanted}' not found", "model_not_found", "")
+        text = PLAIN.format(full(wanted))
+        body = ENDPOINTS["/v1/chat/completions"].error(404, text, ModelNotFound.code, "")
         return Answer(status=404, body=body, headers={"Content-Type": JSON})
 
     async def explain(self, request: web.Request) -> web.Response:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.api.answers import JSON_UTF8, Answer, rendered
+from gateway.api.manners import CORS, Headers, Manners
 from gateway.api.sinks import ResponseSink, TransportSink
 from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
@@ -34,7 +35,8 @@ class Inference:
     """Handlers for all inference endpoints. ``draining`` makes them refuse new work.
 
     ``dispatch`` serves them without aiohttp's router and middlewares, which would cost as much as the routing decision. What needs
-    the framework (Expect: 100-continue, redirects, 404, 405) goes the ordinary way and ends in the same handlers.
+    the framework (Expect: 100-continue, redirects, 404, 405) or a look at who asks (an Origin, a Host that is not let in) goes the
+    ordinary way and ends in the same handlers.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Inference:
         unload: Unload,
         rejected: Rejected,
         responded: Responded,
+        manners: Manners,
         rng: random.Random,
         fleet: Fleet,
         config: RelayConfig,
@@ -53,6 +56,7 @@ class Inference:
         self._unload = unload
         self._rejected = rejected
         self._responded = responded
+        self._manners = manners
         self._rng = rng
         self._fleet = fleet
         self._model_at_host = config.model_at_host
@@ -66,11 +70,17 @@ class Inference:
 
     def dispatch(self, otherwise: Handler) -> Handler:
         """A handler for all requests: plain inference at once, everything else by ``otherwise``."""
-        handlers = self._handlers
+        prefix, welcome = self._manners.prefix, self._manners.hosts
+        handlers = self._handlers | {prefix + path: handler for path, handler in self._handlers.items()}
 
         def dispatched(request: Any) -> Awaitable[web.StreamResponse]:
             handler = handlers.get(request.path) if request.method == "POST" else None
-            return handler(request, otherwise) if handler else otherwise(request)
+            if handler is None:
+                return otherwise(request)
+            headers = request.headers
+            if hdrs.ORIGIN in headers or not welcome[headers.get(hdrs.HOST, "")]:
+                return otherwise(request)
+            return handler(request, otherwise)
 
         return dispatched
 
@@ -112,7 +122,7 @@ class Inference:
                 )
             else:
                 with generations.track(inference, received) as generation:
-                    sink = TransportSink(request, id_) if TransportSink.suits(request) else ResponseSink(request, id_)
+                    sink = _sink(request, id_, () if otherwise is not None else request.get(CORS, ()))
                     await self._relay.run(generation, headers, request.rel_url.raw_query_string, sink)
                     response = sink.response()
         except CorralError as error:
@@ -150,6 +160,11 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is over {limit_bytes} bytes") from None
+
+
+def _sink(request: web.Request, id_: str, cors: Headers) -> TransportSink | ResponseSink:
+    suits = TransportSink.suits(request)
+    return TransportSink(request, id_, cors) if suits else ResponseSink(request, id_, cors)
 
 
 def _broken_off(sink: TransportSink | ResponseSink | None) -> web.StreamResponse | None:

@@ -1,13 +1,15 @@
-"""The outermost layer: every exception becomes an answer in one place, and every answer is counted."""
+"""The outermost layer: who may come in is decided, every exception becomes an answer, and every answer is counted, in one place."""
 
 import logging
 from collections.abc import Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
+from yarl import URL
 
-from gateway.api.answers import plain, rendered
+from gateway.api.answers import Answer, moved, plain, rendered
+from gateway.api.manners import CORS, Greeting, Manners, allow, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError
 
@@ -15,25 +17,42 @@ log = logging.getLogger(__name__)
 Counted = Callable[[str, int], None]
 
 
-def boundary(responded: Counted) -> Middleware:
-    """A middleware that renders what is raised and tells ``responded(route, status)``."""
+def boundary(manners: Manners, responded: Counted) -> Middleware:
+    """A middleware that turns away whom ``manners`` do, renders what is raised and tells ``responded(route, status)``."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            response = _of_http(error)
-        except CorralError as error:
-            response = rendered(error)
-        except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
-            log.exception("handler of %s failed", _route(request))
-            response = rendered(CorralError("internal error; the log has the details"))
-        if not (request.method == "POST" and _route(request) in ENDPOINTS):  # those count themselves
-            responded(_route(request), response.status)
+        headers, route = request.headers, _route(request).removeprefix(manners.prefix) or "/"
+        asked = headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
+        greeting = manners.greet(request.method, headers.get(hdrs.HOST, ""), headers.get(hdrs.ORIGIN, ""), asked)
+        if greeting.status:
+            response: web.StreamResponse = _at_the_door(request, greeting)
+        else:
+            request[CORS] = greeting.headers
+            response = await _handled(request, handler)
+            if greeting.headers and not response.prepared:
+                response.headers.extend((*greeting.headers, *exposing(response.headers)))
+            if request.method == "POST" and route in ENDPOINTS:
+                return response  # those count themselves
+        responded(route, response.status)
         return response
 
     return middleware
+
+
+async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
+    path = request.rel_url.raw_path
+    if (tidy := clean(path)) != path:
+        return _moved(request, 307, tidy)
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return await _of_http(request, error)
+    except CorralError as error:
+        return rendered(error)
+    except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
+        log.exception("handler of %s failed", _route(request))
+        return rendered(CorralError("internal error; the log has the details"))
 
 
 class QuietNonsense(logging.Filter):
@@ -53,9 +72,36 @@ def _route(request: web.Request) -> str:
     return resource.canonical if resource is not None else "_unmatched"
 
 
-def _of_http(error: web.HTTPException) -> web.Response:
+def _at_the_door(request: web.Request, greeting: Greeting) -> web.Response:
+    response = Answer(status=greeting.status)
+    response.headers.extend(greeting.headers)
+    if greeting.status == 204 and (allowed := _allow(request)):
+        response.headers["Allow"] = allowed
+    return response
+
+
+async def _of_http(request: web.Request, error: web.HTTPException) -> web.Response:
     if error.status == 404:
+        path = request.rel_url.raw_path.removesuffix("/")
+        if path and path != request.rel_url.raw_path and await _leads_somewhere(request, path):
+            return _moved(request, 301 if request.method == "GET" else 307, path)
         return plain(404, "404 page not found")
     if error.status == 405:
-        return plain(405, "405 method not allowed", {"Allow": error.headers.get("Allow", "")})
+        return plain(405, "405 method not allowed", {"Allow": _allow(request)})
     return plain(error.status, error.text or error.reason)
+
+
+async def _leads_somewhere(request: web.Request, path: str) -> bool:
+    """Whether this request would find a handler at ``path``."""
+    match = await request.app.router.resolve(request.clone(rel_url=URL(path, encoded=True)))
+    return match.http_exception is None
+
+
+def _moved(request: web.Request, status: int, path: str) -> web.Response:
+    return moved(status, location(path, request.rel_url.raw_query_string), told=request.method in ("GET", "HEAD"))
+
+
+def _allow(request: web.Request) -> str:
+    """The methods of the path that was asked with another one."""
+    error = request.match_info.http_exception
+    return allow(error.allowed_methods) if isinstance(error, web.HTTPMethodNotAllowed) else ""

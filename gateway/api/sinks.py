@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
+from gateway.api.manners import Headers, exposing
 from gateway.dialects.lines import Framing
 from gateway.relay.exchange import ClientGone
 from gateway.relay.headers import RawHeaders, passing, response_head, value_of
 
+_OURS = ("X-Corral-Generation", "X-Corral-Host")
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _SIZES = [b"%x\r\n" % size for size in range(4096)]  # a chunk's first line; tokens are short
@@ -33,6 +35,11 @@ class Relayed(web.StreamResponse):
         return self._relayed_status
 
     @property
+    def prepared(self) -> bool:
+        """Its head has gone."""
+        return True
+
+    @property
     def keep_alive(self) -> bool | None:
         """Whether the client's connection may serve another request."""
         return self._relayed_keep_alive
@@ -49,6 +56,7 @@ class TransportSink:
 
     __slots__ = (
         "_chunked",
+        "_cors",
         "_empty",
         "_head",
         "_id",
@@ -61,8 +69,9 @@ class TransportSink:
         "status",
     )
 
-    def __init__(self, request: web.Request, generation: str) -> None:
+    def __init__(self, request: web.Request, generation: str, cors: Headers) -> None:
         self._request = request
+        self._cors = cors
         self._transport: Any = request.transport
         self._protocol: Any = request.protocol
         self._id = generation
@@ -85,6 +94,8 @@ class TransportSink:
         length = value_of(headers, b"content-length") if framing is Framing.SINGLE else b""
         self._chunked = not length and not self._empty
         ours = f"X-Corral-Generation: {self._id}\r\nX-Corral-Host: {host}\r\n".encode()
+        if self._cors:
+            ours += "".join([f"{name}: {value}\r\n" for name, value in (*self._cors, *exposing(_OURS))]).encode()
         if not self._request.keep_alive:
             ours += b"Connection: close\r\n"
         self._head = response_head(status, headers, self._framing(length), ours)
@@ -152,10 +163,11 @@ class _Streamed(web.StreamResponse):
 class ResponseSink:
     """Writes through aiohttp's StreamResponse: HTTP/1.0, and whatever else the fast path does not take."""
 
-    __slots__ = ("_id", "_pending", "_request", "_response", "aborted", "finished", "started")
+    __slots__ = ("_cors", "_id", "_pending", "_request", "_response", "aborted", "finished", "started")
 
-    def __init__(self, request: web.Request, generation: str) -> None:
+    def __init__(self, request: web.Request, generation: str, cors: Headers) -> None:
         self._request = request
+        self._cors = cors
         self._id = generation
         self._response: web.StreamResponse = _Streamed()
         self._pending = b""
@@ -169,6 +181,8 @@ class ResponseSink:
             self._response.headers.add(name, value)
         self._response.headers["X-Corral-Generation"] = self._id
         self._response.headers["X-Corral-Host"] = host
+        if self._cors:
+            self._response.headers.extend((*self._cors, *exposing(_OURS)))
         if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
             self._response.content_length = int(length)
         elif self._request.version < (1, 1):

@@ -14,16 +14,21 @@ def canonical(name: str) -> str:
 
     Never raises: what is no valid name simply matches no model. The client's own spelling is what is sent on.
     """
-    text = name.strip()[:MAX_LENGTH].lower()
-    for scheme in ("http://", "https://"):
-        text = text.removeprefix(scheme)
-    text = text.removeprefix(f"{DEFAULT_HOST}/").removeprefix(f"{DEFAULT_NAMESPACE}/")
+    return full(name.strip()[:MAX_LENGTH].lower())
+
+
+def full(name: str) -> str:
+    """A name as Ollama's own messages have it: defaults hidden, the tag shown, the case kept: ``library/SmolLM2`` → ``SmolLM2:latest``."""
+    text = name.strip()[:MAX_LENGTH]
+    for default in ("http://", "https://", f"{DEFAULT_HOST}/", f"{DEFAULT_NAMESPACE}/"):
+        if text.lower().startswith(default):
+            text = text[len(default) :]
     if not text:
         return ""
     path, slash, last = text.rpartition("/")
     model, _, tag = last.partition(":")
-    if tag.endswith(":local"):  # `name:tag:local` and `name:local` force the local copy
-        tag = tag.removesuffix(":local")
-    elif tag == "local":
+    if tag.lower().endswith(":local"):  # `name:tag:local` and `name:local` force the local copy
+        tag = tag[: -len(":local")]
+    elif tag.lower() == "local":
         tag = ""
     return f"{path}{slash}{model}:{tag or DEFAULT_TAG}"

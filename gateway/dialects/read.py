@@ -104,6 +104,15 @@ def read(
     )
 
 
+def model_named(body: bytes) -> str:
+    """The model that a request about one names, as sent: ``model``, else ``name``. Raises BadRequest as Ollama words it."""
+    fields = _fields(body)
+    name = _text(fields, "model") or _text(fields, "name")
+    if not name:
+        raise BadRequest("model is required")
+    return name
+
+
 def _plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
     if encoding.strip().lower() == "zstd" and endpoint.path.startswith("/v1/"):
         try:
@@ -170,7 +179,8 @@ def _options(raw: Any) -> dict[str, Any]:
         return {}  # Ollama will refuse it
 
 
-def _number(value: Any) -> int | bool | None:
+def _number(value: Any) -> Any:
+    """An int or a bool; None for anything else. (Declared as what it is, mypyc would make False 0.)"""
     if isinstance(value, float) and -_INT64 < value < _INT64:
         value = int(value)
     return value if isinstance(value, int) and -_INT64 <= value < _INT64 else None

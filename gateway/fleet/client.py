@@ -1,11 +1,12 @@
 """Small JSON calls to a host: polls and management. Not the relay's path, so aiohttp's own client is fine here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from gateway.fleet.host import AvailableModel, Host, LoadedModel
 
@@ -44,18 +45,33 @@ class HostClient:
         await self._session.close()
 
     async def call(
-        self, host: Host, method: str, path: str, body: bytes | None = None, timeout_seconds: float | None = None
+        self,
+        host: Host,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        timeout_seconds: float | None = None,
+        headers: Sequence[tuple[str, str]] | None = None,
     ) -> HostAnswer:
-        """One call, its whole answer. Raises HostError; an HTTP error status is an answer."""
+        """One call, its whole answer. Raises HostError; an HTTP error status is an answer.
+
+        ``headers`` are a caller's that pass; without them a body is JSON of our own.
+        """
         timeout = (
             aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._timeout.sock_connect)
             if timeout_seconds
             else self._timeout
         )
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        ours = [("Content-Type", "application/json")] if body is not None else []
         try:
             async with self._session.request(
-                method, host.url.rstrip("/") + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
+                method,
+                URL(str(URL(host.url)).rstrip("/") + path, encoded=True),
+                data=body,
+                headers=ours if headers is None else headers,
+                skip_auto_headers=() if headers is None else ("Content-Type", "User-Agent"),
+                timeout=timeout,
+                allow_redirects=False,
             ) as response:
                 text = await response.content.read(ANSWER_LIMIT_BYTES + 1)
                 while len(text) <= ANSWER_LIMIT_BYTES and (more := await response.content.read(ANSWER_LIMIT_BYTES)):

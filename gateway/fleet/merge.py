@@ -7,16 +7,22 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.dialects.names import canonical
 from gateway.fleet.health import State
 from gateway.fleet.host import AvailableModel, HostView
 
 Row = Mapping[str, Any]
 
 
-def tags(views: Iterable[HostView]) -> list[Row]:
-    """One /api/tags row per name, newest first. Where hosts differ under one name: the digest most hosts have, then the newest."""
+def tags(views: Iterable[HostView], seen_since: float = float("-inf")) -> list[Row]:
+    """One /api/tags row per name, newest first. Where hosts differ under one name: the digest most hosts have, then the newest.
+
+    A host that is down counts with its last inventory, unless it was last seen before ``seen_since``.
+    """
     by_name: dict[str, list[AvailableModel]] = {}
     for view in views:
+        if view.health.state is State.EJECTED and (view.seen_at is None or view.seen_at < seen_since):
+            continue
         for name, model in (view.available or {}).items():
             by_name.setdefault(name, []).append(model)
     rows = [_best(models).row for models in by_name.values()]
@@ -40,7 +46,7 @@ def ps(views: Iterable[HostView]) -> list[Row]:
         for model in view.loaded.values():
             if not model.row:
                 continue
-            key = (model.name, model.digest)
+            key = (canonical(model.name), model.digest)
             if key not in rows or _expiry(model.row) > _expiry(rows[key]):
                 rows[key] = model.row
     return sorted(rows.values(), key=_expiry, reverse=True)

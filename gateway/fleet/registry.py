@@ -217,7 +217,8 @@ class Fleet:
             }
         if seen.available is not None:
             state.available = {canonical(model.name): model for model in seen.available}
-            state.ghosts &= state.available.keys()  # listed still, or again: then it is a ghost indeed
+            # What is listed still, or again, is a ghost indeed.
+            state.ghosts = state.ghosts.intersection(state.available)
 
     def note(self, name: str, event: Event, now: float, why: str = "") -> None:
         """Take in one piece of evidence about a host's health."""

@@ -133,6 +133,12 @@ def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound
     )
 
 
+def to_host(headers: RawHeaders) -> list[tuple[str, str]]:
+    """A client's headers that pass, as text, for requests that a framework writes."""
+    pairs = [line.partition(b": ") for line in inbound(headers).lines.split(b"\r\n")[:-1]]
+    return [(name.decode("latin-1"), value.decode("utf-8", errors="replace")) for name, _, value in pairs]
+
+
 def request_head(target: str, authority: str, headers: Inbound, length: int, generation: str) -> bytes:
     """The head of a POST to a host. ``target``: path and query; ``length`` of the body in bytes."""
     ours = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nX-Corral-Generation: {generation}\r\n"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.names import MAX_LENGTH, canonical
+from gateway.dialects.names import MAX_LENGTH, canonical, full
 from tests.profiles import PROPERTY
 
 WRITTEN = {
@@ -38,6 +38,22 @@ def test_names(name: str, expected: str) -> None:
     assert canonical(name) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nope", "nope:latest"),
+        ("NoPe", "NoPe:latest"),
+        ("LIBRARY/Nope:1B", "Nope:1B"),
+        ("Nope:LOCAL", "Nope:latest"),
+        ("Acme/Nope", "Acme/Nope:latest"),
+        (" ", ""),
+    ],
+)
+def test_full_names(name: str, expected: str) -> None:
+    """In messages a name is whole, and in the caller's case."""
+    assert full(name) == expected
+
+
 part = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 hidden = st.sampled_from(
     ["", "library/", "registry.ollama.ai/library/", "https://registry.ollama.ai/library/", " LIBRARY/"]
@@ -67,3 +83,4 @@ def test_a_canonical_name_stays(parts: list[str], tag: str) -> None:
     """What canonical gives back is canonical."""
     once = canonical(f"{'/'.join(parts)}:{tag}")
     assert canonical(once) == once
+    assert full(once) == once

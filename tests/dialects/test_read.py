@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical
-from gateway.dialects.read import PREFIX_BYTES, PROMPT_TOKENS_LIMIT, ZSTD_LIMIT_BYTES, read
+from gateway.dialects.read import PREFIX_BYTES, PROMPT_TOKENS_LIMIT, ZSTD_LIMIT_BYTES, model_named, read
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import BadRequest
 from tests.builders import AUDIO, BOUNDARY, NATIVE, OPENAI, PATHS, TEXT, call
@@ -29,6 +29,43 @@ def told(path: str = "/api/generate", **fields: Any) -> InferenceRequest:
 def raw(body: bytes, path: str = "/api/generate", content_type: str = "", encoding: str = "") -> InferenceRequest:
     """What is read from bytes."""
     return read(ENDPOINTS[path], body, "g1", content_type, encoding)
+
+
+# -- requests about a model ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"a"}', "a"),
+        (b'{"name":" A:1 "}', " A:1 "),
+        (b'{"model":"a","name":"b"}', "a"),
+        (b'{"model":"","name":"b"}', "b"),
+        (b'{"model":null,"Name":"b"} trailing', "b"),
+        (b'{"model":"a","model":"b"}', "b"),
+    ],
+)
+def test_the_model_that_is_named(body: bytes, expected: str) -> None:
+    """By either key, in any case, the last of several."""
+    assert model_named(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "missing request body"),
+        (b"{}", "model is required"),
+        (b'{"name":""}', "model is required"),
+        (b"[]", "must be a JSON object"),
+        (b"{", "invalid JSON"),
+        (b'{"model":1}', "must be a string"),
+        (b'{"model":"a","Model":"b"}', "two spellings"),
+    ],
+)
+def test_no_model_is_named(body: bytes, message: str) -> None:
+    """What is wrong is said in Ollama's words where it has any."""
+    with pytest.raises(BadRequest, match=message):
+        model_named(body)
 
 
 # -- the ordinary request -----------------------------------------------------------------------------------------------------

@@ -66,6 +66,23 @@ async def test_base_paths(client: HostClient, base: str) -> None:
     assert heads[0].startswith(b"GET %b/api/version HTTP/1.1\r\n" % base.rstrip("/").encode())
 
 
+async def test_a_call_for_a_caller(client: HostClient) -> None:
+    """The caller's headers and path are sent as they are, and none of ours in the place of one that is missing."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await asked(reader))
+        writer.write(http(b"{}"))
+
+    async with listening(serve) as url:
+        await client.call(at(url), "POST", "/a%2Fb%3D/?c=%20+", b"x", None, [("X-Odd", "1"), ("X-Odd", "\u00e4")])
+    head = heads[0].decode().lower()
+    assert head.startswith("post /a%2fb%3d/?c=%20+ http/1.1\r\n")
+    assert "x-odd: 1\r\nx-odd: \u00e4\r\n" in head
+    assert "content-type" not in head
+    assert "user-agent" not in head
+
+
 # -- what a host may say ------------------------------------------------------------------------------------------------------------
 
 GOOD = {"name": "a:1", "digest": "d" * 64}

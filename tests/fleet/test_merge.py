@@ -1,5 +1,6 @@
 """Many hosts' lists as one: every name once, the right row of it, whole, whatever the order of the hosts."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -89,6 +90,21 @@ def test_times_of_any_precision(older: str, newer: str) -> None:
         assert names(merge.tags([view(has=has)])) == [TEXT, OTHER]
 
 
+@pytest.mark.parametrize(
+    ("health", "seen_at", "shown"),
+    [
+        pytest.param(EJECTED, 10.0, True, id="down since a moment ago"),
+        pytest.param(EJECTED, 9.9, False, id="down for too long"),
+        pytest.param(EJECTED, None, False, id="never seen"),
+        pytest.param(Health(State.HEALTHY), 0.0, True, id="up, but polled rarely"),
+    ],
+)
+def test_a_host_that_is_down(health: Health, seen_at: float | None, shown: bool) -> None:
+    """Its last inventory is told for a while: tools would think that models are gone."""
+    rows = merge.tags([view("a", has=[TEXT], health=health, seen_at=seen_at), view("b", has=[OTHER])], 10.0)
+    assert sorted(names(rows)) == sorted([TEXT, OTHER] if shown else [OTHER])
+
+
 # -- ps ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -102,6 +118,12 @@ def test_every_loaded_model_once() -> None:
         ]
     )
     assert [(row["name"], row["expires_at"]) for row in rows] == [(TEXT, NEWER), (OTHER, NEW)]
+
+
+def test_two_spellings_in_memory() -> None:
+    """Are one model, as on disk."""
+    views = [view("a", holds=[loaded("SmolLM2:135M", "1" * 64)]), view("b", holds=[loaded(TEXT, "1" * 64)])]
+    assert len(merge.ps(views)) == 1
 
 
 def test_one_name_of_two_digests() -> None:
@@ -217,3 +239,34 @@ def test_rows_are_whole(hosts: list[HostView]) -> None:
     assert all(row in [model.row for model in disk] for row in tags)
     assert all(row in [model.row for host in hosts for model in host.loaded.values()] for row in ps)
     assert all(len(row["digest"]) == 64 for row in [*tags, *ps])
+
+
+@given(hosts=views)
+@PROPERTY
+def test_rows_are_sorted(hosts: list[HostView]) -> None:
+    """Newest first on disk, longest first in memory."""
+    modified = [row["modified_at"] for row in merge.tags(hosts)]
+    expires = [row["expires_at"] for row in merge.ps(hosts)]
+    assert (modified, expires) == (sorted(modified, reverse=True), sorted(expires, reverse=True))
+
+
+@given(hosts=views)
+@PROPERTY
+def test_the_row_of_the_majority(hosts: list[HostView]) -> None:
+    """No digest is on more hosts than the one shown, and no row of the shown digest is newer."""
+    for row in merge.tags(hosts):
+        held = [model for host in hosts for model in (host.available or {}).values() if model.name == row["name"]]
+        count = Counter(model.digest for model in held)
+        assert count[row["digest"]] == max(count.values())
+        assert row["modified_at"] == max(m.row["modified_at"] for m in held if m.digest == row["digest"])
+
+
+@given(hosts=views)
+@PROPERTY
+def test_the_row_that_stays_longest(hosts: list[HostView]) -> None:
+    """For each name and digest in memory of a host that answers."""
+    held = [model for host in hosts if host.health != EJECTED for model in host.loaded.values()]
+    shown = {(row["name"], row["digest"]): row["expires_at"] for row in merge.ps(hosts)}
+    assert set(shown) == {(model.name, model.digest) for model in held}
+    for key, expires_at in shown.items():
+        assert expires_at == max(model.expires_at for model in held if (model.name, model.digest) == key)

@@ -361,7 +361,8 @@ async def test_a_break_that_cannot_be_told_in_words(corral: Corral, version: str
     body = call("/api/generate", stream=False).body
     async with Client.to(stage.url) as client:
         await client.write(
-            f"POST /api/generate HTTP/{version}\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            f"POST /api/generate HTTP/{version}\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
         )
         head = await client.head()
         assert head.get("Content-Length") == str(size)

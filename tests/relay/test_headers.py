@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.headers import Inbound, inbound, passing, request_head, response_head, value_of
+from gateway.relay.headers import Inbound, inbound, passing, request_head, response_head, to_host, value_of
 from tests.profiles import PROPERTY
 
 TO_HOSTS = {
@@ -66,6 +66,7 @@ def test_to_hosts(name: str, passes: bool, spelling: str) -> None:
     """A host sees what concerns it, spelled as it was sent."""
     header = SPELLINGS[spelling](name).encode()  # type: ignore[operator]
     assert inbound([(header, b"keep-alive")]).lines == (header + b": keep-alive\r\n" if passes else b"")
+    assert to_host([(header, b"keep-alive")]) == ([(header.decode(), "keep-alive")] if passes else [])
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -120,6 +121,12 @@ def test_nothing() -> None:
     """A request may have no headers at all, and an empty session is none."""
     assert inbound([]) == Inbound()
     assert inbound([(b"X-Corral-Session", b"")]).session is None
+
+
+def test_headers_as_text() -> None:
+    """For a framework's requests: repeated ones in their order, and whatever was in a value, one line."""
+    headers = [(b"X-A", b""), (b"X-B", b"a: b"), (b"X-A", b"\xff \xc3\xa4\xc2\x85"), (b"Cookie", b"c")]
+    assert to_host(headers) == [("X-A", ""), ("X-B", "a: b"), ("X-A", "\ufffd \u00e4\u0085")]
 
 
 def test_repeated_headers_stay_repeated() -> None:

@@ -1,0 +1,55 @@
+"""What depends on one host's ollama.com account, or on its cloud: one designated host answers for the whole fleet."""
+
+from aiohttp import web
+
+from gateway.api.answers import passed_on
+from gateway.api.inference import read_body
+from gateway.errors import NoHost
+from gateway.fleet.client import HostClient, HostError
+from gateway.fleet.host import Host
+from gateway.fleet.registry import Fleet
+from gateway.relay.headers import to_host
+
+ACCOUNT_SECONDS = 60.0  # the host asks ollama.com
+RETRY_AFTER_SECONDS = 2.0
+
+
+class Account:
+    """Passes requests to the host ``named``, or else the first, and its answers back. ``prefix``: what to leave out of a path."""
+
+    def __init__(self, fleet: Fleet, named: str, client: HostClient, prefix: str, body_limit_bytes: int) -> None:
+        self._fleet = fleet
+        self._named = named
+        self._client = client
+        self._prefix = prefix
+        self._body_limit = body_limit_bytes
+
+    def routes(self) -> list[web.RouteDef]:
+        """The account's paths and the cloud's."""
+        return [
+            web.get("/api/status", self.pass_on, allow_head=False),
+            web.post("/api/me", self.pass_on),
+            web.post("/api/signout", self.pass_on),
+            web.delete("/api/user/keys/{key}", self.pass_on),
+            web.post("/api/experimental/web_search", self.pass_on),
+            web.post("/api/experimental/web_fetch", self.pass_on),
+            web.get("/api/experimental/model-recommendations", self.pass_on, allow_head=False),
+        ]
+
+    async def pass_on(self, request: web.Request) -> web.Response:
+        """The host's answer, as it came. 503 if there is none."""
+        body = await read_body(request, self._body_limit)
+        path = request.rel_url.raw_path_qs.removeprefix(self._prefix)
+        host, headers = self._host(), to_host(request.raw_headers)
+        try:
+            answer = await self._client.call(host, request.method, path, body or None, ACCOUNT_SECONDS, headers)
+        except HostError as error:
+            words = f"the account host {host.name} does not answer: {error}"
+            raise NoHost(words, retry_after=RETRY_AFTER_SECONDS) from None
+        return passed_on(answer, host.name)
+
+    def _host(self) -> Host:
+        for host in self._fleet.hosts:
+            if host.name == (self._named or host.name):
+                return host
+        raise NoHost(f"the account host {self._named} is not there", retry_after=RETRY_AFTER_SECONDS)

@@ -1,0 +1,41 @@
+"""What runs: which version, built how; and the garbage collector of its process."""
+
+import gc
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+from gateway.relay import relay as relay_module
+from gateway.telemetry.metrics import Metrics
+
+GC_THRESHOLDS = (50_000, 20, 20)  # docs/decisions/0002
+
+
+def package_version() -> str:
+    """The installed distribution's version."""
+    try:
+        return version("ollama-corral")
+    except PackageNotFoundError:
+        return "0"
+
+
+def build() -> str:
+    """``compiled`` where the request's path runs as C (docs/decisions/0007), else ``python``."""
+    return "python" if str(relay_module.__file__).endswith(".py") else "compiled"
+
+
+def tune_gc(metrics: Metrics) -> None:
+    """Take what lives for ever out of the collector's way, collect rarely, and measure its pauses."""
+    began = 0.0
+    children = [metrics.gc_pause.labels(str(generation)) for generation in range(3)]
+
+    def watch(phase: str, info: dict[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.perf_counter()
+        else:
+            children[info["generation"]].observe(time.perf_counter() - began)
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    gc.callbacks.append(watch)
