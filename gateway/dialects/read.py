@@ -180,9 +180,11 @@ def _options(raw: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """An int or a bool; None for anything else. (Declared as what it is, mypyc would make False 0.)"""
+    """An int or a bool; None for anything else."""
+    if isinstance(value, bool):  # on its own, or mypyc makes it an int
+        return value
     if isinstance(value, float) and -_INT64 < value < _INT64:
-        value = int(value)
+        return int(value)
     return value if isinstance(value, int) and -_INT64 <= value < _INT64 else None
 
 
