@@ -57,7 +57,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 def _rows(kind: type, section: str, comments: dict[tuple[str, str], str]) -> Iterator[str]:
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        variable = f"CORRAL_{section}_{field.name}".upper().replace("__", "_") if section != "hosts" else ""
+        variable = f"CORRAL_{section}_{field.name}".upper().replace("__", "_") if section not in config.TABLES else ""
         hint = hints[field.name]
         name = hint.__name__ if isinstance(hint, type) else "str" if "Literal" in str(get_origin(hint)) else str(hint)
         text = comments[kind.__name__, field.name]
@@ -83,13 +83,14 @@ def config_page() -> str:
         "| --- | --- | --- | --- | --- |",
         f'| `listen` | str | `"{config.DEFAULT_LISTEN}"` | `CORRAL_LISTEN` | {comments["Config", "listen"]} |',
         "| `hosts` | tables | required | `CORRAL_HOSTS` | see below; in the environment `gpu1=http://…,gpu2=http://…` |",
+        "| `placement` | tables | none |  | see below |",
         f'| `account_host` | str | `""` | `CORRAL_ACCOUNT_HOST` | {comments["Config", "account_host"]} |',
     ]
-    sections = get_type_hints(config.Config) | {"hosts": config.HostConfig}
+    sections = get_type_hints(config.Config) | config.TABLES
     for section, kind in sections.items():
         if not dataclasses.is_dataclass(kind):
             continue
-        title = "[[hosts]]" if section == "hosts" else f"[{section}]"
+        title = f"[[{section}]]" if section in config.TABLES else f"[{section}]"
         doc = (inspect.getdoc(kind) or "").splitlines()[0]
         lines += [
             "",

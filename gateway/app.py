@@ -7,7 +7,6 @@ switches (aiohttp cancels a handler when its client leaves only if told so).
 import asyncio
 import logging
 import random
-import signal
 import socket
 import time
 from collections import Counter
@@ -23,8 +22,10 @@ from gateway.api.fleet import FleetViews
 from gateway.api.generations import GenerationsApi
 from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
+from gateway.api.jobs import JobsApi
 from gateway.api.manners import Manners, is_loopback, under
 from gateway.api.middleware import QuietNonsense, boundary
+from gateway.api.models import Models
 from gateway.api.ops import Ops
 from gateway.api.show import Show
 from gateway.config import DNS, Config, split_listen
@@ -32,10 +33,11 @@ from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.health import BreakerPolicy, State
 from gateway.fleet.host import Host, HostView
+from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
-from gateway.process import build, package_version, tune_gc
+from gateway.process import build, package_version
 from gateway.record import CancelSource, GenerationRecord, Phase
 from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
@@ -88,6 +90,7 @@ class Gateway:
         self._records: list[GenerationRecord] | None = None
         sinks = (self.metrics.observe, self.log.generation, self._keep)
         self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
+        self.jobs = Jobs(clock, time.time, self.rng)
         self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
         loopback = is_loopback(split_listen(config.listen)[0])
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
@@ -149,6 +152,7 @@ class Gateway:
             self.fleet,
             self.config.relay,
         )
+        self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config)
         self.ops = Ops(self._exposition, self.fleet, self.clock)
         try:
             await self._first_hosts()
@@ -194,13 +198,15 @@ class Gateway:
             Account(self.fleet, config.account_host, self.client, self.manners.prefix, limit),
             HostsApi(self.fleet, self.clock, self._fleet_changed),
             GenerationsApi(self.generations),
+            self.models,
+            JobsApi(self.jobs),
             self.ops,
         )
 
     async def stop(self) -> None:
         """Stop accepting, let streams finish for the grace period, cut the rest, close everything."""
         if self._runner is not None:
-            self.inference.draining = self.ops.draining = True
+            self.inference.draining = self.models.draining = self.ops.draining = True
             if self._site is not None:
                 await self._site.stop()
             await self._drain()
@@ -209,16 +215,26 @@ class Gateway:
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(self.config.shutdown.grace_seconds):
-                await self.generations.idle()
+                await self.idle()
                 await self._delivered()
         except TimeoutError:
-            cut = self.generations.stop_all(CancelSource.SHUTDOWN, "the gateway is shutting down")
-            log.warning("cut %d generations that outlasted the grace period", cut)
+            cut, jobs = self.stop_all()
+            log.warning("cut %d generations that outlasted the grace period, and %d jobs", cut, jobs)
             try:
                 async with asyncio.timeout(CUT_SECONDS):
-                    await self.generations.idle()
+                    await self.idle()
             except TimeoutError:
                 log.warning("%d generations did not end in time", len(self.generations))
+
+    async def idle(self) -> None:
+        """Return once no generation is in flight and no job runs."""
+        await self.generations.idle()
+        await self.jobs.idle()
+
+    def stop_all(self) -> tuple[int, int]:
+        """Stop every generation and every job; how many."""
+        why = "the gateway is shutting down"
+        return self.generations.stop_all(CancelSource.SHUTDOWN, why), self.jobs.stop_all(why)
 
     async def _delivered(self) -> None:
         """Wait until clients have taken what is written for them: a host may be done long before a slow client is."""
@@ -363,30 +379,3 @@ async def running(config: Config, *, seed: int | None = None) -> AsyncIterator[G
         yield gateway
     finally:
         await gateway.stop()
-
-
-async def serve(config: Config, load: Callable[[], Config] | None = None, file: Path | None = None) -> None:
-    """Run until SIGTERM or SIGINT; a second signal skips the grace period. SIGHUP reads the configuration again with ``load``."""
-    stopping = asyncio.Event()
-    gateway = Gateway(config)
-
-    def stop() -> None:
-        if stopping.is_set():
-            gateway.generations.stop_all(CancelSource.SHUTDOWN, "the gateway is shutting down")
-        stopping.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    await gateway.start()
-    if load is not None:
-        gateway.follow(load, file)
-    if hasattr(signal, "SIGHUP"):
-        loop.add_signal_handler(signal.SIGHUP, gateway.reload)
-    tune_gc(gateway.metrics)
-    log.info(
-        "corral %s (%s) listens on %s for %d hosts", package_version(), build(), gateway.url, len(gateway.fleet.names)
-    )
-    await stopping.wait()
-    log.info("stopping: %d generations in flight", len(gateway.generations))
-    await gateway.stop()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.app import serve
 from gateway.config import DEFAULT_LISTEN, Config, config_file, from_tree, mistyped, split_listen
 from gateway.config import load as read_config
 from gateway.errors import ConfigError
@@ -21,6 +20,7 @@ from gateway.fleet.discovery import Discovery
 from gateway.fleet.host import Host
 from gateway.listen import explain_taken
 from gateway.process import build, package_version
+from gateway.serve import serve
 
 LOOP: Callable[[], asyncio.AbstractEventLoop]
 try:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.errors import ConfigError
+from gateway.listen import is_there, next_to
 
 DEFAULT_LISTEN = "127.0.0.1:11434"
 DNS = "dns+"  # before a host's url: one host for each address of the name
@@ -53,6 +54,15 @@ class HostConfig:
     url: str  # like http://10.0.0.5:11434; https and a path prefix are fine
     slots: Count = 1  # requests at a time; set it to the host's OLLAMA_NUM_PARALLEL, which no API tells
     tags: tuple[str, ...] = ()  # words of your own
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementConfig:
+    """Where models go that are pulled or created: the first rule whose pattern matches the name wins; without one, to all hosts."""
+
+    models: tuple[str, ...]  # patterns like "llama3*", for names as `ollama list` shows them
+    hosts: tuple[str, ...] = ()  # names of hosts
+    tags: tuple[str, ...] = ()  # and every host that has one of these tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,10 @@ class ShutdownConfig:
     grace_seconds: NotNegative = 30.0  # running streams may finish for so long
 
 
+TABLES = {"hosts": HostConfig, "placement": PlacementConfig}
+"""Lists of tables in the file, and what a row is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration. ``listen`` is ``address:port``; port 0 takes any free one."""
@@ -137,6 +151,7 @@ class Config:
         DEFAULT_LISTEN  # address:port; [::1]:11434 for IPv6, :11434 for all addresses, port 0 for any free one
     )
     hosts: tuple[HostConfig, ...] = ()
+    placement: tuple[PlacementConfig, ...] = ()
     account_host: str = ""  # the host whose ollama.com account is used; empty: the first
     http: HttpConfig = field(default_factory=HttpConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
@@ -195,6 +210,8 @@ def from_tree(tree: dict[str, Any]) -> Config:
     _refuse_itself(config.hosts, *listen)
     _check_account_host(config)
     _check_http(config.http)
+    for rule in config.placement:
+        _check_rule(rule, config)
     return config
 
 
@@ -214,25 +231,11 @@ def _in_words(complaint: str) -> str:
 
 def _refuse_itself(hosts: Iterable[HostConfig], address: str, port: int) -> None:
     for host in hosts:
-        if _is_itself(host.url, address, port):
+        if is_there(host.url, address, port):
             raise ConfigError(
                 f"host {host.name!r}: {host.url} is where Corral itself listens: move one of them, for example with"
-                f" --listen {_next(address, port)}"
+                f" --listen {next_to(address, port)}"
             )
-
-
-def _next(address: str, port: int) -> str:
-    return f"{f'[{address}]' if ':' in address else address}:{port + 1 if port < 65535 else port - 1}"
-
-
-_SAME = {"127.0.0.1": ("127.0.0.1", "localhost", "0.0.0.0"), "::1": ("::1", "::")}
-_SAME["localhost"] = _SAME["127.0.0.1"]
-
-
-def _is_itself(url: str, address: str, port: int) -> bool:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return parts.scheme == "http" and parts.port == port != 0 and address in (host, *_SAME.get(host, ()))
 
 
 def check_hosts(hosts: Iterable[HostConfig]) -> None:
@@ -340,6 +343,19 @@ def _check_host(host: HostConfig) -> None:
         raise ConfigError(f"host {host.name!r}: url = {host.url!r} must hold no user, query or fragment")
 
 
+def _check_rule(rule: PlacementConfig, config: Config) -> None:
+    if not rule.models or not (rule.hosts or rule.tags):
+        raise ConfigError("[[placement]]: name the models (patterns), and hosts or tags")
+    later = config.discovery.files or any(host.url.startswith(DNS) for host in config.hosts)
+    known = {f"host {host.name}" for host in config.hosts} | {
+        f"tag {tag}" for host in config.hosts for tag in host.tags
+    }
+    wanted = [f"host {name}" for name in rule.hosts] + [f"tag {tag}" for tag in rule.tags]
+    if not later and (unknown := [word for word in wanted if word not in known]):
+        known_words = ", ".join(sorted(known))
+        raise ConfigError(f"[[placement]] for {', '.join(rule.models)}: there is no {unknown[0]}; known: {known_words}")
+
+
 def _check_account_host(config: Config) -> None:
     """Hosts that come later have names that are not known yet."""
     names = [host.name for host in config.hosts]
@@ -370,7 +386,7 @@ def _refuse_unknown(tree: Mapping[str, Any], kind: type, where: str) -> None:
             raise ConfigError(f"unknown key {where + key!r}: {known}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
             _refuse_unknown(value, hints[key], f"{where}{key}.")
-        elif key == "hosts" and isinstance(value, list):
+        elif key in TABLES and isinstance(value, list):
             for row in value:
                 if isinstance(row, dict):
-                    _refuse_unknown(row, HostConfig, "hosts.")
+                    _refuse_unknown(row, TABLES[key], f"{key}.")

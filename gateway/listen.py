@@ -1,8 +1,24 @@
-"""Why a port cannot be listened on: who holds it, and what to do about it. Asked only when a start has failed."""
+"""The address to listen on: whether a URL leads there; and who holds it when a start has failed, and what to do about it."""
 
 import http.client
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+
+_SAME = {"127.0.0.1": ("127.0.0.1", "localhost", "0.0.0.0"), "::1": ("::1", "::")}
+_SAME["localhost"] = _SAME["127.0.0.1"]
+
+
+def is_there(url: str, address: str, port: int) -> bool:
+    """Whether ``url`` is where one listens who listens on this address and port."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "http" and parts.port == port != 0 and address in (host, *_SAME.get(host, ()))
+
+
+def next_to(address: str, port: int) -> str:
+    """The address with the port beside this one."""
+    return f"{f'[{address}]' if ':' in address else address}:{port + 1 if port < 65535 else port - 1}"
 
 
 def explain_taken(address: str, port: int) -> str:

@@ -33,7 +33,10 @@ LOADING = ("load_error", "slow_load")
 READING = ("slow_ps", "ps_error", "tags_error", "version_error", "ghost_model")
 """Polls that are slow or answer 500; a model that tags lists and inference does not know (404)."""
 
-NAMES = frozenset((*CONNECTION, *BEFORE, *HELD, *MID_STREAM, *LOADING, *READING))
+MANAGING = ("pull_error", "create_error", "copy_error", "delete_error")
+"""The registry does not have the model; or there is no space left for a create, a copy, a delete."""
+
+NAMES = frozenset((*CONNECTION, *BEFORE, *HELD, *MID_STREAM, *LOADING, *READING, *MANAGING))
 
 
 @dataclass(slots=True, eq=False)

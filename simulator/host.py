@@ -169,7 +169,7 @@ class SimulatedHost:
 
     def _endpoints(self) -> Table:
         reading = Reading(self.profile.version, self.store, self.scheduler, self.faults)
-        managing = Managing(self.store, self.ledger, self.profile.pull_bytes_per_second)
+        managing = Managing(self.store, self.ledger, self.faults, self.profile.pull_bytes_per_second)
         return {
             **reading.table(),
             **managing.table(),

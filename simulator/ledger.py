@@ -54,6 +54,7 @@ class Ledger:
         self.requests: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.disconnected: Counter[str] = Counter()
+        self.abandoned: Counter[str] = Counter()  # managing requests whose client left, by path
         self.faults: Counter[str] = Counter()
         self.reloads: Counter[str] = Counter()
         self.loads = 0
@@ -150,6 +151,11 @@ class Ledger:
             self.last_disconnect_noticed = entry.ended
         self.changed()
 
+    def left(self, endpoint: str) -> None:
+        """The client of a managing request has gone before its end."""
+        self.abandoned[endpoint] += 1
+        self.changed()
+
     def connection(self, change: Literal[1, -1]) -> None:
         """A connection has been opened or closed."""
         self.connections_open += change
@@ -187,6 +193,7 @@ class Ledger:
             "outcomes": _plain(self.outcomes),
             "completed": self.completed,
             "disconnected": _plain(self.disconnected),
+            "abandoned": _plain(self.abandoned),
             "faults": _plain(self.faults),
             "loads": self.loads,
             "unloads": self.unloads,

@@ -1,18 +1,22 @@
 """What changes the models on a host's disk: pull, push, create, copy, delete, blobs; and the account that it has not."""
 
+import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from simulator import clock
 from simulator.dialects.fields import Fields, decode, encode
 from simulator.dialects.inference import Body
 from simulator.dialects.ollama import JSON, NDJSON
 from simulator.endpoints import Handler, Table
+from simulator.faults import Faults
 from simulator.ledger import Ledger
 from simulator.models import STORE, SimulatedModel, is_published, model_named, sha256
 from simulator.names import ModelName
@@ -29,9 +33,10 @@ _NO_CLOUD = "ollama cloud is disabled: {} is unavailable"
 class Managing:
     """The managing endpoints of one host."""
 
-    def __init__(self, store: Store, ledger: Ledger, pull_bytes_per_second: float) -> None:
+    def __init__(self, store: Store, ledger: Ledger, faults: Faults, pull_bytes_per_second: float) -> None:
         self._store = store
         self._ledger = ledger
+        self._faults = faults
         self._pull_bytes_per_second = pull_bytes_per_second
 
     def table(self) -> Table:
@@ -77,6 +82,7 @@ class Managing:
         model = self._store.find(source)
         if model is None:
             raise Refusal(404, f'model "{source}" not found')
+        self._full_disk("copy_error", source)
         self._store.copy(model, target)
         return await reply(request, 200)
 
@@ -89,6 +95,7 @@ class Managing:
         model = self._store.find(given)
         if model is None:
             raise Refusal(404, f"model '{given}' not found")
+        self._full_disk("delete_error", given)
         self._store.delete(model)
         return await reply(request, 200)
 
@@ -105,10 +112,12 @@ class Managing:
         if digest in self._store.blobs:
             return await reply(request, 200)
         size, got = 0, hashlib.sha256()
-        async for part in request.content.iter_any():
-            got.update(part)
-            size += len(part)
-        self._ledger.body_bytes += size
+        with self._noticing("/api/blobs/:"):
+            async for part in request.content.iter_any():
+                got.update(part)
+                size += len(part)
+                self._ledger.body_bytes += len(part)
+                self._ledger.changed()
         if (found := f"sha256:{got.hexdigest()}") != digest:
             raise Refusal(400, f'digest mismatch, expected "{digest}", got "{found}"')
         self._store.blobs[digest] = size
@@ -130,20 +139,35 @@ class Managing:
         stream = Stream(request, NDJSON) if fields.flag("stream") is not False else None
         last: dict[str, Any] = {}
         try:
-            async for last in progress:
-                if stream is not None:
-                    await stream.write(encode(last) + b"\n")
+            with self._noticing(request.path):
+                async for last in progress:
+                    if stream is not None:
+                        await stream.write(encode(last) + b"\n")
         except Refusal as refusal:
             if stream is None:
                 raise
             await stream.write(encode({"error": refusal.message}) + b"\n")
+        self._ledger.changed()
         if stream is None:
             return await reply(request, 200, Body(JSON, encode(last)))
         return await stream.end()
 
+    @contextmanager
+    def _noticing(self, endpoint: str) -> Iterator[None]:
+        """Notes a client that leaves."""
+        try:
+            yield
+        except (asyncio.CancelledError, ConnectionError, ClientError, HttpProcessingError) as error:
+            self._ledger.left(endpoint)
+            raise asyncio.CancelledError from error
+
+    def _full_disk(self, fault: str, model: str) -> None:
+        if self._faults.take((fault,), model):
+            raise Refusal(500, "no space left on device")
+
     async def _pulling(self, name: ModelName) -> Progress:
         yield {"status": "pulling manifest"}
-        if not is_published(name):
+        if not is_published(name) or self._faults.take(("pull_error",), name.short):
             raise Refusal(500, "pull model manifest: file does not exist")
         model = model_named(name.short)
         for layer in model.manifest:
@@ -176,6 +200,7 @@ class Managing:
         yield {"status": "success"}
 
     async def _creating(self, name: ModelName, fields: Fields) -> Progress:
+        self._full_disk("create_error", name.short)
         files = {str(digest) for digest in fields.mapping("files").values()}
         if files:
             yield {"status": "parsing GGUF"}

@@ -43,9 +43,9 @@ def config(
     slots: int | Mapping[str, int] = 1,
     *,
     account_host: str = "",
-    **sections: Mapping[str, Any],
+    **sections: Any,
 ) -> Config:
-    """A configuration on a free port; hosts are (name, url), other sections mappings. Polls come once and then not for long."""
+    """A configuration on a free port; hosts are (name, url), other sections mappings, or values as they are. Polls come once and then not for long."""
     named = tuple(HostConfig(name, url, slots if isinstance(slots, int) else slots.get(name, 1)) for name, url in hosts)
     kinds = {entry.name: entry.default_factory for entry in dataclasses.fields(Config)}
     quiet = {
@@ -55,8 +55,10 @@ def config(
     given = {
         name: dataclasses.replace(quiet[name], **values) if name in quiet else kinds[name](**values)  # type: ignore[operator]
         for name, values in sections.items()
+        if isinstance(values, Mapping)
     }
-    return Config(listen="127.0.0.1:0", hosts=named, account_host=account_host, **(quiet | given))  # type: ignore[arg-type]
+    lists = {name: values for name, values in sections.items() if name not in given}
+    return Config(listen="127.0.0.1:0", hosts=named, account_host=account_host, **(quiet | given | lists))  # type: ignore[arg-type]
 
 
 def simulated(name: str = "gpu1", *models: str, seed: int = 1, **changes: Any) -> SimulatedHost:

@@ -17,9 +17,7 @@ from tests.stage import Host, Stage
 class Corral(Protocol):
     """Starts hosts, and a gateway before them; ``sections`` are of its configuration."""
 
-    def __call__(
-        self, *hosts: Host, slots: int | Mapping[str, int] = 1, **sections: Mapping[str, Any]
-    ) -> Awaitable[Stage]: ...
+    def __call__(self, *hosts: Host, slots: int | Mapping[str, int] = 1, **sections: Any) -> Awaitable[Stage]: ...
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,7 +39,7 @@ async def corral(tmp_path: Path) -> AsyncIterator[Corral]:
     stages: list[Stage] = []
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*hosts: Host, slots: int | Mapping[str, int] = 1, **sections: Mapping[str, Any]) -> Stage:
+        async def start(*hosts: Host, slots: int | Mapping[str, int] = 1, **sections: Any) -> Stage:
             for host in hosts:
                 await stack.enter_async_context(host)
             log = tmp_path / f"corral{len(stages)}.log"

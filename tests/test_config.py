@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, HostConfig, environment_names, from_tree, load, mistyped, split_listen
+from gateway.config import (
+    Config,
+    HostConfig,
+    PlacementConfig,
+    environment_names,
+    from_tree,
+    load,
+    mistyped,
+    split_listen,
+)
 from gateway.errors import ConfigError
 
 URL = "http://10.0.0.5:11434"
@@ -189,6 +198,39 @@ def test_the_account_host() -> None:
     """Is one of the hosts."""
     assert from_tree({"hosts": [HOST], "account_host": "gpu1"}).account_host == "gpu1"
     assert refused({"hosts": [HOST], "account_host": "gpu2"}) == "account_host = 'gpu2' is none of the hosts: gpu1"
+
+
+# -- placement ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_placement() -> None:
+    """Rules name hosts that are there, or tags that some host has."""
+    rules = [{"models": ["llama3*"], "hosts": ["gpu1"]}, {"models": ["*"], "tags": ["big"]}]
+    config = from_tree({"hosts": [HOST | {"tags": ["big"]}], "placement": rules})
+    assert config.placement == (PlacementConfig(("llama3*",), ("gpu1",)), PlacementConfig(("*",), (), ("big",)))
+
+
+@pytest.mark.parametrize("tree", [{"discovery": {"files": ["hosts.json"]}}, {"hosts": [HOST | {"url": f"dns+{URL}"}]}])
+def test_placement_on_hosts_to_come(tree: dict[str, Any]) -> None:
+    """Which hosts there will be is not known when the configuration is read."""
+    rule = {"models": ["a*"], "hosts": ["gpu9"]}
+    assert from_tree({"hosts": [HOST], "placement": [rule]} | tree).placement[0].hosts == ("gpu9",)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"models": ["a*"], "hosts": ["gpu9"]}, "[[placement]] for a*: there is no host gpu9; known: host gpu1"),
+        ({"models": ["a*"], "tags": ["big"]}, "[[placement]] for a*: there is no tag big; known: host gpu1"),
+        ({"models": [], "hosts": ["gpu1"]}, "[[placement]]: name the models (patterns), and hosts or tags"),
+        ({"models": ["a"]}, "[[placement]]: name the models (patterns), and hosts or tags"),
+        ({"model": ["a"]}, "unknown key 'placement.model': did you mean 'models'?"),
+        ({"hosts": ["gpu1"]}, "models"),
+    ],
+)
+def test_placement_that_places_nothing(rule: dict[str, Any], words: str) -> None:
+    """It says what is wrong."""
+    assert words in refused({"hosts": [HOST], "placement": [rule]})
 
 
 # -- hosts ----------------------------------------------------------------------------------------------------------------------------

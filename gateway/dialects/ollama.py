@@ -13,7 +13,7 @@ _DURATIONS = re.compile(rb'[\],]\s*"total_duration":\d+')
 
 def error_body(_status: int, message: str, _code: str, _id: str) -> bytes:
     """``{"error":"text"}``, as Ollama spells it."""
-    return _json({"error": message})
+    return compact({"error": message})
 
 
 def ending(tail: bytes) -> Ending:
@@ -41,16 +41,17 @@ def message_of(body: bytes) -> str:
 
 def failed(words: Farewell) -> bytes:
     """The line that Ollama itself would end a broken stream with."""
-    return _json({"error": words.message}) + b"\n"
+    return compact({"error": words.message}) + b"\n"
 
 
 def cancelled(words: Farewell, *, empty: dict[str, Any]) -> bytes:
     """A last line that every client takes for the end: ``done`` with the reason ``cancelled``."""
     line = {"model": words.model, "created_at": words.now, **empty, "done": True, "done_reason": "cancelled"}
-    return _json(line | ({"eval_count": words.tokens} if words.tokens else {})) + b"\n"
+    return compact(line | ({"eval_count": words.tokens} if words.tokens else {})) + b"\n"
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def compact(value: dict[str, Any]) -> bytes:
+    """JSON in one line and in ASCII: clients split lines at more than newlines."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
 
 

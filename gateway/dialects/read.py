@@ -73,8 +73,8 @@ def read(
         requested = _form_field(body, content_type, "model")
         fields: dict[str, Any] = {}
     else:
-        fields = _fields(_plain(endpoint, body, content_encoding))
-        requested = _text(fields, "model")
+        fields = fields_of(_plain(endpoint, body, content_encoding))
+        requested = text_of(fields, "model")
     model, at, named = requested.rpartition("@")
     if at and model and named in at_hosts:
         if endpoint.multipart or content_encoding:
@@ -93,7 +93,7 @@ def read(
         _kind(endpoint, fields) if endpoint.load_key else Kind.INFER,
         requested,
         name,
-        _flag(fields, "stream", default=endpoint.streams_by_default),
+        flag_of(fields, "stream", default=endpoint.streams_by_default),
         _runner_options(fields) if "options" in fields or "shift" in fields else (),
         min(size // BYTES_PER_TOKEN, PROMPT_TOKENS_LIMIT),
         0 if size < PREFIX_BYTES else _prefix(name, prompt),
@@ -106,8 +106,8 @@ def read(
 
 def model_named(body: bytes) -> str:
     """The model that a request about one names, as sent: ``model``, else ``name``. Raises BadRequest as Ollama words it."""
-    fields = _fields(body)
-    name = _text(fields, "model") or _text(fields, "name")
+    fields = fields_of(body)
+    name = text_of(fields, "model") or text_of(fields, "name")
     if not name:
         raise BadRequest("model is required")
     return name
@@ -129,7 +129,8 @@ def _plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def _fields(body: bytes) -> dict[str, Any]:
+def fields_of(body: bytes) -> dict[str, Any]:
+    """The keys of a JSON object, in lower case, with their values unparsed. Raises BadRequest."""
     if not body:
         raise BadRequest("missing request body")
     try:
@@ -207,7 +208,8 @@ def _value(fields: dict[str, Any], key: str) -> Any:
 _decode_text = msgspec.json.Decoder(str | None).decode
 
 
-def _text(fields: dict[str, Any], key: str) -> str:
+def text_of(fields: dict[str, Any], key: str) -> str:
+    """A text, "" where there is none. Raises BadRequest for what is no text."""
     raw = fields.get(key)
     if raw is None:
         return ""
@@ -217,7 +219,8 @@ def _text(fields: dict[str, Any], key: str) -> str:
         raise BadRequest(f"{key!r} must be a string") from None
 
 
-def _flag(fields: dict[str, Any], key: str, *, default: bool) -> bool:
+def flag_of(fields: dict[str, Any], key: str, *, default: bool) -> bool:
+    """True or false; ``default`` where it is neither."""
     raw = fields.get(key)
     if raw is None:
         return default

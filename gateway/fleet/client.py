@@ -1,6 +1,8 @@
-"""Small JSON calls to a host: polls and management. Not the relay's path, so aiohttp's own client is fine here."""
+"""Calls to a host that are no inference: polls and management. Not the relay's path, so aiohttp's own client is fine here."""
 
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +10,13 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from gateway.dialects.ollama import message_of
 from gateway.fleet.host import AvailableModel, Host, LoadedModel
 
 ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
+LINE_LIMIT_BYTES = 1024 * 1024
+# A host that loses its power in the middle of a pull says nothing any more: the kernel asks after it.
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times
 
 
 class HostError(Exception):
@@ -30,6 +36,42 @@ class HostAnswer:
     content_type: str
     body: bytes
 
+    @property
+    def refuses(self) -> bool:
+        """Whether it is an error that can be passed on: hosts may answer anything."""
+        return 400 <= self.status < 600
+
+    @property
+    def error(self) -> str:
+        """What it says, if it is an error."""
+        return message_of(self.body) or f"it answered {self.status}"
+
+
+class HostStream:
+    """An answer that is read as it comes."""
+
+    def __init__(self, path: str, response: aiohttp.ClientResponse) -> None:
+        self._path = path
+        self._response = response
+        self.status = response.status
+
+    async def whole(self) -> HostAnswer:
+        """All of it."""
+        return await _whole(self._path, self._response)
+
+    async def lines(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Its lines, each a JSON object; others are passed over."""
+        rest = b""
+        async for chunk in self._response.content.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > LINE_LIMIT_BYTES:
+                raise HostError(f"{self._path}: a line is over {LINE_LIMIT_BYTES} bytes", "protocol_error")
+            for line in lines:
+                if (value := _object(line)) is not None:
+                    yield value
+        if (value := _object(rest)) is not None:
+            yield value
+
 
 class HostClient:
     """Calls hosts. One for the whole gateway; ``close`` it."""
@@ -37,7 +79,8 @@ class HostClient:
     def __init__(self, timeout_seconds: float, connect_timeout_seconds: float) -> None:
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_timeout_seconds)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30), auto_decompress=True
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, socket_factory=_watched_socket),
+            auto_decompress=True,
         )
 
     async def close(self) -> None:
@@ -63,28 +106,43 @@ class HostClient:
             else self._timeout
         )
         ours = [("Content-Type", "application/json")] if body is not None else []
-        try:
+        with _failures(path, timeout):
             async with self._session.request(
                 method,
-                URL(str(URL(host.url)).rstrip("/") + path, encoded=True),
+                _url(host, path),
                 data=body,
                 headers=ours if headers is None else headers,
                 skip_auto_headers=() if headers is None else ("Content-Type", "User-Agent"),
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
-                text = await response.content.read(ANSWER_LIMIT_BYTES + 1)
-                while len(text) <= ANSWER_LIMIT_BYTES and (more := await response.content.read(ANSWER_LIMIT_BYTES)):
-                    text += more
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise HostError(f"cannot connect: {_words(error)}", "connect_error", unreachable=True) from None
-        except TimeoutError:
-            raise HostError(f"no answer to {path} within {timeout.total:g} s", "timeout") from None
-        except aiohttp.ClientError as error:
-            raise HostError(f"{path}: {_words(error)}", "protocol_error") from None
-        if len(text) > ANSWER_LIMIT_BYTES:
-            raise HostError(f"{path}: the answer is over {ANSWER_LIMIT_BYTES} bytes", "protocol_error")
-        return HostAnswer(response.status, response.headers.get("Content-Type", ""), text)
+                return await _whole(path, response)
+
+    @asynccontextmanager
+    async def open(
+        self,
+        host: Host,
+        method: str,
+        path: str,
+        body: bytes | AsyncIterable[bytes],
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator["HostStream"]:
+        """One call that may take hours: once connected it has no time limit. Leaving before its end breaks it off. Raises HostError."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
+        with _failures(path, timeout):
+            async with self._session.request(
+                method,
+                _url(host, path),
+                data=body,
+                headers={"Content-Type": "application/json", **(headers or {})},
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                try:
+                    yield HostStream(path, response)
+                finally:
+                    if not response.content.at_eof() or isinstance(body, AsyncIterable):
+                        response.close()
 
     async def version(self, host: Host) -> str:
         """GET /api/version."""
@@ -122,6 +180,51 @@ class HostClient:
         if not isinstance(value, dict):
             raise HostError(f"{path} did not answer a JSON object", "protocol_error")
         return value
+
+
+def _url(host: Host, path: str) -> URL:
+    return URL(str(URL(host.url)).rstrip("/") + path, encoded=True)
+
+
+@contextmanager
+def _failures(path: str, timeout: aiohttp.ClientTimeout) -> Iterator[None]:
+    """Foreign exceptions as HostErrors."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise HostError(f"cannot connect: {_words(error)}", "connect_error", unreachable=True) from None
+    except TimeoutError:
+        within = f" within {timeout.total:g} s" if timeout.total else ""
+        raise HostError(f"no answer to {path}{within}", "timeout") from None
+    except aiohttp.ClientError as error:
+        raise HostError(f"{path}: {_words(error)}", "protocol_error") from None
+
+
+async def _whole(path: str, response: aiohttp.ClientResponse) -> HostAnswer:
+    text = await response.content.read(ANSWER_LIMIT_BYTES + 1)
+    while len(text) <= ANSWER_LIMIT_BYTES and (more := await response.content.read(ANSWER_LIMIT_BYTES)):
+        text += more
+    if len(text) > ANSWER_LIMIT_BYTES:
+        raise HostError(f"{path}: the answer is over {ANSWER_LIMIT_BYTES} bytes", "protocol_error")
+    return HostAnswer(response.status, response.headers.get("Content-Type", ""), text)
+
+
+def _watched_socket(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if option := getattr(socket, name, None):  # not every system has them
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    return sock
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _rows(value: Mapping[str, Any]) -> list[dict[str, Any]]:

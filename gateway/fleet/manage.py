@@ -3,14 +3,20 @@
 import asyncio
 from collections.abc import Callable
 
+from gateway.dialects.managing import ManagementRequest, Operation
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import HostsFailed, ModelNotFound, NoHost
 from gateway.fleet.client import HostAnswer, HostClient, HostError
+from gateway.fleet.fanout import REFRESH_SECONDS, Refresh
 from gateway.fleet.health import State
 from gateway.fleet.host import Host, HostView
+from gateway.fleet.jobs import Job
+from gateway.fleet.progress import PartState, failure
 from gateway.fleet.registry import Fleet
 
 UNLOAD_SECONDS = 30.0  # Ollama waits for VRAM to come back
+CHANGE_SECONDS = 30.0  # a manifest is written, or blobs removed
+METHODS = {Operation.COPY: "POST", Operation.DELETE: "DELETE"}
 
 
 class Unloader:
@@ -61,3 +67,46 @@ class Unloader:
 def _has_in_memory(view: HostView, model: str) -> bool:
     digest = view.digest_of(model)
     return digest in view.loaded or digest in view.loading
+
+
+class Changer:
+    """Copies and deletes a model on every host that has it."""
+
+    def __init__(self, fleet: Fleet, client: HostClient, refresh: Refresh, *, name_hosts: Callable[[], bool]) -> None:
+        self._fleet = fleet
+        self._client = client
+        self._refresh = refresh
+        self._name_hosts = name_hosts
+
+    async def change(self, job: Job, request: ManagementRequest) -> HostAnswer:
+        """Fan out; one host's answer for all. Raises HostsFailed, which says where it worked."""
+        answers: list[HostAnswer] = []
+        async with job.scope():
+            replies = await asyncio.gather(*(self._one(job, host, request) for host in job.hosts))
+            answers = [reply for reply in replies if reply is not None]
+        worked = [name for name, part in job.parts.items() if part.state is PartState.SUCCEEDED]
+        await self._refresh(worked, REFRESH_SECONDS)
+        if len(answers) == len(job.parts) and not job.left_out:
+            statuses = [answer.status for answer in answers]
+            if len(set(statuses)) == 1:
+                return answers[0]
+            if set(statuses) == {200, 404}:
+                return answers[statuses.index(200)]
+        raise HostsFailed(failure(job.everyone(), name_hosts=self._name_hosts()))
+
+    async def _one(self, job: Job, host: Host, request: ManagementRequest) -> HostAnswer | None:
+        part = job.parts[host.name]
+        part.state = PartState.RUNNING
+        method, path = METHODS[request.operation], f"/api/{request.operation}"
+        try:
+            answer = await self._client.call(host, method, path, request.body, CHANGE_SECONDS)
+        except HostError as error:
+            part.end(PartState.FAILED, str(error))
+            return None
+        if answer.status == 200:
+            part.end(PartState.SUCCEEDED)
+            if request.operation is Operation.DELETE:
+                self._fleet.forget_model(host.name, request.name)
+        else:
+            part.end(PartState.FAILED, answer.error)
+        return answer if answer.status == 200 or answer.refuses else None

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -113,12 +113,19 @@ class Poller:
             self._refreshing = self._tasks.spawn("inventory refresh", self._refresh_all())
         await asyncio.wait((self._refreshing,), timeout=seconds)
 
+    async def refresh_changed(self, hosts: Collection[str], seconds: float) -> None:
+        """Ask these hosts for their models now: they were changed. After ``seconds`` it goes on without the caller."""
+        if hosts:
+            refreshing = self._tasks.spawn("inventory refresh", self._refresh(hosts))
+            await asyncio.wait((refreshing,), timeout=seconds)
+
     async def _refresh_all(self) -> None:
         views = self._fleet.snapshot(self._clock()).hosts
-        up = [
-            self._watches[view.name] for view in views if view.health.state != "ejected" and view.name in self._watches
-        ]
-        await asyncio.gather(*(self._poll(watch, inventory=True) for watch in up))
+        await self._refresh([view.name for view in views if view.health.state != "ejected"])
+
+    async def _refresh(self, hosts: Iterable[str]) -> None:
+        watched = [self._watches[name] for name in hosts if name in self._watches]
+        await asyncio.gather(*(self._poll(watch, inventory=True) for watch in watched))
 
     async def _step(self, watch: _Watch) -> None:
         due = self._clock() - watch.inventory_at >= self._config.inventory_seconds

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.fleet.client import ANSWER_LIMIT_BYTES, HostClient, HostError
+from gateway.fleet.client import ANSWER_LIMIT_BYTES, LINE_LIMIT_BYTES, HostClient, HostError
 from gateway.fleet.host import Host
 from tests.builders import TEXT, simulated
 from tests.sockets import asked, deaf, http, listening, nobody, saying
@@ -198,3 +198,72 @@ async def test_an_error_status_is_an_answer(client: HostClient) -> None:
     )
     assert b"Content-Type: application/json\r\n" in heads[0]
     assert heads[0].endswith(b'\r\n\r\n{"model":"x"}')
+
+
+# -- calls that take long -------------------------------------------------------------------------------------------------------------
+
+
+async def lines_of(client: HostClient, url: str) -> list[Any]:
+    """Every line of an answer."""
+    async with client.open(at(url), "POST", "/api/pull", b"{}") as stream:
+        return [line async for line in stream.lines()]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"status":"a"}\n{"status":"b"}\n', [{"status": "a"}, {"status": "b"}]),
+        (b'{"status":"a"}\n{"status":"b"}', [{"status": "a"}, {"status": "b"}]),
+        (b'\n7\n{]\n{"status":"a"}\n', [{"status": "a"}]),
+        (b"", []),
+    ],
+)
+async def test_lines(client: HostClient, body: bytes, expected: list[Any]) -> None:
+    """Objects, one a line; what is none is passed over."""
+    async with listening(saying(http(body))) as url:
+        assert await lines_of(client, url) == expected
+
+
+async def test_a_line_without_end(client: HostClient) -> None:
+    """It is not held for ever."""
+    async with listening(saying(http(b"x" * (LINE_LIMIT_BYTES + 1)))) as url:
+        with pytest.raises(HostError, match="a line is over"):
+            await lines_of(client, url)
+
+
+async def test_an_answer_that_breaks_off(client: HostClient) -> None:
+    """What came, came; then it is an error."""
+    cut = b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"status":"a"}\n'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(cut)
+
+    got = []
+    async with listening(serve) as url:
+        with pytest.raises(HostError):  # noqa: PT012
+            async with client.open(at(url), "POST", "/api/pull", b"{}") as stream:
+                async for line in stream.lines():
+                    got.append(line)
+    assert got == [{"status": "a"}]
+
+
+async def test_no_time_limit_once_connected() -> None:
+    """A host may be silent for longer than a poll may take."""
+    impatient = HostClient(0.001, 1.0)
+    pull = b'{"model":"llama3.1:8b"}'
+    async with (
+        simulated(pull_bytes_per_second=1e10) as host,
+        impatient.open(at(host.url), "POST", "/api/pull", pull) as stream,
+    ):
+        lines = [line async for line in stream.lines()]
+    assert lines[-1] == {"status": "success"}
+    await impatient.close()
+
+
+async def test_leaving_breaks_it_off(client: HostClient) -> None:
+    """The host learns of it."""
+    async with simulated(pull_bytes_per_second=1e6) as host:
+        async with client.open(at(host.url), "POST", "/api/pull", b'{"model":"llama3.1:8b"}') as stream:
+            assert await anext(stream.lines()) == {"status": "pulling manifest"}
+        await host.wait_until(lambda: host.ledger.abandoned["/api/pull"] == 1)

@@ -1,24 +1,28 @@
-"""Unloading means the whole fleet: every host that has the model in memory, and one answer for all."""
+"""Unloading, copying and deleting mean the whole fleet: every host that has the model, and one answer for all."""
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Collection
 
 import pytest
 
 from gateway.dialects.endpoints import ENDPOINTS
+from gateway.dialects.managing import Operation, read_management
 from gateway.dialects.read import read
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import HostsFailed, ModelNotFound, NoHost
 from gateway.fleet.client import HostClient
 from gateway.fleet.health import Event
 from gateway.fleet.host import Host, Observation
-from gateway.fleet.manage import Unloader
+from gateway.fleet.jobs import Jobs
+from gateway.fleet.manage import Changer, Unloader
 from gateway.fleet.registry import Fleet
+from gateway.fleet.targets import Targets, holders
 from simulator.host import SimulatedHost
 from tests.builders import OTHER, TEXT, simulated
-from tests.sockets import nobody
+from tests.sockets import http, listening, nobody, saying
 
 
 class Managed:
@@ -28,6 +32,8 @@ class Managed:
         self.fleet = Fleet(hosts)
         self._client = client
         self._unloader = Unloader(self.fleet, client, lambda: 0.0)
+        self.refreshed: list[str] = []
+        self._changer = Changer(self.fleet, client, self._refresh, name_hosts=lambda: len(hosts) > 1)
 
     async def look(self) -> None:
         """Poll every host that answers."""
@@ -35,6 +41,20 @@ class Managed:
             with contextlib.suppress(Exception):
                 loaded, available = await self._client.loaded(host), await self._client.available(host)
                 self.fleet.observe(host.name, Observation(0.0, "0.33.0", 0.0, loaded, available))
+
+    async def _refresh(self, hosts: Collection[str], _seconds: float) -> None:
+        self.refreshed += hosts
+
+    async def change(
+        self, operation: Operation, left_out: dict[str, str] | None = None, **body: str
+    ) -> tuple[int, str]:
+        """Status and error of what the caller is told about a copy or a delete."""
+        request = read_management(operation, json.dumps(body).encode())
+        targets = holders(request.name, self.fleet.snapshot(0.0).hosts)
+        jobs = Jobs(lambda: 0.0, lambda: 0.0, random.Random(1))
+        with jobs.track(operation, request.model, Targets(targets.hosts, left_out or targets.left_out)) as job:
+            answer = await self._changer.change(job, request)
+        return answer.status, answer.error if answer.body else ""
 
     async def unload(self, model: str = TEXT, path: str = "/api/generate") -> tuple[int, object]:
         """Status and body of what the caller is told."""
@@ -173,3 +193,65 @@ async def test_an_ejected_host_is_left_alone() -> None:
                 fleet.fleet.note("a", Event.ATTEMPT_FAILED, 0.0, "500")
             await fleet.unload()
             assert a.loaded == ()
+
+
+# -- copy and delete ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_copy_and_a_delete() -> None:
+    """On every host that has the model; then these are asked for their models, and a deleted one is forgotten at once."""
+    async with (
+        simulated("a", TEXT) as a,
+        simulated("b", TEXT) as b,
+        simulated("c", OTHER) as c,
+        managed(a, b, c) as fleet,
+    ):
+        assert await fleet.change(Operation.COPY, source=TEXT, destination="mine") == (200, "")
+        assert fleet.refreshed == ["a", "b"]
+        assert [host.store.find("mine") is not None for host in (a, b, c)] == [True, True, False]
+        assert await fleet.change(Operation.DELETE, model=TEXT) == (200, "")
+        assert fleet.fleet.view("a", 0.0).available == fleet.fleet.view("b", 0.0).available == {}
+
+
+async def test_a_model_that_some_have_lost() -> None:
+    """A 404 beside a 200 is no failure."""
+    async with simulated("a", TEXT) as a, simulated("b", TEXT) as b, managed(a, b) as fleet:
+        model = a.store.find(TEXT)
+        assert model is not None
+        a.store.delete(model)
+        assert await fleet.change(Operation.DELETE, model=TEXT) == (200, "")
+        assert fleet.refreshed == ["b"]
+
+
+async def test_an_odd_status() -> None:
+    """It is never the caller's."""
+    async with listening(saying(http(b"", 302))) as url, managed(Host("a", url)) as fleet:
+        with pytest.raises(HostsFailed, match=r"^it answered 302$"):
+            await fleet.change(Operation.DELETE, model=TEXT)
+
+
+@pytest.mark.parametrize("model", ["nope", TEXT])
+async def test_what_nobody_has(model: str) -> None:
+    """One host says so in Ollama's words."""
+    async with simulated("a", OTHER) as a, simulated("b", OTHER) as b, managed(a, b) as fleet:
+        assert await fleet.change(Operation.COPY, source=model, destination="x") == (404, f'model "{model}" not found')
+        assert await fleet.change(Operation.DELETE, model=model) == (404, f"model '{model}' not found")
+        assert inferences(b) == 0
+
+
+async def test_a_change_that_fails_somewhere() -> None:
+    """Who failed is said, and where it worked; with one host, or when all say the same, it is the host's own answer."""
+    async with simulated("a", TEXT) as a, simulated("b", TEXT) as b:
+        async with managed(a, b) as fleet:
+            a.faults.set("copy_error")
+            with pytest.raises(HostsFailed, match=r"^a: no space left on device \(succeeded on b\)$"):
+                await fleet.change(Operation.COPY, source=TEXT, destination="mine")
+            b.faults.set("copy_error")
+            assert (await fleet.change(Operation.COPY, source=TEXT, destination="mine"))[0] == 500
+            await b.kill()
+            with pytest.raises(HostsFailed, match=r"^a: no space left on device; b: cannot connect"):
+                await fleet.change(Operation.COPY, source=TEXT, destination="mine")
+        async with managed(a) as fleet:
+            assert await fleet.change(Operation.COPY, source=TEXT, destination="m") == (500, "no space left on device")
+            with pytest.raises(HostsFailed, match=r"b: ejected: gone \(succeeded on a\)|^ejected: gone$"):
+                await fleet.change(Operation.DELETE, {"b": "ejected: gone"}, model=TEXT)

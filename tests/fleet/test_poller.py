@@ -15,6 +15,7 @@ from gateway.fleet.host import Host, HostView
 from gateway.fleet.poller import REFRESH_EVERY_SECONDS, Poller
 from gateway.fleet.registry import Fleet
 from simulator.host import SimulatedHost
+from simulator.models import model_named
 from tests.builders import OTHER, TEXT, simulated
 from tests.sockets import nobody
 
@@ -187,6 +188,26 @@ async def test_a_dead_host_is_asked_ever_less_often() -> None:
         await watched.until(lambda view: view.health.state is State.EJECTED)
         await host.start()
         await watched.until(lambda view: view.health.state is State.HEALTHY)
+
+
+async def test_changed_hosts_are_asked_at_once() -> None:
+    """For their models, as often as it is said; the others are left alone."""
+    async with simulated() as host, simulated("gpu2") as other, watching(host, other) as watched:
+        for model in ("mine:1b", "yours:1b"):
+            host.store.add(model_named(model))
+            await watched.poller.refresh_changed(["gpu1"], SECONDS)
+            assert model in (watched.view().available or ())
+        assert other.ledger.requests["/api/tags"] == 1
+        await watched.poller.refresh_changed([], SECONDS)
+        assert host.ledger.requests["/api/tags"] == 3
+
+
+async def test_a_changed_host_that_is_silent_is_not_waited_for() -> None:
+    """Longer than was said; the poll goes on."""
+    async with simulated() as host, watching(host) as watched:
+        host.faults.set("slow_ps", seconds=60.0)
+        await watched.poller.refresh_changed(["gpu1"], 0.0)
+        assert host.ledger.requests["/api/tags"] == 1
 
 
 async def test_the_inventory_is_asked_for_less_often() -> None:

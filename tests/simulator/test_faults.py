@@ -240,6 +240,26 @@ async def test_over_http() -> None:
         assert (await post(host, "/_sim/faults", {"name": "nonsense"})).status == 400
 
 
+@pytest.mark.parametrize(
+    ("fault", "method", "path", "body"),
+    [
+        ("create_error", "POST", "/api/create", {"model": "mine", "from": SMALL, "stream": False}),
+        ("copy_error", "POST", "/api/copy", {"source": SMALL, "destination": "mine"}),
+        ("delete_error", "DELETE", "/api/delete", {"model": SMALL}),
+        ("pull_error", "POST", "/api/pull", {"model": SMALL, "stream": False}),
+    ],
+)
+async def test_managing(fault: str, method: str, path: str, body: dict[str, Any]) -> None:
+    """A host that cannot change its models says why, and has changed nothing."""
+    words = "pull model manifest: file does not exist" if fault == "pull_error" else "no space left on device"
+    async with quick() as host:
+        before = await get(host, "/api/tags")
+        host.faults.set(fault, times=1)
+        assert error(await ask(host.url, method, path, json.dumps(body).encode())) == (500, words)
+        assert await get(host, "/api/tags") == before
+        assert (await ask(host.url, method, path, json.dumps(body).encode())).status == 200
+
+
 def test_every_fault_is_tested() -> None:
     """No fault exists that this file does not name."""
     with open(__file__, encoding="utf-8") as file:

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from simulator.host import SimulatedHost
-from tests.contract.raw import ask
+from tests.contract.raw import Connection, ask
 from tests.simulator.hosts import SMALL, begun, error, generate, get, lines, post, quick
 
 NEW = "qwen2.5:0.5b"
@@ -50,6 +50,7 @@ async def test_leaving_a_pull_ends_it() -> None:
     async with quick(pull_bytes_per_second=1e6) as host:
         async with begun(host, "/api/pull", {"model": NEW}) as connection:
             await connection.head()
+        await host.wait_until(lambda: host.ledger.abandoned["/api/pull"] == 1)
         await host.wait_until(lambda: host.ledger.connections_open == 0)
         assert NEW not in await names(host)
 
@@ -89,6 +90,19 @@ async def test_create_from_a_blob() -> None:
         answer = await post(host, "/api/create", {"model": "mine:1b", "files": {"a.gguf": digest}})
         assert lines(answer)[-1] == {"status": "success"}
         assert (await post(host, "/api/generate", generate("mine:1b"))).status == 200
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_leaving_an_upload(how: str) -> None:
+    """Half a blob is none."""
+    digest = f"sha256:{hashlib.sha256(b'abc').hexdigest()}"
+    async with quick() as host:
+        async with Connection.to(host.url) as connection:
+            await connection.send("POST", f"/api/blobs/{digest}", b"abc", {"Content-Length": "6"})
+            await host.wait_until(lambda: host.ledger.body_bytes == 3)
+            await connection.close() if how == "close" else connection.reset()
+        await host.wait_until(lambda: host.ledger.abandoned["/api/blobs/:"] == 1)
+        assert digest not in host.store.blobs
 
 
 @pytest.mark.parametrize(

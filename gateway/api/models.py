@@ -1,0 +1,197 @@
+"""What changes the models on the hosts: pull, push, create, copy, delete, blobs. Each is a job on some hosts; one answer for all."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway.api.answers import JSON, Answer, json_answer, rendered
+from gateway.api.inference import read_body
+from gateway.api.manners import CORS, exposing
+from gateway.config import Config
+from gateway.dialects.managing import ManagementRequest, Operation, read_management
+from gateway.dialects.ollama import compact
+from gateway.errors import Cancelled, CorralError, NoHost, ShuttingDown
+from gateway.fleet.blobs import Blobs, checked_digest
+from gateway.fleet.client import HostAnswer, HostClient
+from gateway.fleet.fanout import FanOut
+from gateway.fleet.host import HostView
+from gateway.fleet.jobs import Job, Jobs
+from gateway.fleet.manage import Changer
+from gateway.fleet.poller import Poller
+from gateway.fleet.progress import Line
+from gateway.fleet.registry import Fleet
+from gateway.fleet.targets import Targets, holder, holders, named, placed, reachable
+
+NDJSON = "application/x-ndjson"
+REFRESH_SECONDS = 1.0  # how long it is waited for who has a model
+PIECE_BYTES = 128 * 1024  # of a blob; the network may deliver far more at a time
+
+
+class Models:
+    """Handlers of Ollama's managing endpoints. ``draining`` makes them refuse new work."""
+
+    def __init__(self, fleet: Fleet, jobs: Jobs, client: HostClient, poller: Poller, config: Config) -> None:
+        self._fleet = fleet
+        self._jobs = jobs
+        self._poller = poller
+        self._rules = config.placement
+        self._body_limit = config.relay.body_limit_bytes
+        self._fanout = FanOut(client, jobs.clock, poller.refresh_changed, name_hosts=self._several)
+        self._changer = Changer(fleet, client, poller.refresh_changed, name_hosts=self._several)
+        self._blobs = Blobs(client, name_hosts=self._several)
+        self.draining = False
+
+    def routes(self) -> list[web.RouteDef]:
+        """As Ollama has them."""
+        return [
+            web.post("/api/pull", partial(self._with_progress, Operation.PULL)),
+            web.post("/api/push", partial(self._with_progress, Operation.PUSH)),
+            web.post("/api/create", partial(self._with_progress, Operation.CREATE)),
+            web.post("/api/copy", partial(self._at_once, Operation.COPY)),
+            web.delete("/api/delete", partial(self._at_once, Operation.DELETE)),
+            web.head("/api/blobs/{digest}", self.has_blob),
+            web.post("/api/blobs/{digest}", self.add_blob),
+        ]
+
+    async def has_blob(self, request: web.Request) -> web.StreamResponse:
+        """200 if every host has it, else 404."""
+        digest = checked_digest(request.match_info["digest"])
+        targets = reachable(self._asked(request) or self._views)
+        if await self._blobs.on_all(digest, targets.hosts):
+            return Answer(status=200)
+        return json_answer({"error": f'blob "{digest}" not found'}, status=404)
+
+    async def add_blob(self, request: web.Request) -> web.StreamResponse:
+        """Send the body to every host as it comes in. 201 if any stored it, 200 if all had it."""
+        digest = checked_digest(request.match_info["digest"])
+
+        async def upload(job: Job) -> web.StreamResponse:
+            answer = await self._blobs.upload(job, digest, _pieces(request), request.content_length)
+            return _answered(answer)
+
+        return await self._tracked("blob", digest, reachable(self._asked(request) or self._views), upload)
+
+    async def _with_progress(self, operation: Operation, request: web.Request) -> web.StreamResponse:
+        asked = await self._read(operation, request)
+
+        async def run(job: Job) -> web.StreamResponse:
+            told = _Progress(request, job, asked)
+            end = await self._fanout.run(job, asked, told.say)
+            if isinstance(end, HostAnswer):
+                return _answered(end)
+            if job.stopped and "error" in end and not told.started:
+                raise Cancelled(str(end["error"]))
+            return await told.end(end)
+
+        return await self._tracked(operation, asked.model, await self._targets(asked, request), run)
+
+    async def _at_once(self, operation: Operation, request: web.Request) -> web.StreamResponse:
+        asked = await self._read(operation, request)
+
+        async def run(job: Job) -> web.StreamResponse:
+            return _answered(await self._changer.change(job, asked))
+
+        return await self._tracked(operation, asked.model, await self._targets(asked, request), run)
+
+    async def _read(self, operation: Operation, request: web.Request) -> ManagementRequest:
+        return read_management(operation, await read_body(request, self._body_limit))
+
+    async def _targets(self, asked: ManagementRequest, request: web.Request) -> Targets:
+        """The hosts that this concerns. Who has a model is asked anew: the last poll may be seconds old."""
+        if asked.operation in (Operation.PULL, Operation.CREATE):
+            return reachable(self._asked(request) or placed(asked.name, self._views, self._rules))
+        self._asked(request)  # who names a host that is not there is told so at once
+        await self._poller.refresh_inventories(REFRESH_SECONDS)
+        views = self._asked(request) or self._views
+        return holder(asked.name, views) if asked.operation is Operation.PUSH else holders(asked.name, views)
+
+    def _asked(self, request: web.Request) -> Sequence[HostView]:
+        """The hosts that the caller names; none where all are meant."""
+        return named(request.headers.get("X-Corral-Hosts", ""), self._views)
+
+    def _several(self) -> bool:
+        """Whether errors have to say which host's they are."""
+        return len(self._fleet.hosts) > 1
+
+    @property
+    def _views(self) -> Sequence[HostView]:
+        return self._fleet.snapshot(self._jobs.clock()).hosts
+
+    async def _tracked(
+        self, kind: str, model: str, targets: Targets, work: Callable[[Job], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """``work`` as a job. What it raises is rendered here, so that errors name the job as well."""
+        if self.draining:
+            raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
+        if not targets.hosts:
+            raise NoHost("no host is known that this concerns", retry_after=2.0)
+        try:
+            with self._jobs.track(kind, model, targets) as job:
+                try:
+                    response = await work(job)
+                except CorralError as error:
+                    response = rendered(Cancelled(error.message) if job.stopped else error)
+                if not response.prepared:
+                    response.headers.update(_about(job))
+                return response
+        except ConnectionError:  # the caller has gone, and nobody reads this
+            return Answer(status=499)
+
+
+class _Progress:
+    """The answer to a caller who follows it: line by line, or, without ``stream``, the last one alone."""
+
+    def __init__(self, request: web.Request, job: Job, asked: ManagementRequest) -> None:
+        self._request = request
+        self._job = job
+        self._stream = asked.stream
+        self._response = web.StreamResponse(headers={"Content-Type": NDJSON, **_about(job)})
+        if cors := request.get(CORS, ()):
+            self._response.headers.extend((*cors, *exposing(self._response.headers)))
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller has got a line."""
+        return self._response.prepared
+
+    async def say(self, line: Line) -> None:
+        """One line of progress."""
+        if not self._stream:
+            return
+        if not self.started:
+            await self._response.prepare(self._request)
+            for host, why in self._job.left_out.items():
+                await self._write({"status": f"{host} is left out: {why}"})
+        await self._write(line)
+
+    async def end(self, line: Line) -> web.StreamResponse:
+        """The last line."""
+        if not self._stream:
+            return json_answer(line, status=500 if "error" in line else 200, content_type=JSON)
+        await self.say(line)
+        await self._response.write_eof()
+        return self._response
+
+    async def _write(self, line: Line) -> None:
+        await self._response.write(compact(line) + b"\n")
+
+
+def _about(job: Job) -> dict[str, str]:
+    about = {"X-Corral-Job": job.id, "X-Corral-Hosts": ",".join(job.parts)}
+    return about | ({"X-Corral-Left-Out": ",".join(job.left_out)} if job.left_out else {})
+
+
+def _answered(answer: HostAnswer) -> Answer:
+    headers = {"Content-Type": answer.content_type} if answer.content_type else {}
+    return Answer(status=answer.status, body=answer.body or None, headers=headers)
+
+
+async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes in, whatever its size. Raises ConnectionError when the caller leaves in the middle."""
+    try:
+        async for piece in request.content.iter_chunked(PIECE_BYTES):
+            yield piece
+    except (ClientError, HttpProcessingError, web.RequestPayloadError) as error:
+        raise ConnectionResetError("the caller left") from error

@@ -1,0 +1,45 @@
+"""Reading what changes the models on disk: which model, and whether progress is wanted line by line."""
+
+from enum import StrEnum
+
+import msgspec
+
+from gateway.dialects.names import canonical
+from gateway.dialects.read import fields_of, flag_of, text_of
+
+
+class Operation(StrEnum):
+    """What is done to a model, by the last word of its path."""
+
+    PULL = "pull"
+    PUSH = "push"
+    CREATE = "create"
+    COPY = "copy"
+    DELETE = "delete"
+
+
+class ManagementRequest(msgspec.Struct, frozen=True, gc=False):
+    """One operation as asked for. ``name`` is the canonical name; ``body`` is what hosts are sent."""
+
+    operation: Operation
+    model: str
+    name: str
+    stream: bool
+    body: bytes
+
+
+def read_management(operation: Operation, body: bytes) -> ManagementRequest:
+    """Read ``body``. Raises BadRequest for what is no JSON object; what is wrong in it, hosts say in their own words.
+
+    Hosts are always asked to stream: progress is followed whatever the caller wants to see of it. Only a body that says
+    otherwise is written anew, its other values byte for byte.
+    """
+    fields = fields_of(body)
+    if operation is Operation.COPY:
+        model = text_of(fields, "source")
+    else:
+        model = text_of(fields, "model") or text_of(fields, "name")
+    stream = flag_of(fields, "stream", default=True)
+    if not stream:
+        body = msgspec.json.encode({**fields, "stream": True})
+    return ManagementRequest(operation, model, canonical(model), stream, body)

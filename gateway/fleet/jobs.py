@@ -1,0 +1,154 @@
+"""Jobs: operations on models that run on several hosts, and the last ones that ended.
+
+Owned by the event loop's thread. A job lives in the task that asked for it: ``Job.scope`` is what ``stop`` ends, and a caller who
+leaves cancels the task. Both unwind the same ``finally``s, which close the hosts' connections.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from enum import StrEnum
+
+from gateway.fleet.progress import Part, PartState
+from gateway.fleet.targets import Targets
+
+KEPT = 100
+NAME_LIMIT = 200  # characters of a model's name that are kept
+log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """How a job ended."""
+
+    SUCCEEDED = "succeeded"  # on every host that was asked
+    PARTIAL = "partial"  # on some
+    FAILED = "failed"
+    STOPPED = "stopped"  # by an operator or a shutdown
+    CANCELLED = "cancelled"  # the caller left
+
+
+class Job:
+    """One operation. ``kind`` is its path's last word, ``model`` the name (of a blob the digest) as the caller gave it.
+
+    ``parts`` are the hosts that are asked, ``left_out`` those that are not, with the reason.
+    """
+
+    def __init__(self, id_: str, kind: str, model: str, targets: Targets, started: float, began: float) -> None:
+        self.id = id_
+        self.kind = kind
+        self.model = model[:NAME_LIMIT]
+        self.hosts = targets.hosts
+        self.left_out = targets.left_out
+        self.parts = {host.name: Part() for host in targets.hosts}
+        self.started = started
+        self.began = began
+        self.ended: float | None = None
+        self.outcome: Outcome | None = None
+        self.stopped = ""
+        self._scope: asyncio.Timeout | None = None
+
+    def everyone(self) -> dict[str, Part]:
+        """The parts, and those of the hosts that are not asked: failed."""
+        return self.parts | {name: Part(PartState.FAILED, why) for name, why in self.left_out.items()}
+
+    @contextlib.asynccontextmanager
+    async def scope(self) -> AsyncIterator[None]:
+        """The work. When ``stop`` ends it, the parts that still run are stopped, and nothing is raised."""
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                if self.stopped:
+                    self._scope.reschedule(0.0)
+                yield
+        except TimeoutError:
+            if not self.stopped:
+                raise
+            for part in self.parts.values():
+                part.end(PartState.STOPPED, self.stopped)
+        finally:
+            self._scope = None
+
+    def stop(self, why: str) -> bool:
+        """End the scope. Idempotent; False if the job had ended or was being stopped already."""
+        if self.outcome is not None or self.stopped:
+            return False
+        self.stopped = why
+        if self._scope is not None:
+            self._scope.reschedule(0.0)
+        return True
+
+    def close(self, now: float, *, cancelled: bool) -> None:
+        """The job is over."""
+        self.outcome = Outcome.CANCELLED if cancelled else _outcome([part.state for part in self.parts.values()])
+        for part in self.parts.values():
+            part.end(PartState.STOPPED, "the caller left" if cancelled else "")
+        self.ended = now
+
+    def seconds(self, now: float) -> float:
+        """How long it has taken, or took."""
+        return (now if self.ended is None else self.ended) - self.began
+
+
+def _outcome(states: list[PartState]) -> Outcome:
+    if PartState.STOPPED in states:
+        return Outcome.STOPPED
+    if PartState.SUCCEEDED not in states:
+        return Outcome.FAILED
+    return Outcome.SUCCEEDED if set(states) == {PartState.SUCCEEDED} else Outcome.PARTIAL
+
+
+class Jobs:
+    """All that run, and the last KEPT that ended."""
+
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float], rng: random.Random) -> None:
+        self.clock = clock
+        self._wall = wall
+        self._rng = rng
+        self._running: dict[str, Job] = {}
+        self._ended: deque[Job] = deque(maxlen=KEPT)
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[Job]:
+        """Those that run, then those that ended, each oldest first."""
+        yield from self._running.values()
+        yield from self._ended
+
+    def get(self, id_: str) -> Job | None:
+        """The job with this id, if it is still known."""
+        return self._running.get(id_) or next((job for job in self._ended if job.id == id_), None)
+
+    @contextlib.contextmanager
+    def track(self, kind: str, model: str, targets: Targets) -> Iterator[Job]:
+        """A job while it runs; its end is logged."""
+        wall = self._wall()
+        id_ = f"{int(wall * 1000):011x}{self._rng.getrandbits(52):013x}"  # as a generation's
+        job = self._running[id_] = Job(id_, kind, model, targets, wall, self.clock())
+        self._idle.clear()
+        cancelled = False
+        try:
+            yield job
+        except (asyncio.CancelledError, ConnectionError):
+            cancelled = True
+            raise
+        finally:
+            job.close(self.clock(), cancelled=cancelled)
+            del self._running[id_]
+            self._ended.append(job)
+            if not self._running:
+                self._idle.set()
+            hosts = ", ".join(f"{name} {part.state}" for name, part in job.parts.items())
+            log.info("job %s: %s %s: %s after %.1f s (%s)", id_, kind, job.model, job.outcome, job.seconds(0.0), hosts)
+
+    async def idle(self) -> None:
+        """Return once no job runs."""
+        await self._idle.wait()
+
+    def stop_all(self, why: str) -> int:
+        """Stop every job; how many were not being stopped already."""
+        return sum(job.stop(why) for job in tuple(self._running.values()))

@@ -1,0 +1,80 @@
+"""Which hosts an operation on models concerns. Pure.
+
+| operation          | hosts                                                                         |
+|--------------------|-------------------------------------------------------------------------------|
+| pull, create       | those of the first placement rule that matches the model, else all            |
+| blob               | all: a blob has no model's name                                               |
+| copy, delete       | those that have the model; nobody: any one, which says so in Ollama's words   |
+| push               | one that has the model: the first that is healthy; nobody: as above           |
+
+A caller who names hosts gets these in place of a rule's. An ejected host is left out and named, unless all are ejected: then they are
+asked in spite of it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from gateway.config import PlacementConfig
+from gateway.dialects.names import canonical
+from gateway.errors import BadRequest
+from gateway.fleet.health import State
+from gateway.fleet.host import Host, HostView
+
+_WILD = frozenset("*?[")
+_RANK = {State.HEALTHY: 0, State.SUSPECT: 1, State.TRIAL: 1, State.EJECTED: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The hosts that are asked, in the configuration's order, and why others that are concerned are not."""
+
+    hosts: tuple[Host, ...]
+    left_out: Mapping[str, str]
+
+
+def named(header: str, views: Sequence[HostView]) -> Sequence[HostView]:
+    """The hosts that a caller names, with commas between; none where all are meant. Raises BadRequest for an unknown one."""
+    names = {name.strip() for name in header.split(",")} - {""}
+    known = [view.name for view in views]
+    if unknown := sorted(names.difference(known)):
+        raise BadRequest(f"X-Corral-Hosts: no host is named {unknown[0]!r}; known: {', '.join(known)}")
+    return [view for view in views if view.name in names]
+
+
+def placed(model: str, views: Sequence[HostView], rules: Iterable[PlacementConfig]) -> Sequence[HostView]:
+    """The hosts that the first matching rule gives to ``model`` (a canonical name), else all."""
+    for rule in rules:
+        if any(fnmatchcase(model, _pattern(text)) for text in rule.models):
+            tags = set(rule.tags)
+            return [view for view in views if view.name in rule.hosts or not tags.isdisjoint(view.host.tags)]
+    return views
+
+
+def reachable(views: Sequence[HostView]) -> Targets:
+    """All of these but the ejected ones."""
+    up = [view for view in views if view.health.state is not State.EJECTED] or views
+    asked = {view.name for view in up}
+    left_out = {view.name: f"ejected: {view.health.why}" for view in views if view.name not in asked}
+    return Targets(tuple(view.host for view in up), left_out)
+
+
+def holders(model: str, views: Sequence[HostView]) -> Targets:
+    """Every one of these that has ``model`` (a canonical name)."""
+    having = [view for view in views if view.available and model in view.available]
+    return reachable(having) if having else _one(views)
+
+
+def holder(model: str, views: Sequence[HostView]) -> Targets:
+    """The one of these that speaks for ``model`` (a canonical name)."""
+    return _one([view for view in views if view.available and model in view.available] or views)
+
+
+def _one(views: Sequence[HostView]) -> Targets:
+    if not views:
+        return Targets((), {})
+    return Targets((min(views, key=lambda view: _RANK[view.health.state]).host,), {})
+
+
+def _pattern(text: str) -> str:
+    return text.lower() if _WILD.intersection(text) else canonical(text)

@@ -1,0 +1,95 @@
+"""Which hosts an operation concerns."""
+
+import msgspec
+import pytest
+
+from gateway.config import PlacementConfig
+from gateway.errors import BadRequest
+from gateway.fleet.health import Health, State
+from gateway.fleet.host import Host, HostView
+from gateway.fleet.targets import Targets, holder, holders, named, placed, reachable
+from tests.fleet.builders import HEALTHY, view
+
+
+def host_view(name: str, *models: str, tags: tuple[str, ...] = (), health: Health = HEALTHY) -> HostView:
+    """A host with these models."""
+    return msgspec.structs.replace(view(name, has=models, health=health), host=Host(name, "http://h", 1, tags))
+
+
+A, B, C = host_view("a", "m:1b", tags=("big",)), host_view("b", "m:1b", "n:1b"), host_view("c", tags=("small", "old"))
+FLEET = (A, B, C)
+
+
+def ejected(view: HostView) -> HostView:
+    """The same host, out of routing."""
+    return host_view(view.name, *(view.available or ()), health=Health(State.EJECTED, "gone"))
+
+
+def names(targets: Targets) -> list[str]:
+    """Who is asked."""
+    return [host.name for host in targets.hosts]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("", []), (" , ", []), ("a", ["a"]), ("c, a,a", ["a", "c"]), ("a,b,c", ["a", "b", "c"])],
+)
+def test_named(header: str, expected: list[str]) -> None:
+    """In the configuration's order, each once."""
+    assert [view.name for view in named(header, FLEET)] == expected
+
+
+def test_an_unknown_name() -> None:
+    """The known ones are told."""
+    with pytest.raises(BadRequest, match="no host is named 'z'; known: a, b, c"):
+        named("a,z", FLEET)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        pytest.param("llama3.2:1b", ["b"], id="pattern"),
+        pytest.param("qwen3:latest", ["a", "b", "c"], id="a name without a tag is the latest"),
+        pytest.param("qwen3:8b", ["a", "c"], id="the first rule wins; tags and hosts"),
+        pytest.param("team/x:latest", ["c"], id="any case, with a namespace"),
+        pytest.param("phi:latest", ["a", "b", "c"], id="no rule"),
+        pytest.param("", ["a", "b", "c"], id="no name"),
+    ],
+)
+def test_placed(model: str, expected: list[str]) -> None:
+    """The first rule that matches, else all."""
+    rules = (
+        PlacementConfig(("llama3*", "x*"), ("b",)),
+        PlacementConfig(("QWEN3",), ("a", "b", "c")),
+        PlacementConfig(("qwen*",), ("c",), ("big",)),
+        PlacementConfig(("qwen*",), ("b",)),
+        PlacementConfig(("Team/*",), tags=("old", "none")),
+    )
+    assert [view.name for view in placed(model, FLEET, rules)] == expected
+
+
+def test_reachable() -> None:
+    """An ejected host is left out and named; if all are, all are asked."""
+    assert reachable(FLEET) == Targets((A.host, B.host, C.host), {})
+    assert reachable((A, ejected(B), C)) == Targets((A.host, C.host), {"b": "ejected: gone"})
+    assert names(reachable((ejected(A), ejected(B)))) == ["a", "b"]
+    assert reachable((ejected(A), ejected(B))).left_out == {}
+
+
+def test_holders() -> None:
+    """Who has it; else one that says so."""
+    assert names(holders("m:1b", FLEET)) == ["a", "b"]
+    assert holders("m:1b", (ejected(A), B, C)) == Targets((B.host,), {"a": "ejected: gone"})
+    assert names(holders("x:1b", (ejected(A), B, C))) == ["b"]
+    assert names(holders("x:1b", ())) == []
+
+
+def test_holder() -> None:
+    """The first healthy one that has it; else one that says so."""
+    assert names(holder("m:1b", FLEET)) == ["a"]
+    assert names(holder("n:1b", FLEET)) == ["b"]
+    assert names(holder("m:1b", (ejected(A), B, C))) == ["b"]
+    assert names(holder("m:1b", (ejected(A), C))) == ["a"]
+    assert names(holder("x:1b", FLEET)) == ["a"]
+    suspect = host_view("a", "m:1b", health=Health(State.SUSPECT, "slow"))
+    assert names(holder("m:1b", (suspect, B))) == ["b"]
