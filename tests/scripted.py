@@ -1,12 +1,12 @@
-"""A host whose answers a test writes byte by byte; polls it answers like a quiet Ollama that has one model."""
+"""A host whose answers a test writes byte by byte; polls it answers like a quiet Ollama that has one model, unless told otherwise."""
 
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from simulator.ledger import Ledger
 from tests.builders import TEXT
@@ -30,14 +30,18 @@ Answering = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
 
 
 class ScriptedHost:
-    """``answering`` writes the answer to each POST. ``asked`` holds them; ``ledger`` counts connections only."""
+    """``answering`` writes the answer to each POST. ``asked`` holds them; ``ledger`` counts connections only.
 
-    def __init__(self, name: str, answering: Answering) -> None:
+    ``polls``: what it answers to a GET, by path, where that is not the usual.
+    """
+
+    def __init__(self, name: str, answering: Answering, polls: Mapping[str, Any] | None = None) -> None:
         self.name = name
         self.ledger = Ledger()
         self.asked: list[Asked] = []
         self.url = ""
         self._answering = answering
+        self._polls = _POLLS | {path.encode(): value for path, value in (polls or {}).items()}
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -68,7 +72,7 @@ class ScriptedHost:
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
         if head.startswith(b"GET "):
-            text = json.dumps(_POLLS[head.split(b" ")[1]]).encode()
+            text = json.dumps(self._polls[head.split(b" ")[1]]).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text))
             writer.write(text)
         else:

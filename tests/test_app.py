@@ -1,6 +1,7 @@
 """The composition root: starting, stopping, and what holds for the gateway as a whole."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -12,10 +13,12 @@ import pytest
 
 from gateway.app import Gateway, running
 from gateway.config import Config
+from gateway.dialects import ending
 from gateway.dialects.endpoints import ENDPOINTS
 from tests.builders import EMBEDDING, PATHS, TEXT, call, config, simulated
 from tests.contract.raw import ask
 from tests.sockets import nobody
+from tests.stage import Client
 
 CANARY = "canary-7f3a"
 
@@ -206,3 +209,28 @@ async def test_no_prompt_and_no_credential_gets_out(log: Path) -> None:
     assert CANARY not in written
     assert CANARY not in metrics
     assert CANARY not in str(heads)
+
+
+async def test_a_defect_after_the_first_byte(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks off the one answer that it spoils, for a second on the same connection would be taken for the next one's; the log has it."""
+
+    def defective(_tail: bytes) -> Any:
+        raise RuntimeError("a defect")
+
+    async with simulated() as host, running(before(("gpu1", host.url), log=log)) as gateway:
+        monkeypatch.setattr(ending, "_decode_final", defective)
+        sent = call("/api/generate", stream=False)
+        for version in ("1.0", "1.1"):
+            async with Client.to(gateway.url) as client:
+                head = f"POST {sent.path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: {len(sent.body)}\r\n\r\n"
+                await client.write(head.encode() + sent.body)
+                got = b""
+                with contextlib.suppress(ConnectionError):
+                    async with asyncio.timeout(5):
+                        while data := await client._reader.read(65536):
+                            got += data
+            assert got.count(b"HTTP/1.") <= 1
+            assert b" 500 " not in got
+        monkeypatch.undo()
+        assert (await ask(gateway.url, "POST", sent.path, sent.body)).status == 200
+    assert text_of(log).count("RuntimeError: a defect") == 2

@@ -73,8 +73,8 @@ def usage_of(tail: bytes, events: int, *, complete: bool) -> Usage:
         found: dict[str, Any] = {key.decode(): int(value) for key, value in _USAGE.findall(tail)}
         if not found:
             return Usage(output_tokens=events)
-        usage = _V1Usage(**{key: found.pop(key) for key in _V1Usage.__struct_fields__ if key in found})
-        final = _Final(**found, usage=usage)
+        usage = {key: found.pop(key) for key in _V1Usage.__struct_fields__ if key in found}
+        final = _Final(**found, usage=_V1Usage(**usage) if usage else None)
     if final == _SILENT:
         return Usage(output_tokens=events)
     v1 = final.usage

@@ -82,6 +82,33 @@ def test_an_answer_that_is_not_whole_reports_nothing() -> None:
     assert usage_of(NATIVE, 5, complete=False) == Usage(output_tokens=5)
 
 
+DEEP = b"[" * 1000 + b"]" * 1000
+UNBELIEVABLE = {
+    "less than nothing": b'{"done":true,"eval_count":-50,"prompt_eval_count":-7}',
+    "less than nothing, v1": line(object="x", usage={"prompt_tokens": -1, "completion_tokens": -1}),
+    "less than nothing, streamed": event(choices=[], usage={"prompt_tokens": -1}) + b"data: [DONE]\n\n",
+    "19 digits": b'{"done":true,"eval_count":' + b"9" * 19 + b"}",
+    "400 digits": b'{"done":true,"eval_count":' + b"9" * 400 + b"}",
+    "400 digits, streamed": b'data: {"usage":{"prompt_tokens":' + b"9" * 400 + b"}}\n\n",
+    "half of one": b'{"done":true,"eval_count":1.5}',
+    "half of one, streamed": b'data: {"usage":{"prompt_tokens":1.5}}\n\n',
+    "a word": b'{"done":true,"eval_count":"7"}',
+    "deep": b'{"a":' + DEEP + b"}",
+    "deep inside": b'{"eval_count":' + DEEP + b"}",
+}
+
+
+@pytest.mark.parametrize("tail", UNBELIEVABLE.values(), ids=UNBELIEVABLE)
+def test_what_is_no_number_is_not_believed(tail: bytes) -> None:
+    """Then tokens are those that were counted."""
+    assert usage_of(tail, 5, complete=True) == Usage(output_tokens=5)
+
+
+def test_usage_beside_what_is_too_deep() -> None:
+    """Is found all the same."""
+    assert usage_of(b'{"a":' + DEEP + b',"eval_count":3}', 5, complete=True) == Usage(0, 3, Accounting.REPORTED)
+
+
 @given(st.text(), st.binary(max_size=40))
 @PROPERTY
 def test_text_cannot_pretend_to_be_usage(said: str, before: bytes) -> None:

@@ -1,5 +1,7 @@
 """The meter hands on what comes, whole lines at a time, and what it knows does not depend on how the bytes were cut."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +156,17 @@ def test_gaps(times: list[float], gap: float) -> None:
     for now in times:
         meter.feed(b"{}\n", now)
     assert meter.max_gap == gap
+
+
+def test_large_reads_are_not_kept() -> None:
+    """What has passed is counted, and only its end remembered."""
+    meter = Meter(Framing.NDJSON)
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            meter.feed(b"{" + bytes([number + 48]) * 262_141 + b"}\n", 0.0)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
+    assert meter.size == 40 * 262_144

@@ -14,15 +14,17 @@ import pytest
 
 from simulator.host import SimulatedHost
 from tests.builders import call, simulated
-from tests.contract.raw import Answer, Connection, ask
-from tests.stage import nobody_listens
+from tests.contract.raw import Answer, Connection, Cut, ask
+from tests.scripted import Asked, ScriptedHost
+from tests.sockets import http
+from tests.stage import Client, Host, nobody_listens
 from tests.streams import complete, events, last_error
 
 SECONDS = 10.0
 
 
 @contextlib.asynccontextmanager
-async def serving(host: SimulatedHost, grace_seconds: float) -> AsyncIterator[tuple[Process, str]]:
+async def serving(host: Host, grace_seconds: float) -> AsyncIterator[tuple[Process, str]]:
     """The process and its URL, once it listens."""
     names = {
         "CORRAL_SHUTDOWN_GRACE_SECONDS": str(grace_seconds),
@@ -110,3 +112,44 @@ async def test_ending_cuts_what_does_not_finish(how: str) -> None:
         assert code == 0
         assert [line["cancelled_by"] for line in log if line["event"] == "generation"] == ["shutdown"]
         await host.wait_until(lambda: host.ledger.disconnected["generating"] == 1)
+
+
+LARGE = 3_000_000
+
+
+async def large(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+    """A host's answer that is with the gateway, or with the kernel, long before a slow client has it."""
+    writer.write(http(b"x" * LARGE))
+
+
+async def test_a_slow_client_gets_all() -> None:
+    """The process does not end before what it has written for a client is with the client."""
+    async with (
+        ScriptedHost("gpu1", large) as host,
+        serving(host, 10.0) as (process, url),
+        Client.to(url, 4096) as client,
+    ):
+        await client.send("POST", "/api/generate", call("/api/generate").body)
+        await client.head()
+        process.terminate()
+        await nobody_listens(url)
+        assert len(await client.chunk() or b"") == LARGE
+        code, _ = await ended(process)
+    assert code == 0
+
+
+async def test_a_client_that_is_too_slow_is_cut() -> None:
+    """Once the grace period is over, the process ends, though not all is with the client."""
+    async with (
+        ScriptedHost("gpu1", large) as host,
+        serving(host, 0.2) as (process, url),
+        Client.to(url, 4096) as client,
+    ):
+        await client.send("POST", "/api/generate", call("/api/generate").body)
+        await client.head()
+        process.terminate()
+        code, log = await ended(process)
+        with pytest.raises(Cut):
+            await client.chunk()
+    assert code == 0
+    assert any("outlasted the grace period" in str(line["message"]) for line in log if line["event"] == "message")

@@ -86,6 +86,7 @@ async def test_a_call_for_a_caller(client: HostClient) -> None:
 # -- what a host may say ------------------------------------------------------------------------------------------------------------
 
 GOOD = {"name": "a:1", "digest": "d" * 64}
+NESTED = json.loads("[" * 300 + "]" * 300)
 ROWS: dict[str, tuple[Any, list[str]]] = {
     "as usual": ({"models": [GOOD]}, ["a:1"]),
     "none": ({"models": []}, []),
@@ -96,6 +97,9 @@ ROWS: dict[str, tuple[Any, list[str]]] = {
     "with a short digest": ({"models": [{"name": "b:1", "digest": "d"}, GOOD]}, ["a:1"]),
     "without a name": ({"models": [{"digest": "d" * 64}, {"name": "", "digest": "d" * 64}, GOOD]}, ["a:1"]),
     "no objects": ({"models": [1, None, "a", GOOD]}, ["a:1"]),
+    "a number for a name": ({"models": [{"name": 5, "digest": "d" * 64}, GOOD]}, ["a:1"]),
+    "too deep to be written again": ({"models": [GOOD | {"name": "b:1", "details": NESTED}, GOOD]}, ["a:1"]),
+    "numbers beyond all": ({"models": [GOOD | {"size": 1.7e308, "size_vram": -1, "context_length": 2**63}]}, ["a:1"]),
     "numbers that are none": ({"models": [GOOD | {"size": "big", "size_vram": None, "context_length": []}]}, ["a:1"]),
 }
 

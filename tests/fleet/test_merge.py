@@ -173,6 +173,13 @@ def test_the_lowest_version(versions: list[str], expected: str | None) -> None:
     assert merge.version([view(f"gpu{index}", version=text) for index, text in enumerate(versions)]) == expected
 
 
+@pytest.mark.parametrize("odd", ["0.²", "٣.1", "1" * 5000, "0." + "9" * 5000, "1\n2", "-", ".", "v1"])
+def test_a_version_that_is_none(odd: str) -> None:
+    """Counts as very old, whatever stands for its numbers, and stops nobody."""
+    assert merge.version([view("a", version="0.33.0"), view("b", version=odd)]) == odd
+    assert merge.version([view("a", version=odd)]) == odd
+
+
 def test_an_ejected_host_has_no_version() -> None:
     """Who does not answer holds nobody back."""
     assert merge.version([view("a", version="0.1.0", health=EJECTED), view("b", version="0.33.0")]) == "0.33.0"

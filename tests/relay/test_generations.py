@@ -176,6 +176,27 @@ async def test_each_leaves_one_record() -> None:
     assert len(flight.records) == 2
 
 
+async def test_a_record_that_a_sink_cannot_take(caplog: pytest.LogCaptureFixture) -> None:
+    """Costs neither the other records nor the other sinks, and is told of."""
+    flight = Flight()
+    taken: list[str] = []
+
+    def choosy(record: GenerationRecord) -> None:
+        if record.id == "g2":
+            raise OverflowError("too large")
+        taken.append(record.id)
+
+    loop = asyncio.get_running_loop()
+    both = Generations(loop, lambda: 0.0, lambda: WALL, (choosy, flight.records.append))
+    for id_ in ("g1", "g2", "g3"):
+        with both.track(request(id_=id_), 0.0) as generation:
+            generation.ended(Outcome.OK)
+    both.flush()
+    assert taken == ["g1", "g3"]
+    assert [record.id for record in flight.records] == ["g1", "g2", "g3"]
+    assert [told.getMessage() for told in caplog.records] == ["a record of g2 was lost"]
+
+
 async def test_a_record_holds_what_happened() -> None:
     """Durations are counted from the receipt; the receipt itself is the wall's."""
     flight = Flight()

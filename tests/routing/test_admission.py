@@ -338,6 +338,77 @@ def test_a_long_lane_empties_in_order() -> None:
         room.end(client)
 
 
+class Looked(frozenset[str]):
+    """The hosts that a request was tried on: none. Counts how often a decision asks about one."""
+
+    times = 0
+
+    def __contains__(self, name: object) -> bool:
+        self.times += 1
+        return False
+
+
+LANES, HOSTS = 300, 2
+
+
+@pytest.fixture
+def looked() -> Looked:
+    """What all who wait in ``lanes`` were tried on."""
+    return Looked()
+
+
+def different(number: int, looked: Looked) -> Client:
+    """A client whose request stands in a lane of its own."""
+    client = Client(runner_options=(("num_ctx", 1024 + number),))
+    client.tried = looked
+    return client
+
+
+@pytest.fixture
+def lanes(looked: Looked) -> Room:
+    """Many wait in as many lanes for a host, while another, which is of no use to them, has a free slot."""
+    room = Room(host("a"), host("b"), limit=LANES)
+    room.fleet.observe("b", observation(0.0, has=[OTHER], holds=[OTHER]))
+    room.come(Client())
+    for number in range(LANES - 1):
+        room.come(different(number, looked))
+    assert len(room.admission) == LANES - 1
+    return room
+
+
+def test_coming_costs_the_same_behind_many_lanes(lanes: Room, looked: Looked) -> None:
+    """Who comes and has to wait is decided on, and nobody else: nothing changed for them."""
+    assert LANES <= looked.times <= LANES * HOSTS * 2, "those who are there came at the same price"
+    before = looked.times
+    client = lanes.come(different(LANES, looked))
+    assert (client.verdicts, len(lanes.admission)) == ([], LANES)
+    assert HOSTS <= looked.times - before <= 2 * HOSTS
+
+
+def test_refusing_costs_the_same_behind_many_lanes(lanes: Room, looked: Looked) -> None:
+    """Whether the queue is full or the model unknown."""
+    lanes.come(different(LANES, looked))
+    before = looked.times
+    for number in range(10):
+        with pytest.raises(QueueFull):
+            lanes.come(different(LANES + number, looked))
+    unknown = lanes.come(Client("nope:latest"))
+    assert [type(verdict) for verdict in unknown.verdicts] == [Unroutable]
+    assert looked.times - before <= 10 * 2 * HOSTS
+
+
+def test_leaving_costs_nothing_behind_many_lanes(lanes: Room, looked: Looked) -> None:
+    """Nobody gains by it: the host they wait for has no free slot more. The next change finds all who are left."""
+    clients = [lanes.admission.waiting()[index] for index in (0, 100, 200)]
+    before = looked.times
+    for waiter in clients:
+        lanes.admission.withdraw(waiter, 0.0)
+    assert looked.times == before
+    lanes.fleet.observe("b", observation(1.0, holds=[TEXT]))
+    lanes.admission.assign(1.0)
+    assert len(lanes.admission) == LANES - 1 - 3 - 1
+
+
 # -- whatever happens -----------------------------------------------------------------------------------------------------------------
 
 LIMIT = 6

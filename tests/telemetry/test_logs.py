@@ -118,6 +118,63 @@ def test_pretty(path: Path, made: GenerationRecord, expected: str) -> None:
     assert path.read_text(encoding="utf-8") == f"13:35:17.250 {expected}\n"
 
 
+FORGED = "a\n12:00:00.000 ok             forged -> gpu1 [loaded]\x1b[31m\x9b\u2028\r"
+
+
+@pytest.mark.parametrize("field", ["model", "host", "reason", "id"])
+def test_pretty_is_one_line_each(path: Path, field: str) -> None:
+    """Whatever a caller or a host named, it ends no line and commands no terminal."""
+    with writing(path, "pretty") as writer:
+        writer.generation(record(**{field: FORGED}))
+        writer.line({"ts": "2026-11-22T13:35:17.250Z", "level": "info", "message": FORGED})
+    text = path.read_bytes().decode()
+    assert (text.count("\n"), text.replace("\n", "").isprintable()) == (2, True)
+    assert text.count(r"a\n12:00:00.000 ok             forged") == 2
+
+
+def test_pretty_keeps_letters(path: Path) -> None:
+    """Of every script; an exception keeps its lines."""
+    with writing(path, "pretty") as writer:
+        writer.generation(record(reason="größer als 模型"))
+        writer.line({"ts": "2026-11-22T13:35:17.250Z", "level": "info", "message": "é", "exception": "a\n  b\n"})
+    assert "(größer als 模型)\n" in path.read_text(encoding="utf-8")
+    assert path.read_text(encoding="utf-8").endswith(" é\na\n  b\n")
+
+
+@pytest.mark.parametrize("format_", ["json", "pretty"])
+def test_half_a_character(path: Path, format_: str) -> None:
+    """Costs neither its own line nor those of its neighbours."""
+    message = {"ts": "2026-11-22T13:35:17.250Z", "level": "info", "message": "bad \ud800", "exception": "\ud800\n"}
+    with writing(path, format_) as writer:
+        writer.attach(lambda _seconds, _callback: None)  # so that all are written together
+        for number in range(3):
+            writer.generation(record(id=f"id{number}", reason="bad \ud800" if number == 1 else ""))
+        writer.line(message)
+    text = path.read_text(encoding="utf-8")
+    assert [text.count(f"id{number}") for number in range(3)] == [1, 1, 1]
+    assert text.count(r"bad \ud800") == 2
+    assert "was lost" not in text
+
+
+class Unspeakable:
+    """Something that cannot be put into words."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("format_", ["json", "pretty"])
+def test_a_line_without_words(path: Path, format_: str) -> None:
+    """Its neighbours are written all the same, and that it was lost is said."""
+    with writing(path, format_) as writer:
+        writer.attach(lambda _seconds, _callback: None)
+        for number in range(3):
+            writer.generation(record(id=f"id{number}", reason=Unspeakable() if number == 1 else ""))
+    text = path.read_text(encoding="utf-8")
+    assert [text.count(f"id{number}") for number in range(3)] == [1, 0, 1]
+    assert "a line was lost: RuntimeError('no words')" in text
+
+
 def test_a_file_gets_json_unless_told_otherwise(path: Path) -> None:
     """Only a terminal is pretty by itself."""
     with writing(path, "auto") as writer:
