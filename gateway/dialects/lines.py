@@ -83,7 +83,7 @@ class Meter:
             self.max_gap = gap
         self.last_at = now
         reads = self._reads
-        reads.append(data)
+        reads.append(data)  # at most 4 KB: only short chunks are passed whole
         if len(reads) > _COMPACT_AFTER:
             self._compact()
 
