@@ -4,7 +4,6 @@ import platform
 import re
 import subprocess
 import sys
-import sysconfig
 from argparse import Namespace
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -94,15 +93,9 @@ def _machine(options: Namespace, took_seconds: float) -> list[str]:
     return [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; `{command}`, {options.rounds} rounds, {took_seconds:.0f} s; load average at the end {load}",
         f"{cpu_count()} cores ({model}), Linux {platform.release()}, all on the loopback, no TLS",
-        f"Python {platform.python_version()}{_optimised()}; "
+        f"Python {platform.python_version()}; "
         + ", ".join(f"{name} {release}" for name in packages if (release := _package(name))),
     ]
-
-
-def _optimised() -> str:
-    """Whether Python was built for speed (PGO): it makes a tenth of a difference."""
-    arguments = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
-    return " (a release build)" if "--enable-optimizations" in arguments else " (built without --enable-optimizations)"
 
 
 def _package(name: str) -> str | None:

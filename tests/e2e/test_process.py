@@ -122,6 +122,11 @@ async def large(_asked: Asked, writer: asyncio.StreamWriter) -> None:
     writer.write(http(b"x" * LARGE))
 
 
+async def larger(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+    """One that no kernel takes in whole."""
+    writer.write(http(b"x" * LARGE * 10))
+
+
 async def test_a_slow_client_gets_all() -> None:
     """The process does not end before what it has written for a client is with the client."""
     async with (
@@ -141,7 +146,7 @@ async def test_a_slow_client_gets_all() -> None:
 async def test_a_client_that_is_too_slow_is_cut() -> None:
     """Once the grace period is over, the process ends, though not all is with the client."""
     async with (
-        ScriptedHost("gpu1", large) as host,
+        ScriptedHost("gpu1", larger) as host,
         serving(host, 0.2) as (process, url),
         Client.to(url, 4096) as client,
     ):
