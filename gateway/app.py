@@ -37,14 +37,14 @@ from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
+from gateway.lookout import Lookout
 from gateway.process import build, package_version
 from gateway.record import CancelSource, GenerationRecord, Phase
 from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
-from gateway.reload import Reloader
 from gateway.routing.admission import Admission
-from gateway.tasks import Tasks, supervise
+from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
 
@@ -100,8 +100,6 @@ class Gateway:
         self._handler: LogHandler | None = None
         self._quiet = QuietNonsense()
         self._told: dict[str, State] = {}  # each host's health, as last logged
-        self._reloader: Reloader | None = None
-        self._look_now = asyncio.Event()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -131,6 +129,7 @@ class Gateway:
         self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds)
         self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
         self.discovery = Discovery(self.config, self._configure)
+        self._lookout = Lookout(self.config, self.discovery)
         self.relay = Relay(
             self.fleet,
             self.admission,
@@ -155,14 +154,14 @@ class Gateway:
         self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config)
         self.ops = Ops(self._exposition, self.fleet, self.clock)
         try:
-            await self._first_hosts()
+            await self._lookout.first()
             await self.poller.first_round(FIRST_ROUND_SECONDS)
             await self._listen()
         except BaseException:
             await self._close()
             raise
         self.tasks.spawn("loop lag", self._watch_lag())
-        self.tasks.spawn("discovery", supervise("discovery", self._look_around, self._until_the_next_look))
+        self.tasks.spawn("lookout", self._lookout.run())
 
     async def _listen(self) -> None:
         app = web.Application(
@@ -282,34 +281,11 @@ class Gateway:
 
     def follow(self, load: Callable[[], Config], file: Path | None) -> None:
         """Reload the configuration whenever ``file`` changes, and on ``reload``."""
-        self._reloader = Reloader(self.config, load, file, self.discovery.configure)
+        self._lookout.follow(load, file)
 
     def reload(self) -> None:
         """Read the configuration again, and look at every source of hosts now."""
-        if self._reloader is not None:
-            self._reloader.reload()
-        self._look_now.set()
-
-    async def _first_hosts(self) -> None:
-        try:
-            async with asyncio.timeout(FIRST_ROUND_SECONDS):
-                await self.discovery.step()
-        except TimeoutError:
-            log.warning("starting before every source of hosts has answered")
-
-    async def _look_around(self) -> None:
-        if self._reloader is not None:
-            self._reloader.look()
-        await self.discovery.step()
-
-    async def _until_the_next_look(self) -> None:
-        try:
-            async with asyncio.timeout(self.config.discovery.interval_seconds):
-                await self._look_now.wait()
-        except TimeoutError:
-            return
-        finally:
-            self._look_now.clear()
+        self._lookout.reload()
 
     def _configure(self, hosts: tuple[Host, ...]) -> None:
         before = set(self.fleet.names)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.config import DEFAULT_LISTEN, Config, config_file, from_tree, mistyped, split_listen
-from gateway.config import load as read_config
+from gateway.config import DEFAULT_LISTEN, Config, split_listen
 from gateway.errors import ConfigError
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.host import Host
 from gateway.listen import explain_taken
+from gateway.loader import config_file, from_tree, mistyped
+from gateway.loader import load as read_config
 from gateway.process import build, package_version
 from gateway.serve import serve
 

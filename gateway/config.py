@@ -1,17 +1,9 @@
-"""Configuration: frozen dataclasses from TOML, then the environment, then flags. Nothing else reads the environment.
+"""The configuration: frozen dataclasses, and what must hold between them; loader.py reads it. Seconds and bytes, always."""
 
-An unknown key is an error that names the nearest key. Every ``[section] key`` can also be set as ``CORRAL_SECTION_KEY`` (a list with
-commas); hosts as ``CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434"``. Seconds and bytes, always.
-"""
-
-import dataclasses
-import difflib
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,14 +20,6 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
-_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_PARSED: dict[type, Callable[[str], Any]] = {
-    str: str,
-    int: int,
-    float: float,
-    bool: lambda text: _TRUTH[text.lower()],
-    tuple: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
-}
 
 HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
   corral serve --host gpu1=http://10.0.0.5:11434 --host gpu2=http://10.0.0.6:11434
@@ -163,46 +147,8 @@ class Config:
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
 
-def load(
-    path: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-    *,
-    listen: str | None = None,
-    hosts: Iterable[str] = (),
-) -> Config:
-    """Read ``path`` (or CORRAL_CONFIG, or ./corral.toml if there), then the environment, then flags; later ones win.
-
-    ``hosts`` are ``name=url`` (or a bare URL) flags and replace those of the file. Raises ConfigError.
-    """
-    env = environ or {}
-    file = config_file(path, env)
-    tree = _read_toml(file) if file is not None else {}
-    _overlay_environment(tree, env)
-    if listen is not None:
-        tree["listen"] = listen
-    if named := [_host_flag(text) for text in hosts]:
-        tree["hosts"] = named
-    try:
-        return from_tree(tree)
-    except ConfigError as error:
-        if file is None or error.message == HOW_TO_NAME_HOSTS:
-            raise
-        raise ConfigError(f"{error.message} ({file}, environment and flags together)") from None
-
-
-def config_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
-    """Which file ``load`` reads, if any."""
-    named = path or (Path(env["CORRAL_CONFIG"]) if env.get("CORRAL_CONFIG") else None)
-    return named or (Path("corral.toml") if Path("corral.toml").exists() else None)
-
-
-def from_tree(tree: dict[str, Any]) -> Config:
-    """Check and convert a plain tree (as TOML gives it). Raises ConfigError."""
-    _refuse_unknown(tree, Config, "")
-    try:
-        config = msgspec.convert(tree, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_in_words(str(error))) from None
+def checked(config: Config) -> Config:
+    """The same, if it makes sense as a whole. Raises ConfigError."""
     if not config.hosts and not config.discovery.files:
         raise ConfigError(HOW_TO_NAME_HOSTS)
     listen = split_listen(config.listen)
@@ -213,20 +159,6 @@ def from_tree(tree: dict[str, Any]) -> Config:
     for rule in config.placement:
         _check_rule(rule, config)
     return config
-
-
-def _in_words(complaint: str) -> str:
-    """msgspec's message in the words of a TOML file."""
-    text = (
-        complaint.replace("`$.", "`")
-        .replace(" - at ", " at ")
-        .replace("`array`", "a list")
-        .replace("`object`", "a table")
-    )
-    if enum := re.match(r"Invalid enum value .* at `(\w+)\.(\w+)`", text):
-        allowed = get_args(get_type_hints(get_type_hints(Config)[enum[1]])[enum[2]])
-        text += f": it is one of {', '.join(map(str, allowed))}"
-    return text + (": each host begins with [[hosts]]" if text.endswith("got a table at `hosts`") else "")
 
 
 def _refuse_itself(hosts: Iterable[HostConfig], address: str, port: int) -> None:
@@ -263,66 +195,6 @@ def split_listen(listen: str) -> tuple[str, int]:
     if ":" in address and not (address.startswith("[") and address.endswith("]")):
         raise ConfigError(f"listen = {listen!r}: an IPv6 address stands in brackets, as in '[::1]:11434'")
     return address.strip("[]") or "0.0.0.0", int(port)
-
-
-def environment_names() -> dict[str, tuple[str, str, type]]:
-    """Every key but hosts as ``CORRAL_SECTION_KEY`` → (section, key, type)."""
-    names: dict[str, tuple[str, str, type]] = {
-        "CORRAL_LISTEN": ("", "listen", str),
-        "CORRAL_ACCOUNT_HOST": ("", "account_host", str),
-    }
-    for section, kind in get_type_hints(Config).items():
-        if dataclasses.is_dataclass(kind):
-            for key, hint in get_type_hints(kind).items():
-                scalar = {Literal: str, tuple: tuple}.get(get_origin(hint), hint)
-                names[f"CORRAL_{section}_{key}".upper()] = (section, key, scalar)
-    return names
-
-
-def mistyped(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that nothing reads, but that are nearly the name of one → that name. Others may start with CORRAL_ by right:
-    Kubernetes sets CORRAL_SERVICE_HOST and its like beside a service of that name.
-    """
-    known = ["CORRAL_CONFIG", "CORRAL_HOSTS", *environment_names()]
-    strangers = [name for name in environ if name.startswith("CORRAL") and name not in known]
-    near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in strangers}
-    return {name: found[0] for name, found in near.items() if found}
-
-
-def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
-    if env.get("CORRAL_HOSTS"):
-        tree["hosts"] = [_host_flag(text) for text in env["CORRAL_HOSTS"].split(",") if text.strip()]
-    for name, (section, key, kind) in environment_names().items():
-        text = env.get(name)
-        if not text:
-            continue
-        try:
-            value = _PARSED[kind](text)
-        except (ValueError, KeyError):
-            raise ConfigError(f"{name}={text!r}: expected {kind.__name__}") from None
-        table = tree.setdefault(section, {}) if section else tree
-        if isinstance(table, dict):  # else the file is wrong, and is told so
-            table[key] = value
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-
-
-def _host_flag(text: str) -> dict[str, Any]:
-    name, equals, url = text.strip().partition("=")
-    if not equals or "/" in name:
-        name, url = "", text.strip()
-    if "://" not in url:
-        url = f"http://{url}"
-    if not name:
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", url.partition("://")[2].partition("/")[0]).strip("-.")
-    return {"name": name, "url": url}
 
 
 def _check_host(host: HostConfig) -> None:
@@ -375,18 +247,3 @@ def _check_http(http: HttpConfig) -> None:
         raise ConfigError(
             f"http.prefix = {http.prefix!r}: write a path like '/corral', not /api or /v1, no slash at its end"
         )
-
-
-def _refuse_unknown(tree: Mapping[str, Any], kind: type, where: str) -> None:
-    hints = get_type_hints(kind)
-    for key, value in tree.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
-            known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(hints)}"
-            raise ConfigError(f"unknown key {where + key!r}: {known}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):
-            _refuse_unknown(value, hints[key], f"{where}{key}.")
-        elif key in TABLES and isinstance(value, list):
-            for row in value:
-                if isinstance(row, dict):
-                    _refuse_unknown(row, TABLES[key], f"{key}.")

@@ -6,17 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import (
-    Config,
-    HostConfig,
-    PlacementConfig,
-    environment_names,
-    from_tree,
-    load,
-    mistyped,
-    split_listen,
-)
+from gateway.config import Config, HostConfig, PlacementConfig, split_listen
 from gateway.errors import ConfigError
+from gateway.loader import environment_names, from_tree, load, mistyped
 
 URL = "http://10.0.0.5:11434"
 HOST = {"name": "gpu1", "url": URL}

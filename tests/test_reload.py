@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, load
+from gateway.config import Config
+from gateway.loader import load
 from gateway.reload import Reloader
 
 ONE = '[[hosts]]\nname = "gpu1"\nurl = "http://10.0.0.5:11434"\n'

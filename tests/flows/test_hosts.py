@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, HostConfig, load
+from gateway.config import Config, HostConfig
+from gateway.loader import load
 from simulator.host import SimulatedHost
 from tests.builders import EMBEDDING, OTHER, PATHS, TEXT, call, simulated
 from tests.conftest import Corral

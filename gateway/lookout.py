@@ -1,0 +1,60 @@
+"""Hosts that come and go while it runs: looks at every source of hosts, and at the configuration's file, again and again."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.config import Config
+from gateway.fleet.discovery import Discovery
+from gateway.reload import Reloader
+from gateway.tasks import supervise
+
+log = logging.getLogger(__name__)
+FIRST_LOOK_SECONDS = 2.0
+
+
+class Lookout:
+    """Runs ``discovery``, and once told a file to ``follow``, takes in what changes there."""
+
+    def __init__(self, config: Config, discovery: Discovery) -> None:
+        self._config = config
+        self._discovery = discovery
+        self._reloader: Reloader | None = None
+        self._now = asyncio.Event()
+
+    def follow(self, load: Callable[[], Config], file: Path | None) -> None:
+        """Reload the configuration whenever ``file`` changes, and on ``reload``."""
+        self._reloader = Reloader(self._config, load, file, self._discovery.configure)
+
+    def reload(self) -> None:
+        """Read the configuration again, and look at every source of hosts now."""
+        if self._reloader is not None:
+            self._reloader.reload()
+        self._now.set()
+
+    async def first(self) -> None:
+        """The hosts to start with, as far as sources tell them in FIRST_LOOK_SECONDS."""
+        try:
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._discovery.step()
+        except TimeoutError:
+            log.warning("starting before every source of hosts has answered")
+
+    async def run(self) -> None:
+        """Look for ever, every ``discovery.interval_seconds``."""
+        await supervise("discovery", self._look, self._until_the_next)
+
+    async def _look(self) -> None:
+        if self._reloader is not None:
+            self._reloader.look()
+        await self._discovery.step()
+
+    async def _until_the_next(self) -> None:
+        try:
+            async with asyncio.timeout(self._config.discovery.interval_seconds):
+                await self._now.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._now.clear()
