@@ -44,6 +44,7 @@ from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
+from gateway.store.engine import Database
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
@@ -51,6 +52,7 @@ from gateway.telemetry.metrics import Live, Metrics
 log = logging.getLogger(__name__)
 
 FIRST_ROUND_SECONDS = 2.0  # how long a start waits for the hosts' first word
+DATABASE_SECONDS = 5.0  # how long a start waits for the database; migrations go on after it
 REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
 CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their last words
 LAG_EVERY_SECONDS = 0.5
@@ -94,6 +96,7 @@ class Gateway:
         self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
         loopback = is_loopback(split_listen(config.listen)[0])
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
+        self.database = Database(config.database, clock) if config.database.kept else None
         self.tasks = Tasks()
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
@@ -152,8 +155,11 @@ class Gateway:
             self.config.relay,
         )
         self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config)
-        self.ops = Ops(self._exposition, self.fleet, self.clock)
+        self.ops = Ops(self._exposition, self.fleet, self.clock, self.database)
         try:
+            if self.database is not None:
+                await self.database.start(DATABASE_SECONDS)
+                self.tasks.spawn("database", self.database.run())
             await self._lookout.first()
             await self.poller.first_round(FIRST_ROUND_SECONDS)
             await self._listen()
@@ -252,6 +258,8 @@ class Gateway:
         await self.connections.close()
         await self.client.close()
         self.generations.flush()
+        if self.database is not None:
+            await self.database.close()
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
             logging.getLogger("aiohttp.server").removeFilter(self._quiet)

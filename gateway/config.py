@@ -108,6 +108,22 @@ class HttpConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """Where sessions and the history of requests are kept. Relaying never waits for it, and goes on without it."""
+
+    url: str = ""  # sqlite:///path or postgresql://user:password@host/name; empty: ~/.local/share/corral/corral.db; none: nothing is kept
+    direct_url: str = (
+        ""  # PostgreSQL without the pooler (PgBouncer) that url leads through: for migrations and notifications
+    )
+    replicas: Count = 1  # gateways that share the database; more than one needs PostgreSQL
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything is kept at all."""
+        return self.url not in ("", "none")
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """Where log lines go."""
 
@@ -143,6 +159,7 @@ class Config:
     poll: PollConfig = field(default_factory=PollConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    database: DatabaseConfig = field(default_factory=DatabaseConfig)
     log: LogConfig = field(default_factory=LogConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 

@@ -74,6 +74,30 @@ class NoHost(CorralError):
     fault = Fault.HOST
 
 
+class Conflict(CorralError):
+    """What was asked does not go together with what is under way."""
+
+    status = 409
+    code = "conflict"
+    fault = Fault.CLIENT
+
+
+class StoreUnavailable(CorralError):
+    """The database cannot be reached now; nothing that needs it can be promised. Relaying goes on."""
+
+    status = 503
+    code = "store_unavailable"
+
+    def __init__(self, message: str, *, retry_after: float | None = 2.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+
+
+class StoreNewer(StoreUnavailable):
+    """The database was made by a newer version: nothing is written to it."""
+
+    code = "store_newer"
+
+
 class QueueFull(CorralError):
     """The waiting room is full."""
 

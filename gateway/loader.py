@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from gateway.config import HOW_TO_NAME_HOSTS, TABLES, Config, checked
+from gateway.config import HOW_TO_NAME_HOSTS, TABLES, Config, DatabaseConfig, checked
 from gateway.errors import ConfigError
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -39,9 +39,7 @@ def load(
     ``hosts`` are ``name=url`` (or a bare URL) flags and replace those of the file. Raises ConfigError.
     """
     env = environ or {}
-    file = config_file(path, env)
-    tree = _read_toml(file) if file is not None else {}
-    _overlay_environment(tree, env)
+    file, tree = _tree(path, env)
     if listen is not None:
         tree["listen"] = listen
     if named := [_host_flag(text) for text in hosts]:
@@ -54,6 +52,22 @@ def load(
         raise ConfigError(f"{error.message} ({file}, environment and flags together)") from None
 
 
+def database_config(path: Path | None, environ: Mapping[str, str]) -> DatabaseConfig:
+    """The database alone, as ``load`` would have it: who looks after it need not name hosts. Raises ConfigError."""
+    _, tree = _tree(path, environ)
+    table = {"database": tree["database"]}
+    _refuse_unknown(table, Config, "")
+    return _converted(table).database
+
+
+def _tree(path: Path | None, env: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
+    file = config_file(path, env)
+    tree = _read_toml(file) if file is not None else {}
+    _overlay_environment(tree, env)
+    _fill_in_database(tree, env)
+    return file, tree
+
+
 def config_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
     """Which file ``load`` reads, if any."""
     named = path or (Path(env["CORRAL_CONFIG"]) if env.get("CORRAL_CONFIG") else None)
@@ -63,11 +77,14 @@ def config_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
 def from_tree(tree: dict[str, Any]) -> Config:
     """Check and convert a plain tree (as TOML gives it). Raises ConfigError."""
     _refuse_unknown(tree, Config, "")
+    return checked(_converted(tree))
+
+
+def _converted(tree: dict[str, Any]) -> Config:
     try:
-        config = msgspec.convert(tree, Config)
+        return msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(_in_words(str(error))) from None
-    return checked(config)
 
 
 def _in_words(complaint: str) -> str:
@@ -122,6 +139,14 @@ def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
         table = tree.setdefault(section, {}) if section else tree
         if isinstance(table, dict):  # else the file is wrong, and is told so
             table[key] = value
+
+
+def _fill_in_database(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    """A file in the user's folder for data, where no database is named; nothing where that folder is not known either."""
+    table = tree.setdefault("database", {})
+    home = env.get("XDG_DATA_HOME") or (f"{env['HOME']}/.local/share" if env.get("HOME") else "")
+    if isinstance(table, dict) and not table.get("url") and home:
+        table["url"] = f"sqlite:///{home}/corral/corral.db"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

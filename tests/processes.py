@@ -73,7 +73,7 @@ async def corral(cwd: Path, *arguments: str, **environ: str) -> AsyncIterator[Pr
         "gateway",
         *arguments,
         cwd=cwd,
-        env=usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | environ,
+        env=usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "CORRAL_DATABASE_URL": "none"} | environ,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,

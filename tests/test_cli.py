@@ -74,11 +74,15 @@ def test_a_configuration_that_cannot_be_used(
 # -- check ----------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_check(capsys: pytest.CaptureFixture[str]) -> None:
-    """Prints the effective configuration, then a line for each host; one that fails is an exit code of 1."""
+async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prints the effective configuration, then a line for each host and the database; one that fails is an exit code of 1."""
+    monkeypatch.setenv("CORRAL_DATABASE_URL", "postgresql://corral:secret@127.0.0.1:1/corral")
     async with simulated(version="0.33.7") as host:
         await host.load(TEXT)
         good = ["check", "--host", f"gpu1={host.url}"]
+        assert await asyncio.to_thread(main, good) == 1
+        lost = capsys.readouterr().out
+        monkeypatch.setenv("CORRAL_DATABASE_URL", "none")
         assert await asyncio.to_thread(main, good) == 0
         text = capsys.readouterr().out
         with nobody() as url:
@@ -87,9 +91,13 @@ async def test_check(capsys: pytest.CaptureFixture[str]) -> None:
     configured, end = json.JSONDecoder().raw_decode(text)
     assert configured["hosts"] == [{"name": "gpu1", "url": host.url, "slots": 1, "tags": []}]
     assert configured["queue"] == {"limit": 512}
-    (line,) = text[end:].split("\n")[1:-1]
+    line, kept = text[end:].split("\n")[1:-1]
+    assert kept == "database     none: nothing is kept"
+    assert "FAILED: the database is not available: [Errno 111]" in lost
+    assert "postgresql://corral:***@127.0.0.1:1/corral" in lost
+    assert "secret" not in lost
     assert line.split() == f"gpu1 {host.url} ok: Ollama 0.33.7, 4 models, loaded: {TEXT}".split()
-    first, second = both[both.index("\n}\n") + 3 :].splitlines()
+    first, second, _ = both[both.index("\n}\n") + 3 :].splitlines()
     assert " ok: Ollama 0.33.7" in first
     assert second.startswith("gpu2 ")
     assert "FAILED: cannot connect" in second

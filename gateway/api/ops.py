@@ -7,20 +7,30 @@ from aiohttp import web
 from gateway.api.answers import Answer, json_answer
 from gateway.fleet.health import State
 from gateway.fleet.registry import Fleet
+from gateway.store.engine import Database
+from gateway.store.engine import State as Storage
 
 
 class Ops:
     """Handlers of ``/metrics``, ``/healthz`` and ``/readyz``."""
 
-    def __init__(self, render: Callable[[], bytes], fleet: Fleet, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, render: Callable[[], bytes], fleet: Fleet, clock: Callable[[], float], database: Database | None
+    ) -> None:
         self._render = render
         self._fleet = fleet
         self._clock = clock
+        self._database = database
         self.draining = False
 
     def routes(self) -> list[web.RouteDef]:
         """All GET."""
-        return [web.get("/metrics", self.metrics), web.get("/healthz", self.alive), web.get("/readyz", self.ready)]
+        return [
+            web.get("/metrics", self.metrics),
+            web.get("/healthz", self.alive),
+            web.get("/readyz", self.ready),
+            web.get("/healthz/storage", self.storage),
+        ]
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus text format."""
@@ -39,5 +49,16 @@ class Ops:
             for view in views
         )
         ready = usable and not self.draining
-        body = {"ready": ready, "draining": self.draining, "hosts": hosts}
+        body = {"ready": ready, "draining": self.draining, "storage": self._storage(), "hosts": hosts}
         return json_answer(body, status=200 if ready else 503)
+
+    async def storage(self, _request: web.Request) -> web.Response:
+        """200 while the database takes what is to be kept, or nothing is to be kept; else 503, and why."""
+        storage = self._storage()
+        why = self._database.why if self._database else ""
+        return json_answer({"storage": storage, "why": why}, status=503 if storage == "degraded" else 200)
+
+    def _storage(self) -> str:
+        if self._database is None:
+            return "none"
+        return "up" if self._database.state is Storage.UP else "degraded"

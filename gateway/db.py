@@ -1,0 +1,75 @@
+"""``corral db``: looking after the database by hand. Each step returns what to print; StoreUnavailable says what is wrong."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import func, select, text
+
+from gateway.config import DatabaseConfig
+from gateway.errors import ConfigError, StoreUnavailable
+from gateway.store.engine import Database, State
+from gateway.store.migrate import HEAD
+from gateway.store.schema import metadata
+
+PATIENCE_SECONDS = 120.0  # a migration may rewrite tables
+
+
+@asynccontextmanager
+async def _opened(config: DatabaseConfig) -> AsyncIterator[Database]:
+    if not config.kept:
+        raise ConfigError(
+            "no database is configured: database.url is 'none', or there is no home directory to put one in"
+        )
+    database = Database(config, time.monotonic)
+    try:
+        await database.start(PATIENCE_SECONDS)
+        if database.state is not State.UP:
+            raise StoreUnavailable(f"{database.name}: {database.why}")
+        yield database
+    finally:
+        await database.close()
+
+
+async def migrate(config: DatabaseConfig) -> str:
+    """Make the tables, or upgrade them."""
+    async with _opened(config) as database:
+        return f"{database.name} is at revision {HEAD}"
+
+
+async def check(config: DatabaseConfig) -> str:
+    """Rows of every table, the size, and what the database's own check says."""
+    async with _opened(config) as database, database.reading() as connection:
+        size = (await connection.execute(text(_BYTES[database.sqlite]))).scalar_one()
+        lines = [f"{database.name} is at revision {HEAD}"]
+        for table in metadata.sorted_tables:
+            rows = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+            lines.append(f"  {table.name:16} {rows:>14,} rows")
+        verdict = ["ok"]  # on PostgreSQL, whoever has read every table has checked what a client can
+        if database.sqlite:
+            verdict = list((await connection.execute(text("PRAGMA quick_check"))).scalars())
+    sound = "sound" if verdict == ["ok"] else f"NOT SOUND: {'; '.join(verdict)}"
+    lines.append(f"{size / 2**20:,.1f} MiB; {sound}")
+    if verdict != ["ok"]:
+        raise StoreUnavailable("\n".join(lines))
+    return "\n".join(lines)
+
+
+async def vacuum(config: DatabaseConfig) -> str:
+    """Rewrite the tables without what was deleted. Takes as much space again meanwhile; on PostgreSQL a plain VACUUM."""
+    async with _opened(config) as database:
+        before = await _bytes(database)
+        await database.vacuum()
+        return f"{before / 2**20:,.1f} MiB before, {await _bytes(database) / 2**20:,.1f} MiB now"
+
+
+_BYTES = {
+    True: "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    False: "SELECT pg_database_size(current_database())",
+}
+
+
+async def _bytes(database: Database) -> int:
+    async with database.reading() as connection:
+        size: int = (await connection.execute(text(_BYTES[database.sqlite]))).scalar_one()
+        return size

@@ -1,0 +1,74 @@
+"""``corral demo``: simulated hosts, a gateway before them, and what to try."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+
+from gateway.config import Config, split_listen
+from gateway.loader import from_tree
+
+HOSTS = 3
+
+
+def demo(wanted: str, serve: Callable[[Config], int]) -> int:
+    """Start the hosts, then ``serve`` until it ends; its exit code."""
+    command = [sys.executable, "-m", "simulator", "--hosts", str(HOSTS), "--base-port", "0", "--json"]
+    # In a session of its own: Ctrl-C is for the gateway, which lets streams finish; the hosts end after it.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as simulator:
+        try:
+            assert simulator.stdout is not None
+            rows = [json.loads(simulator.stdout.readline()) for _ in range(HOSTS)]
+            hosts = [{"name": row["name"], "url": row["url"]} for row in rows]
+            listen = _free_listen(wanted)
+            if listen != wanted and not wanted.endswith(":0"):
+                print(f"{wanted} is taken; the demo listens on {listen} instead.")
+            print(_what_to_try(listen, hosts), flush=True)
+            with tempfile.TemporaryDirectory(prefix="corral-demo-") as folder:
+                database = {"url": f"sqlite:///{folder}/corral.db"}
+                return serve(from_tree({"listen": listen, "hosts": hosts, "database": database}))
+        except json.JSONDecodeError:
+            print("corral: the simulated hosts did not start", file=sys.stderr)
+            return 1
+        finally:
+            simulator.terminate()
+
+
+def _free_listen(listen: str) -> str:
+    """``listen``, or its address with any free port if that one is taken."""
+    address, port = split_listen(listen)
+    with asyncio.Runner() as runner:
+        for candidate in (port, 0):
+            try:
+                server = runner.run(_bound(address, candidate))
+            except OSError:
+                continue
+            return f"{f'[{address}]' if ':' in address else address}:{server}"
+    return listen
+
+
+async def _bound(address: str, port: int) -> int:
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), address, port)
+    bound: int = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    return bound
+
+
+def _what_to_try(listen: str, hosts: list[dict[str, str]]) -> str:
+    url, python = f"http://{listen}", sys.executable
+    named = ", ".join(f"{host['name']} {host['url']}" for host in hosts)
+    return f"""Corral is about to listen on {url} for {len(hosts)} simulated hosts: {named}
+Try, in another terminal:
+  curl {url}/api/tags
+  curl {url}/api/chat -d '{{"model": "llama3.2:1b", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+  curl {url}/api/route/explain -d '{{"model": "llama3.2:1b", "prompt": "hello"}}'
+  curl {url}/api/generations
+  curl {url}/metrics
+  OLLAMA_HOST={listen} ollama run llama3.2:1b
+  {python} -c "import ollama; print(ollama.Client('{url}').generate('llama3.2:1b', 'hello')['response'])"
+  {python} -c "import openai; print(openai.OpenAI(base_url='{url}/v1', api_key='-').completions.create(model='llama3.2:1b', prompt='hello').choices[0].text)"
+Ctrl-C ends it all.
+"""

@@ -1,0 +1,168 @@
+"""Connections: urls and their errors, what SQLite is told, and a database that comes and goes."""
+
+import asyncio
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
+
+from gateway.config import DatabaseConfig
+from gateway.errors import ConfigError, StoreUnavailable
+from gateway.store.engine import Database, State, parsed, without_password
+from gateway.store.schema import messages, meta, sessions
+from tests.sockets import until
+from tests.store.postgres import Postgres
+
+SESSION = {
+    "id": "s1",
+    "owner": "",
+    "kind": "chat",
+    "title": "",
+    "options": "{}",
+    "pinned": False,
+    "archived": False,
+    "next_seq": 1,
+    "created_us": 1,
+    "updated_us": 1,
+}
+MESSAGE = {"session_id": "s1", "seq": 0, "role": "user", "state": "done", "created_us": 1, "updated_us": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("sqlite:////var/lib/corral.db", "sqlite+aiosqlite"),
+        ("sqlite+aiosqlite:///corral.db", "sqlite+aiosqlite"),
+        ("postgres://u:p@h/d", "postgresql+asyncpg"),
+        ("postgresql://u:p@h:5433/d", "postgresql+asyncpg"),
+        ("postgresql+asyncpg://u:p@h/d", "postgresql+asyncpg"),
+    ],
+)
+def test_urls(url: str, driver: str) -> None:
+    """As people write them; the driver is ours to choose."""
+    assert parsed(url).drivername == driver
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/d", "corral.db", "://", "postgresql+psycopg://u:secret@h/d"])
+def test_urls_that_cannot_be(url: str) -> None:
+    """The words say how to write one, and never the password."""
+    with pytest.raises(ConfigError, match="postgresql://user:password@host/name") as caught:
+        Database(DatabaseConfig(url), time.monotonic)
+    assert "secret" not in caught.value.message
+
+
+def test_passwords_are_not_shown() -> None:
+    """Nowhere that a url is told."""
+    url = "postgresql://u:secret@h/d"
+    assert without_password(url) == "postgresql://u:***@h/d"
+    assert "secret" not in repr(Database(DatabaseConfig(url), time.monotonic))
+
+
+def test_a_file_cannot_be_shared() -> None:
+    """Gateways that each have a file of their own would look fine and share nothing."""
+    with pytest.raises(ConfigError, match="replicas = 2 needs PostgreSQL"):
+        Database(DatabaseConfig("sqlite:///x.db", replicas=2), time.monotonic)
+
+
+async def write(database: Database, *rows: dict[str, object]) -> None:
+    """Messages, one statement each, in one transaction."""
+    async with database.writing() as connection:
+        for row in rows:
+            await connection.execute(insert(messages), [row])
+
+
+async def test_writing_and_reading(database: Database) -> None:
+    """What is written is read; what failed half-way is not there."""
+    async with database.writing() as connection:
+        await connection.execute(insert(sessions), [SESSION])
+        await connection.execute(insert(messages), [MESSAGE | {"content": "hello"}])
+    with pytest.raises(IntegrityError):
+        await write(database, MESSAGE | {"seq": 1, "content": "lost"}, MESSAGE | {"content": "there already"})
+    async with database.reading() as connection:
+        assert (await connection.execute(select(messages.c.content))).scalars().all() == ["hello"]
+
+
+async def test_messages_go_with_their_session(database: Database) -> None:
+    """Deleting erases."""
+    async with database.writing() as connection:
+        await connection.execute(insert(sessions), [SESSION])
+        await connection.execute(insert(messages), [MESSAGE | {"content": "hello"}])
+        await connection.execute(sessions.delete())
+        assert (await connection.execute(select(messages.c.id))).all() == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+async def test_readers_cannot_write(database: Database) -> None:
+    """On SQLite a reader that writes would wait for the writer inside a transaction that began too early."""
+    with pytest.raises(StoreUnavailable):
+        async with database.reading() as connection:
+            await connection.execute(insert(meta), [{"key": "a", "value": "b"}])
+
+
+async def test_a_file_for_nobody_else(tmp_path: Path) -> None:
+    """Chats are private: 0600 in a folder of 0700, WAL, and deleted pages are overwritten."""
+    path = tmp_path / "deep" / "corral.db"
+    database = Database(DatabaseConfig(f"sqlite:///{path}"), time.monotonic)
+    await database.start(30.0)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    async with database.reading() as connection:
+        wanted = {"journal_mode": "wal", "foreign_keys": 1, "secure_delete": 1, "auto_vacuum": 2, "query_only": 1}
+        told = {name: (await connection.execute(text(f"PRAGMA {name}"))).scalar() for name in wanted}
+    assert told == wanted
+    await database.close()
+
+
+async def test_many_writers_at_once(database: Database) -> None:
+    """All get their turn, none fails."""
+    async with database.writing() as connection:
+        await connection.execute(insert(meta), [{"key": "n", "value": "0"}])
+
+    async def add() -> None:
+        async with database.writing() as connection:
+            lock = "" if database.sqlite else " FOR UPDATE"
+            value = (await connection.execute(text(f"SELECT value FROM meta WHERE key = 'n'{lock}"))).scalar_one()
+            await connection.execute(meta.update().values(value=str(int(value) + 1)))
+
+    await asyncio.gather(*(add() for _ in range(50)))
+    async with database.reading() as connection:
+        assert (await connection.execute(select(meta.c.value))).scalar_one() == "50"
+
+
+async def test_a_database_that_is_not_there_yet(tmp_path: Path) -> None:
+    """It is tried again; meanwhile whoever needs it is told so at once."""
+    blocked = tmp_path / "folder"
+    blocked.write_text("a file where the folder should be")
+    database = Database(DatabaseConfig(f"sqlite:///{blocked}/corral.db"), time.monotonic)
+    await database.start(5.0)
+    assert database.state is State.DOWN
+    with pytest.raises(StoreUnavailable, match="not available") as caught:
+        async with database.writing():
+            pass
+    assert caught.value.retry_after == 2.0
+    running = asyncio.get_running_loop().create_task(database.run())
+    blocked.unlink()
+    await until(lambda: database.state is State.UP, 20.0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await database.close()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_a_server_that_restarts(database: Database, postgres: Postgres) -> None:
+    """The loss is noticed by who uses it, and it is back by itself."""
+    running = asyncio.get_running_loop().create_task(database.run())
+    postgres.stop()
+    with pytest.raises(StoreUnavailable):
+        async with database.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+    assert database.state is State.DOWN
+    postgres.start()
+    await until(lambda: database.state is State.UP, 20.0)
+    async with database.reading() as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

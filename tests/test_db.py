@@ -1,0 +1,65 @@
+"""``corral db``: what each step says, and what it says of a database that is not there."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and all that was said."""
+    code = main(["db", *arguments])
+    out = capsys.readouterr()
+    return code, out.out + out.err
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches the data of whoever runs it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_DATA_HOME", "CORRAL_CONFIG", "CORRAL_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_usual_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the user's folder for data; no host need be named for this."""
+    assert told(capsys, "migrate")[0] == 0
+    assert (tmp_path / ".local/share/corral/corral.db").exists()
+    code, text = told(capsys, "check")
+    assert code == 0
+    assert "sessions                      0 rows" in text
+    assert "sound" in text
+
+
+def test_vacuum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sizes before and after."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    assert told(capsys, "migrate", "--database", url) == (0, f"{url} is at revision 0001\n")
+    code, text = told(capsys, "vacuum", "--database", url)
+    assert code == 0
+    assert "MiB before" in text
+
+
+def test_a_file_that_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is told to be so, and left as it is."""
+    (tmp_path / "x.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    code, text = told(capsys, "check", "--database", f"sqlite:///{tmp_path}/x.db")
+    assert code == 1
+    assert "file is not a database" in text
+
+
+def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the password."""
+    code, text = told(capsys, "migrate", "--database", "postgresql://corral:secret@127.0.0.1:1/corral")
+    assert code == 1
+    assert "Connection refused" in text
+    assert "secret" not in text
+
+
+def test_nothing_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is nothing to look after."""
+    code, text = told(capsys, "check", "--database", "none")
+    assert code == 1
+    assert "no database is configured" in text
