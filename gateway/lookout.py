@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.config import Config
 from gateway.fleet.discovery import Discovery
 from gateway.reload import Reloader
-from gateway.tasks import supervise
+from gateway.tasks import pause, supervise
 
 log = logging.getLogger(__name__)
 FIRST_LOOK_SECONDS = 2.0
@@ -51,10 +51,5 @@ class Lookout:
         await self._discovery.step()
 
     async def _until_the_next(self) -> None:
-        try:
-            async with asyncio.timeout(self._config.discovery.interval_seconds):
-                await self._now.wait()
-        except TimeoutError:
-            return
-        finally:
-            self._now.clear()
+        await pause(self._config.discovery.interval_seconds, self._now)
+        self._now.clear()

@@ -51,3 +51,13 @@ async def supervise(
         except Exception:
             log.exception("%s failed; trying again", name)
         await pause()
+
+
+async def pause(seconds: float, event: asyncio.Event | None = None) -> bool:
+    """Wait for so long, or until ``event``; whether that came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await (event or asyncio.Event()).wait()
+    except TimeoutError:
+        return False
+    return True

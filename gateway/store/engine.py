@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from gateway.config import DatabaseConfig
 from gateway.errors import ConfigError, StoreNewer, StoreUnavailable
 from gateway.store.migrate import HEAD, back_up, migrate, revision
+from gateway.tasks import pause
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 30.0
@@ -59,7 +60,7 @@ class Database:
 
     def __init__(self, config: DatabaseConfig, clock: Callable[[], float]) -> None:
         self.url = parsed(config.url)
-        self._direct = parsed(config.direct_url) if config.direct_url else self.url
+        self.direct = parsed(config.direct_url) if config.direct_url else self.url
         self._pooled = bool(config.direct_url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite and config.replicas > 1:
@@ -82,6 +83,11 @@ class Database:
     def name(self) -> str:
         """The url as people write it, without the password."""
         return without_password(self.url)
+
+    @property
+    def up(self) -> bool:
+        """Whether it can be used now."""
+        return self.state is State.UP
 
     # -- using -----------------------------------------------------------------------------------------------------------------
 
@@ -135,22 +141,15 @@ class Database:
 
     async def run(self) -> None:
         """Bring it back whenever it is lost, for ever: after a quarter of a second, then after twice as long each time."""
-        pause = RETRY_SECONDS
+        wait = RETRY_SECONDS
         while True:
             if self.state is State.UP:
                 await self._woken.wait()
-                pause = RETRY_SECONDS
+                wait = RETRY_SECONDS
             self._woken.clear()
-            await self._pause(pause)
+            await pause(wait)
             await self._open()
-            pause = min(RETRY_MOST_SECONDS, 2 * pause)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await asyncio.Event().wait()
-        except TimeoutError:
-            return
+            wait = min(RETRY_MOST_SECONDS, 2 * wait)
 
     async def _open(self) -> None:
         try:
@@ -259,7 +258,7 @@ class Database:
             "server_settings": {"application_name": "corral"},
         }
         if migrates:
-            return create_async_engine(self._direct, hide_parameters=True, poolclass=NullPool, connect_args=asyncpg)
+            return create_async_engine(self.direct, hide_parameters=True, poolclass=NullPool, connect_args=asyncpg)
         if self._pooled:  # statements that were prepared on one of a pooler's connections are not there on another
             asyncpg |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         return create_async_engine(

@@ -209,6 +209,17 @@ replica_leases = Table(
 )
 """UNLOGGED on PostgreSQL: what it tells is a second old at most."""
 
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("id", _ROWID, primary_key=True, autoincrement=True),
+    Column("target", String(128), nullable=False),  # a generation's id, or a session's
+    Column("asked_by", String(40), nullable=False),  # the replica
+    Column("asked_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What one gateway asked the others to stop. NOTIFY tells of it; the row is for those who could not hear."""
+
 host_states = Table(
     "host_states",
     metadata,

@@ -209,6 +209,15 @@ def _small_ones() -> None:
         PrimaryKeyConstraint("replica", "host", name="pk_replica_leases"),
     )
     op.create_table(
+        "cancellations",
+        Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        Column("target", String(128), nullable=False),
+        Column("asked_by", String(40), nullable=False),
+        Column("asked_us", BigInteger, nullable=False),
+        PrimaryKeyConstraint("id", name="pk_cancellations"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
         "host_states",
         Column("host", String(64), primary_key=True),
         Column("draining", Boolean, nullable=False),
