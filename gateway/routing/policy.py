@@ -12,6 +12,7 @@ from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.record import Costs, Rejected, Route, RouteReason
 from gateway.routing.filters import LASTING, Rejection, in_words, reject
+from gateway.routing.scorers import Averages
 from gateway.routing.scorers import costs as score
 
 
@@ -58,22 +59,24 @@ def choose(
         fit = [view for view, why in left_out if why not in LASTING and why is not Rejection.UNKNOWN] or [
             view for view, why in left_out if why is Rejection.UNKNOWN and _answers(view)
         ]
+        left_out = [(view, why) for view, why in left_out if view not in fit]
     rejected: tuple[Rejected, ...] = ()
     if left_out:
-        rejected = tuple(
-            [Rejected(view.host.name, why, in_words(why, view)) for view, why in left_out if view not in fit]
-        )
+        rejected = tuple([Rejected(view.host.name, why, in_words(why, view)) for view, why in left_out])
     if not fit:
         reasons = {why for _, why in left_out} - {Rejection.PINNED, Rejection.UNKNOWN}
         missing = reasons == {Rejection.MODEL_MISSING}
         return Unroutable(missing, rejected)
+    averages = Averages(snapshot)
     if len(fit) == 1:
-        only = score(request, fit[0], snapshot, ahead.get(fit[0].host.name, 0))
+        only = score(request, fit[0], snapshot, averages, ahead.get(fit[0].host.name, 0))
         why_it = RouteReason.PINNED if request.pin else RouteReason.ONLY_CANDIDATE
         return Route(only.host, RouteReason.FALLBACK if panic else why_it, (only,), rejected)
     priced = [
         (costs.total, view.leases, view.leased_at, costs.host, costs)
-        for costs, view in [(score(request, view, snapshot, ahead.get(view.host.name, 0)), view) for view in fit]
+        for costs, view in [
+            (score(request, view, snapshot, averages, ahead.get(view.host.name, 0)), view) for view in fit
+        ]
     ]
     priced.sort()
     ties = 1

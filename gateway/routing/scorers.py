@@ -17,14 +17,46 @@ PENALTY_HALF_LIFE_SECONDS = 30.0
 _UNMEASURED = Estimate()
 
 
-def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, ahead: int) -> Costs:
-    """The whole prediction for one host. ``ahead``: requests that wait for this host before this one."""
+class Averages:
+    """What the hosts of a snapshot have measured, on average. Each is worked out once, when first asked for."""
+
+    def __init__(self, snapshot: FleetSnapshot) -> None:
+        self._hosts = snapshot.hosts
+        self._service: float | None = None
+        self._load: dict[str, float | None] = {}
+        self._prefill: dict[str, float] = {}
+
+    def service_seconds(self) -> float:
+        """How long a lease is held; the default if no host has measured it."""
+        if self._service is None:
+            self._service = _mean([host.service_seconds for host in self._hosts]) or DEFAULT_SERVICE_SECONDS
+        return self._service
+
+    def load_seconds(self, digest: str) -> float | None:
+        """How long this model takes to load; None if no host has measured it."""
+        if digest not in self._load:
+            self._load[digest] = _mean([estimate.load_seconds for estimate in self._estimates(digest)])
+        return self._load[digest]
+
+    def prefill_rate(self, digest: str) -> float:
+        """Prompt tokens per second; the default if no host has measured it."""
+        if digest not in self._prefill:
+            rates = [estimate.prefill_rate for estimate in self._estimates(digest)]
+            self._prefill[digest] = _mean(rates) or DEFAULT_PREFILL_RATE
+        return self._prefill[digest]
+
+    def _estimates(self, digest: str) -> list[Estimate]:
+        return [host.estimates.get(digest, _UNMEASURED) for host in self._hosts]
+
+
+def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, averages: Averages, ahead: int) -> Costs:
+    """The whole prediction for one host. ``averages`` are the snapshot's; ``ahead``: requests that wait for this host before this one."""
     digest = view.digest_of(request.model)
-    wait = queue_wait(view, snapshot, ahead) if view.leases + ahead >= view.host.slots else 0.0
-    load = load_time(request, view, snapshot, digest)
+    wait = queue_wait(view, averages, ahead) if view.leases + ahead >= view.host.slots else 0.0
+    load = load_time(request, view, snapshot.taken_at, averages, digest)
     prefill = cached = 0.0
     if request.prompt_tokens:
-        rate = prefill_rate(view, snapshot, digest)
+        rate = prefill_rate(view, averages, digest)
         prefill = request.prompt_tokens / rate
         if request.prefix and load == 0.0:
             cached = affinity(request, view, snapshot, rate)
@@ -32,20 +64,16 @@ def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, ah
     return Costs(view.host.name, wait + load + prefill + cached + fault, wait, load, prefill, cached, fault)
 
 
-def queue_wait(view: HostView, snapshot: FleetSnapshot, ahead: int) -> float:
+def queue_wait(view: HostView, averages: Averages, ahead: int) -> float:
     """Leases and waiters beyond the slots × how long a lease is held here, ÷ slots."""
     slots = view.host.slots
     beyond = view.leases + ahead - slots + 1
     if beyond <= 0:
         return 0.0
-    return (
-        beyond
-        * (view.service_seconds or _mean([host.service_seconds for host in snapshot.hosts]) or DEFAULT_SERVICE_SECONDS)
-        / slots
-    )
+    return beyond * (view.service_seconds or averages.service_seconds()) / slots
 
 
-def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, digest: str | None) -> float:
+def load_time(request: InferenceRequest, view: HostView, now: float, averages: Averages, digest: str | None) -> float:
     """0 when a runner that fits is loaded; what is left of a load under way; else the learned or estimated load."""
     if digest is None:
         return DEFAULT_LOAD_BASE_SECONDS
@@ -54,12 +82,12 @@ def load_time(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot
         return 0.0
     seconds = view.estimates.get(digest, _UNMEASURED).load_seconds
     if seconds is None:
-        seconds = _mean([host.estimates.get(digest, _UNMEASURED).load_seconds for host in snapshot.hosts])
+        seconds = averages.load_seconds(digest)
     if seconds is None:
         size = view.available[request.model].size if view.available and request.model in view.available else 0
         seconds = DEFAULT_LOAD_BASE_SECONDS + size / DEFAULT_LOAD_RATE
     if since is not None and view.runners.get(digest) == request.runner_options:
-        return max(0.0, seconds - (snapshot.taken_at - since))
+        return max(0.0, seconds - (now - since))
     return seconds
 
 
@@ -75,16 +103,11 @@ def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel)
     return context == loaded.context if context is not None else had_context is None
 
 
-def prefill_rate(view: HostView, snapshot: FleetSnapshot, digest: str | None) -> float:
+def prefill_rate(view: HostView, averages: Averages, digest: str | None) -> float:
     """Prompt tokens per second."""
     if digest is None:
         return DEFAULT_PREFILL_RATE
-    own = view.estimates.get(digest, _UNMEASURED).prefill_rate
-    return (
-        own
-        or _mean([host.estimates.get(digest, _UNMEASURED).prefill_rate for host in snapshot.hosts])
-        or DEFAULT_PREFILL_RATE
-    )
+    return view.estimates.get(digest, _UNMEASURED).prefill_rate or averages.prefill_rate(digest)
 
 
 def affinity(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, rate: float) -> float:
@@ -105,6 +128,5 @@ def penalty(view: HostView, now: float) -> float:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    """What the fleet has measured, on average; None if nothing."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

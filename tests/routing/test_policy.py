@@ -127,6 +127,25 @@ def test_one_candidate_has_no_runner_up() -> None:
     assert rng.stops == []
 
 
+class Counted(dict[str, Estimate]):
+    """Estimates that count how often they are looked at."""
+
+    looks = 0
+
+    def get(self, *key: Any) -> Any:
+        """What is there."""
+        self.looks += 1
+        return super().get(*key)
+
+
+def test_the_fleets_averages_are_worked_out_once() -> None:
+    """Not once for each host that needs them: a decision would cost the square of the fleet."""
+    hosts = [view(f"gpu{number}", leases=1, estimates=Counted()) for number in range(20)]
+    route = chosen(*hosts, prompt_tokens=500, prefix=7)
+    assert len(route.costs) == 20
+    assert {host.estimates.looks for host in hosts} == {4}  # its own load and prefill, and the two averages
+
+
 # -- ties -----------------------------------------------------------------------------------------------------------------------------
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dialects.request import InferenceRequest
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import HostView, RunnerOptions
+from gateway.fleet.host import FleetSnapshot, HostView, RunnerOptions
 from gateway.record import Costs
 from gateway.routing.scorers import (
     DEFAULT_LOAD_BASE_SECONDS,
@@ -17,6 +18,7 @@ from gateway.routing.scorers import (
     DEFAULT_SERVICE_SECONDS,
     PENALTY_HALF_LIFE_SECONDS,
     PENALTY_SECONDS,
+    Averages,
     affinity,
     costs,
     fits,
@@ -40,6 +42,16 @@ def learned(**estimate: float) -> dict[str, Any]:
     return {"estimates": {DIGEST: Estimate(**estimate)}}
 
 
+def averages(*hosts: HostView) -> Averages:
+    """What these hosts have measured."""
+    return Averages(snapshot(*hosts))
+
+
+def priced(wanted: InferenceRequest, host: HostView, fleet: FleetSnapshot, ahead: int = 0) -> Costs:
+    """The whole prediction."""
+    return costs(wanted, host, fleet, Averages(fleet), ahead)
+
+
 # -- waiting ------------------------------------------------------------------------------------------------------------------------
 
 WAITS = {
@@ -57,13 +69,13 @@ WAITS = {
 @pytest.mark.parametrize(("host", "ahead", "seconds"), WAITS.values(), ids=WAITS)
 def test_queue_wait(host: HostView, ahead: int, seconds: float) -> None:
     """Leases and waiters beyond the slots, each for as long as a lease is held here."""
-    assert queue_wait(host, snapshot(host), ahead) == pytest.approx(seconds)
+    assert queue_wait(host, averages(host), ahead) == pytest.approx(seconds)
 
 
 def test_an_unmeasured_host_waits_like_the_fleet() -> None:
     """Unknown is not free."""
     new, fleet = view("new", leases=1), (view("a", service_seconds=2.0), view("b", service_seconds=6.0))
-    assert queue_wait(new, snapshot(new, *fleet), 0) == pytest.approx(4.0)
+    assert queue_wait(new, averages(new, *fleet), 0) == pytest.approx(4.0)
 
 
 # -- loading ------------------------------------------------------------------------------------------------------------------------
@@ -95,13 +107,13 @@ LOADS = {
 def test_load_time(host: HostView, options: RunnerOptions, seconds: float) -> None:
     """Nothing when a runner that fits is loaded, what is left of a load under way, else the learned or estimated load."""
     wanted = request(runner_options=options)
-    assert load_time(wanted, host, snapshot(host, at=10.0), host.digest_of(TEXT)) == pytest.approx(seconds)
+    assert load_time(wanted, host, 10.0, averages(host), host.digest_of(TEXT)) == pytest.approx(seconds)
 
 
 def test_an_unmeasured_load_takes_as_long_as_elsewhere() -> None:
     """What the fleet has learned of the model is the better guess."""
     new, other = view("new"), view("other", **learned(load_seconds=9.0))
-    assert load_time(request(), new, snapshot(new, other), DIGEST) == pytest.approx(9.0)
+    assert load_time(request(), new, 0.0, averages(new, other), DIGEST) == pytest.approx(9.0)
 
 
 FITS: dict[str, tuple[RunnerOptions, RunnerOptions | None, int, bool]] = {
@@ -133,10 +145,10 @@ def test_fits(wanted: RunnerOptions, sent: RunnerOptions | None, context: int, e
 def test_prefill_rate() -> None:
     """The host's own, else the fleet's, else a stated default."""
     own, new = view("own", **learned(prefill_rate=100.0)), view("new")
-    assert prefill_rate(own, snapshot(own, new), DIGEST) == 100.0
-    assert prefill_rate(new, snapshot(own, new), DIGEST) == 100.0
-    assert prefill_rate(new, snapshot(new), DIGEST) == DEFAULT_PREFILL_RATE
-    assert prefill_rate(own, snapshot(own), None) == DEFAULT_PREFILL_RATE
+    assert prefill_rate(own, averages(own, new), DIGEST) == 100.0
+    assert prefill_rate(new, averages(own, new), DIGEST) == 100.0
+    assert prefill_rate(new, averages(new), DIGEST) == DEFAULT_PREFILL_RATE
+    assert prefill_rate(own, averages(own), None) == DEFAULT_PREFILL_RATE
 
 
 HELD = {
@@ -181,7 +193,7 @@ def test_penalty(health: Health, seconds: float) -> None:
 def test_an_idle_warm_host_costs_nothing() -> None:
     """Without a prompt, with the model loaded, there is nothing to wait for."""
     host = view(holds=[TEXT])
-    assert costs(request(), host, snapshot(host), 0) == Costs("gpu1", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    assert priced(request(), host, snapshot(host)) == Costs("gpu1", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_everything_at_once() -> None:
@@ -189,7 +201,7 @@ def test_everything_at_once() -> None:
     suspect = Health(State.SUSPECT, attempt_failures=1, failed_at=10.0)
     host = view(leases=1, health=suspect, service_seconds=4.0, **learned(load_seconds=7.0, prefill_rate=100.0))
     fleet = snapshot(host, at=10.0, affinity={7: ("gpu1", 200)})
-    found = costs(request(prompt_tokens=500, prefix=7), host, fleet, 1)
+    found = priced(request(prompt_tokens=500, prefix=7), host, fleet, 1)
     assert found == Costs("gpu1", 8.0 + 7.0 + 5.0 + PENALTY_SECONDS, 8.0, 7.0, 5.0, 0.0, PENALTY_SECONDS)
 
 
@@ -198,8 +210,8 @@ def test_a_cache_is_worth_nothing_where_the_model_must_be_loaded() -> None:
     cold, warm = view(), view(holds=[TEXT])
     asked = request(prompt_tokens=500, prefix=7)
     held = {7: ("gpu1", 500)}
-    assert costs(asked, cold, snapshot(cold, affinity=held), 0).affinity == 0.0
-    assert costs(asked, warm, snapshot(warm, affinity=held), 0).total == pytest.approx(0.0)
+    assert priced(asked, cold, snapshot(cold, affinity=held)).affinity == 0.0
+    assert priced(asked, warm, snapshot(warm, affinity=held)).total == pytest.approx(0.0)
 
 
 seconds = st.floats(0.01, 1000.0)
@@ -242,11 +254,11 @@ def test_costs_are_sane(
         health=Health(State.SUSPECT, attempt_failures=failures, failed_at=0.0),
     )
     fleet = snapshot(host, at=age, affinity={7: ("gpu1", cached)})
-    found = costs(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead)
+    found = priced(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead)
     parts = (found.queue_wait, found.load_time, found.prefill, found.penalty)
     assert all(part >= 0.0 for part in parts)
     assert -found.prefill <= found.affinity <= 0.0
     assert found.total == pytest.approx(sum(parts) + found.affinity)
     assert (found.load_time == 0.0) is warm
     assert (found.queue_wait == 0.0) is (leases + ahead < slots)
-    assert costs(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead + 1).total >= found.total
+    assert priced(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead + 1).total >= found.total
