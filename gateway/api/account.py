@@ -1,4 +1,7 @@
-"""What depends on one host's ollama.com account, or on its cloud: one designated host answers for the whole fleet."""
+"""What depends on one host's ollama.com account, or on its cloud: one designated host answers for the whole fleet.
+
+A caller who names a host (X-Corral-Host) gets that one's answer: each host can have an account of its own.
+"""
 
 from aiohttp import web
 
@@ -8,6 +11,7 @@ from gateway.errors import NoHost
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.host import Host
 from gateway.fleet.registry import Fleet
+from gateway.fleet.targets import pinned
 from gateway.relay.headers import to_host
 
 ACCOUNT_SECONDS = 60.0  # the host asks ollama.com
@@ -38,18 +42,20 @@ class Account:
 
     async def pass_on(self, request: web.Request) -> web.Response:
         """The host's answer, as it came. 503 if there is none."""
+        pin = pinned(request.headers.get("X-Corral-Host", ""), self._fleet.names)
         body = await read_body(request, self._body_limit)
         path = request.rel_url.raw_path_qs.removeprefix(self._prefix)
-        host, headers = self._host(), to_host(request.raw_headers)
+        host, headers = self._host(pin), to_host(request.raw_headers)
         try:
             answer = await self._client.call(host, request.method, path, body or None, ACCOUNT_SECONDS, headers)
         except HostError as error:
-            words = f"the account host {host.name} does not answer: {error}"
-            raise NoHost(words, retry_after=RETRY_AFTER_SECONDS) from None
+            who = f"host {host.name}" if pin else f"the account host {host.name}"
+            raise NoHost(f"{who} does not answer: {error}", retry_after=RETRY_AFTER_SECONDS) from None
         return passed_on(answer, host.name)
 
-    def _host(self) -> Host:
+    def _host(self, pin: str) -> Host:
+        wanted = pin or self._named
         for host in self._fleet.hosts:
-            if host.name == (self._named or host.name):
+            if host.name == (wanted or host.name):
                 return host
         raise NoHost(f"the account host {self._named} is not there", retry_after=RETRY_AFTER_SECONDS)

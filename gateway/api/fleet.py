@@ -18,6 +18,7 @@ from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
 from gateway.fleet import merge
 from gateway.fleet.host import HostView
 from gateway.fleet.registry import Fleet
+from gateway.fleet.targets import pinned
 from gateway.record import Costs, Rejected, Route
 from gateway.routing.policy import Chance, Unroutable, choose
 
@@ -109,7 +110,7 @@ class FleetViews:
             "explain",
             content_type=request.headers.get("Content-Type", ""),
             content_encoding=request.headers.get("Content-Encoding", ""),
-            pin=request.headers.get("X-Corral-Host", ""),
+            pin=pinned(request.headers.get("X-Corral-Host", ""), self._fleet.names),
         )
         if not inference.model:
             raise BadRequest("model is required")

@@ -16,9 +16,10 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
-from gateway.errors import BadRequest, CorralError, Loop, ShuttingDown, TooLarge
+from gateway.errors import CorralError, Loop, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
+from gateway.fleet.targets import pinned
 from gateway.relay.generations import Generations
 from gateway.relay.headers import inbound
 from gateway.relay.relay import Relay
@@ -113,8 +114,7 @@ class Inference:
             inference = read(*args) if light else await asyncio.to_thread(read, *args)
             if headers.generation and generations.get(headers.generation) is not None:
                 _refuse_loop()
-            if inference.pin:
-                self._check_pin(inference.pin)
+            pinned(inference.pin, self._fleet.names)
             if inference.kind is Kind.UNLOAD:
                 response: web.StreamResponse = _answered(*await self._unload(inference), id_)
                 log.info(
@@ -138,10 +138,6 @@ class Inference:
             raise
         self._responded(endpoint.path, response.status)
         return response
-
-    def _check_pin(self, pin: str) -> None:
-        if pin not in self._fleet.names:
-            raise BadRequest(f"no host is named {pin!r}; there are: {', '.join(self._fleet.names)}")
 
     async def _body(self, request: web.Request) -> bytes:
         if self.draining:

@@ -13,8 +13,9 @@ from gateway.dialects.read import model_named
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import CorralError, ModelNotFound, NoHost
 from gateway.fleet.client import HostAnswer, HostClient, HostError
-from gateway.fleet.host import FleetSnapshot
+from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.registry import Fleet
+from gateway.fleet.targets import pinned
 from gateway.relay.headers import to_host
 from gateway.routing.policy import Chance, Unroutable, choose
 
@@ -23,7 +24,10 @@ RETRY_AFTER_SECONDS = 2.0
 
 
 class Show:
-    """Asks the host that routing would choose, then the next one while hosts fail. ``refresh`` asks all for their models anew."""
+    """Asks the host that the caller names, else the one that routing would choose, then the next one while hosts fail.
+
+    ``refresh`` asks all for their models anew.
+    """
 
     def __init__(
         self,
@@ -46,13 +50,13 @@ class Show:
         return [web.post("/api/show", self.show)]
 
     async def show(self, request: web.Request) -> web.Response:
-        """A host's answer, as it came. 404 if no host has the model, 503 if those that have it fail."""
+        """A host's answer, as it came. 404 if no host (or not the one that is named) has the model, 503 if those that have it fail."""
+        pin = pinned(request.headers.get("X-Corral-Host", ""), self._fleet.names)
         body = await read_body(request, self._body_limit)
-        named = model_named(body)
-        wanted = _loading(named, body)
-        if not self._having(wanted.model):
+        wanted = _loading(model_named(body), body, pin)
+        if not self._having(wanted):
             await self._refresh()
-        having = self._having(wanted.model)
+        having = self._having(wanted)
         failed: dict[str, str] = {}
         tried: set[str] = set()
         while not isinstance(route := choose(wanted, self._snapshot(), self._rng, tried), Unroutable):
@@ -65,7 +69,9 @@ class Show:
             if answer.status != 404:
                 return passed_on(answer, route.host)
             self._fleet.forget_model(route.host, wanted.model)
-        raise self._nobody(named, {host: why for host, why in failed.items() if host in having})
+            having.discard(route.host)
+        left_out = {rejected.host: rejected.why for rejected in route.rejected} | failed
+        raise self._nobody(wanted, {host: why for host, why in left_out.items() if host in having})
 
     def _ask(self, name: str, request: web.Request, body: bytes) -> Awaitable[HostAnswer]:
         host = self._fleet.view(name, self._clock()).host
@@ -74,21 +80,25 @@ class Show:
     def _snapshot(self) -> FleetSnapshot:
         return self._fleet.snapshot(self._clock())
 
-    def _having(self, model: str) -> set[str]:
-        return {view.name for view in self._snapshot().hosts if view.available and model in view.available}
+    def _asked(self, wanted: InferenceRequest) -> list[HostView]:
+        return [view for view in self._snapshot().hosts if not wanted.pin or view.name == wanted.pin]
 
-    def _nobody(self, named: str, failed: dict[str, str]) -> CorralError:
-        """``failed``: the hosts that have the model, and why they do not tell of it."""
-        if failed:
-            words = "; ".join(f"{host}: {why}" for host, why in failed.items())
-            return NoHost(f"no host that has {named!r} answers: {words}", retry_after=RETRY_AFTER_SECONDS)
-        if all(view.available is None for view in self._snapshot().hosts):
-            return NoHost("no host has told its models yet", retry_after=RETRY_AFTER_SECONDS)
-        return ModelNotFound(PLAIN.format(full(named)))
+    def _having(self, wanted: InferenceRequest) -> set[str]:
+        return {view.name for view in self._asked(wanted) if view.available and wanted.model in view.available}
+
+    def _nobody(self, wanted: InferenceRequest, silent: dict[str, str]) -> CorralError:
+        """``silent``: the hosts that have the model, and why they do not tell of it."""
+        name = wanted.requested_model
+        if silent:
+            words = "; ".join(f"{host}: {why}" for host, why in silent.items())
+            return NoHost(f"no host that has {name!r} answers: {words}", retry_after=RETRY_AFTER_SECONDS)
+        where = f" on host {wanted.pin}" if wanted.pin else ""
+        if all(view.available is None for view in self._asked(wanted)):
+            return NoHost(f"it is not known yet which models there are{where}", retry_after=RETRY_AFTER_SECONDS)
+        return ModelNotFound(PLAIN.format(full(name)) + where)
 
 
-def _loading(named: str, body: bytes) -> InferenceRequest:
+def _loading(named: str, body: bytes, pin: str) -> InferenceRequest:
     """The request that would load the model: where that goes, this goes."""
-    return InferenceRequest(
-        "show", ENDPOINTS["/api/generate"], Kind.LOAD, named, canonical(named), False, (), 0, 0, body
-    )
+    endpoint = ENDPOINTS["/api/generate"]
+    return InferenceRequest("show", endpoint, Kind.LOAD, named, canonical(named), False, (), 0, 0, body, None, "", pin)

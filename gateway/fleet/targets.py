@@ -11,7 +11,7 @@ A caller who names hosts gets these in place of a rule's. An ejected host is lef
 asked in spite of it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -31,6 +31,13 @@ class Targets:
 
     hosts: tuple[Host, ...]
     left_out: Mapping[str, str]
+
+
+def pinned(host: str, known: Collection[str]) -> str:
+    """The one host that a caller names in X-Corral-Host; "" where none is. Raises BadRequest for an unknown one."""
+    if host and host not in known:
+        raise BadRequest(f"no host is named {host!r}; there are: {', '.join(known)}")
+    return host
 
 
 def named(header: str, views: Sequence[HostView]) -> Sequence[HostView]:

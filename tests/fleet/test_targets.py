@@ -7,7 +7,7 @@ from gateway.config import PlacementConfig
 from gateway.errors import BadRequest
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import Host, HostView
-from gateway.fleet.targets import Targets, holder, holders, named, placed, reachable
+from gateway.fleet.targets import Targets, holder, holders, named, pinned, placed, reachable
 from tests.fleet.builders import HEALTHY, view
 
 
@@ -28,6 +28,13 @@ def ejected(view: HostView) -> HostView:
 def names(targets: Targets) -> list[str]:
     """Who is asked."""
     return [host.name for host in targets.hosts]
+
+
+def test_pinned() -> None:
+    """One host, or none; nothing else."""
+    assert (pinned("", "ab"), pinned("b", "ab")) == ("", "b")
+    with pytest.raises(BadRequest, match="no host is named 'a,b'; there are: a, b"):
+        pinned("a,b", "ab")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ ACCOUNT = {
     "/api/experimental/web_fetch": "POST",
     "/api/experimental/model-recommendations": "GET",
 }
+PINNED = {"X-Corral-Host": "gpu2"}
 SECRETS = {"Authorization": "Bearer secret", "X-API-Key": "secret", "Cookie": "secret", "Origin": "http://localhost"}
 
 
@@ -118,6 +119,46 @@ async def test_show_from_the_next_host(corral: Corral) -> None:
     assert shows(lost) == 1, "it said that it has the model no more"
 
 
+async def test_show_from_the_host_that_is_named(corral: Corral) -> None:
+    """Whatever routing would choose; without the model there it is a 404 that says where, and no other host is asked."""
+    first, second = simulated("gpu1", TEXT, OTHER), simulated("gpu2", TEXT)
+    await first.load(TEXT)
+    stage = await corral(first, second)
+    answer = await show(stage, json.dumps({"model": TEXT}).encode(), PINNED)
+    assert (answer.status, answer.get("X-Corral-Host")) == (200, "gpu2")
+    missing = await show(stage, json.dumps({"model": OTHER}).encode(), PINNED)
+    assert (missing.status, json.loads(missing.body)) == (404, {"error": f"model '{OTHER}' not found on host gpu2"})
+    await second.kill()
+    down = await show(stage, json.dumps({"model": TEXT}).encode(), PINNED)
+    assert (down.status, down.get("X-Corral-Error")) == (503, "no_host")
+    assert "gpu2: cannot connect" in json.loads(down.body)["error"]
+    assert shows(first) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/show"), ("POST", "/api/route/explain"), ("POST", "/api/me"), ("GET", "/api/status")],
+)
+async def test_a_name_that_no_host_has(corral: Corral, method: str, path: str) -> None:
+    """400 with the names that there are, as for inference; no host is asked."""
+    host = simulated("gpu1", TEXT)
+    stage = await corral(host)
+    before = host.ledger.requests.copy()
+    body = json.dumps({"model": TEXT, "prompt": "x"}).encode() if method == "POST" else None
+    answer = await ask(stage.url, method, path, body, PINNED)
+    assert (answer.status, json.loads(answer.body)["error"]) == (400, "no host is named 'gpu2'; there are: gpu1")
+    assert host.ledger.requests == before
+
+
+async def test_show_when_the_host_is_draining(corral: Corral) -> None:
+    """503 that says so: a 404 would make the CLI pull it."""
+    stage = await corral(simulated("gpu1", TEXT), simulated("gpu2", OTHER))
+    assert (await stage.operate("POST", "/api/hosts/gpu1/drain")).status == 200
+    answer = await show(stage, json.dumps({"model": TEXT}).encode())
+    assert (answer.status, answer.get("X-Corral-Error")) == (503, "no_host")
+    assert "gpu1: is draining" in json.loads(answer.body)["error"]
+
+
 @pytest.mark.parametrize("known", [False, True])
 async def test_show_when_those_that_have_it_are_down(corral: Corral, known: bool) -> None:
     """503 in words that name them, not a 404 that would make the CLI pull it; whether or not a poll has noticed."""
@@ -206,6 +247,17 @@ async def test_the_account_host_answers(corral: Corral, path: str, method: str) 
         assert "secret" not in " ".join(headers.values())
         assert "origin" not in headers
     assert not [received for received in first.ledger.received if received.path.startswith(path)]
+
+
+async def test_a_host_that_is_named_answers_for_its_own_account(corral: Corral) -> None:
+    """In place of the account host; when it is down, it is what does not answer."""
+    stage = await corral(simulated("gpu1"), simulated("gpu2"))
+    answer = await ask(stage.url, "GET", "/api/status", None, PINNED)
+    assert (answer.status, answer.get("X-Corral-Host")) == (200, "gpu2")
+    await stage["gpu2"].kill()
+    down = await ask(stage.url, "GET", "/api/status", None, PINNED)
+    assert down.status == 503
+    assert json.loads(down.body)["error"].startswith("host gpu2 does not answer: cannot connect: ")
 
 
 @pytest.mark.parametrize(
