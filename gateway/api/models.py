@@ -22,9 +22,10 @@ from gateway.fleet.manage import Changer
 from gateway.fleet.poller import Poller
 from gateway.fleet.progress import Line
 from gateway.fleet.registry import Fleet
-from gateway.fleet.targets import Targets, holder, holders, named, placed, reachable
+from gateway.fleet.targets import Targets, holder, holders, named, placed, reachable, taking
 
 NDJSON = "application/x-ndjson"
+RETRY_AFTER_SECONDS = 2.0
 REFRESH_SECONDS = 1.0  # how long it is waited for who has a model
 PIECE_BYTES = 128 * 1024  # of a blob; the network may deliver far more at a time
 
@@ -58,7 +59,7 @@ class Models:
     async def has_blob(self, request: web.Request) -> web.StreamResponse:
         """200 if every host has it, else 404."""
         digest = checked_digest(request.match_info["digest"])
-        targets = reachable(self._asked(request) or self._views)
+        targets = _some(self._takers(request, self._views))
         if await self._blobs.on_all(digest, targets.hosts):
             return Answer(status=200)
         return json_answer({"error": f'blob "{digest}" not found'}, status=404)
@@ -71,7 +72,7 @@ class Models:
             answer = await self._blobs.upload(job, digest, _pieces(request), request.content_length)
             return _answered(answer)
 
-        return await self._tracked("blob", digest, reachable(self._asked(request) or self._views), upload)
+        return await self._tracked("blob", digest, self._takers(request, self._views), upload)
 
     async def _with_progress(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         asked = await self._read(operation, request)
@@ -101,11 +102,16 @@ class Models:
     async def _targets(self, asked: ManagementRequest, request: web.Request) -> Targets:
         """The hosts that this concerns. Who has a model is asked anew: the last poll may be seconds old."""
         if asked.operation in (Operation.PULL, Operation.CREATE):
-            return reachable(self._asked(request) or placed(asked.name, self._views, self._rules))
+            return self._takers(request, placed(asked.name, self._views, self._rules))
         self._asked(request)  # who names a host that is not there is told so at once
         await self._poller.refresh_inventories(REFRESH_SECONDS)
         views = self._asked(request) or self._views
         return holder(asked.name, views) if asked.operation is Operation.PUSH else holders(asked.name, views)
+
+    def _takers(self, request: web.Request, views: Sequence[HostView]) -> Targets:
+        """Who gets something new: the hosts that the caller names, else those of ``views`` that take it."""
+        asked = self._asked(request)
+        return reachable(asked) if asked else taking(views)
 
     def _asked(self, request: web.Request) -> Sequence[HostView]:
         """The hosts that the caller names; none where all are meant."""
@@ -125,10 +131,8 @@ class Models:
         """``work`` as a job. What it raises is rendered here, so that errors name the job as well."""
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
-        if not targets.hosts:
-            raise NoHost("no host is known that this concerns", retry_after=2.0)
         try:
-            with self._jobs.track(kind, model, targets) as job:
+            with self._jobs.track(kind, model, _some(targets)) as job:
                 try:
                     response = await work(job)
                 except CorralError as error:
@@ -176,6 +180,17 @@ class _Progress:
 
     async def _write(self, line: Line) -> None:
         await self._response.write(compact(line) + b"\n")
+
+
+def _some(targets: Targets) -> Targets:
+    """The same; raises NoHost where nobody is to be asked."""
+    if targets.hosts:
+        return targets
+    if draining := ", ".join(targets.left_out):
+        why = f"every host that this concerns is draining: {draining}; X-Corral-Hosts can name them all the same"
+    else:
+        why = "no host is known that this concerns"
+    raise NoHost(why, retry_after=RETRY_AFTER_SECONDS)
 
 
 def _about(job: Job) -> dict[str, str]:

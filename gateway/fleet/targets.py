@@ -5,10 +5,12 @@
 | pull, create       | those of the first placement rule that matches the model, else all            |
 | blob               | all: a blob has no model's name                                               |
 | copy, delete       | those that have the model; nobody: any one, which says so in Ollama's words   |
-| push               | one that has the model: the first that is healthy; nobody: as above           |
+| push               | one that has the model: the first that is healthy and not draining, if any;   |
+|                    | nobody: as above                                                              |
 
 A caller who names hosts gets these in place of a rule's. An ejected host is left out and named, unless all are ejected: then they are
-asked in spite of it.
+asked in spite of it. A draining host gets nothing new (pull, create, blob) unless the caller names it; a copy or a delete is for it
+too, else it would be back with another set of models.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,7 +24,6 @@ from gateway.fleet.health import State
 from gateway.fleet.host import Host, HostView
 
 _WILD = frozenset("*?[")
-_RANK = {State.HEALTHY: 0, State.SUSPECT: 1, State.TRIAL: 1, State.EJECTED: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,12 @@ def placed(model: str, views: Sequence[HostView], rules: Iterable[PlacementConfi
 
 def reachable(views: Sequence[HostView]) -> Targets:
     """All of these but the ejected ones."""
-    up = [view for view in views if view.health.state is not State.EJECTED] or views
-    asked = {view.name for view in up}
-    left_out = {view.name: f"ejected: {view.health.why}" for view in views if view.name not in asked}
-    return Targets(tuple(view.host for view in up), left_out)
+    return _of(views, views)
+
+
+def taking(views: Sequence[HostView]) -> Targets:
+    """All of these but the draining and the ejected ones; no host where all are draining."""
+    return _of(views, [view for view in views if not view.draining])
 
 
 def holders(model: str, views: Sequence[HostView]) -> Targets:
@@ -77,10 +80,26 @@ def holder(model: str, views: Sequence[HostView]) -> Targets:
     return _one([view for view in views if view.available and model in view.available] or views)
 
 
+def _of(views: Sequence[HostView], fit: Sequence[HostView]) -> Targets:
+    up = [view for view in fit if view.health.state is not State.EJECTED] or fit
+    asked = {view.name for view in up}
+    left_out = {view.name: _why(view) for view in views if view.name not in asked}
+    return Targets(tuple(view.host for view in up), left_out)
+
+
+def _why(view: HostView) -> str:
+    return f"ejected: {view.health.why}" if view.health.state is State.EJECTED else "draining"
+
+
 def _one(views: Sequence[HostView]) -> Targets:
     if not views:
         return Targets((), {})
-    return Targets((min(views, key=lambda view: _RANK[view.health.state]).host,), {})
+    return Targets((min(views, key=_rank).host,), {})
+
+
+def _rank(view: HostView) -> tuple[bool, bool, bool]:
+    state = view.health.state
+    return state is State.EJECTED, view.draining, state is not State.HEALTHY
 
 
 def _pattern(text: str) -> str:

@@ -7,7 +7,7 @@ from gateway.config import PlacementConfig
 from gateway.errors import BadRequest
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import Host, HostView
-from gateway.fleet.targets import Targets, holder, holders, named, pinned, placed, reachable
+from gateway.fleet.targets import Targets, holder, holders, named, pinned, placed, reachable, taking
 from tests.fleet.builders import HEALTHY, view
 
 
@@ -22,7 +22,12 @@ FLEET = (A, B, C)
 
 def ejected(view: HostView) -> HostView:
     """The same host, out of routing."""
-    return host_view(view.name, *(view.available or ()), health=Health(State.EJECTED, "gone"))
+    return msgspec.structs.replace(view, health=Health(State.EJECTED, "gone"))
+
+
+def draining(view: HostView) -> HostView:
+    """The same host, about to be taken out."""
+    return msgspec.structs.replace(view, draining=True)
 
 
 def names(targets: Targets) -> list[str]:
@@ -83,6 +88,17 @@ def test_reachable() -> None:
     assert reachable((ejected(A), ejected(B))).left_out == {}
 
 
+def test_taking() -> None:
+    """A draining host gets nothing new, though the others be ejected; whoever names it asks it all the same."""
+    assert taking((A, draining(B), C)) == Targets((A.host, C.host), {"b": "draining"})
+    assert taking((ejected(A), draining(B), ejected(draining(C)))) == Targets(
+        (A.host,), {"b": "draining", "c": "ejected: gone"}
+    )
+    assert taking((draining(A), draining(B))) == Targets((), {"a": "draining", "b": "draining"})
+    assert reachable((draining(A),)) == Targets((A.host,), {})
+    assert holders("m:1b", (draining(A), B)) == Targets((A.host, B.host), {})
+
+
 def test_holders() -> None:
     """Who has it; else one that says so."""
     assert names(holders("m:1b", FLEET)) == ["a", "b"]
@@ -98,5 +114,7 @@ def test_holder() -> None:
     assert names(holder("m:1b", (ejected(A), B, C))) == ["b"]
     assert names(holder("m:1b", (ejected(A), C))) == ["a"]
     assert names(holder("x:1b", FLEET)) == ["a"]
+    assert names(holder("m:1b", (draining(A), B))) == ["b"]
+    assert names(holder("m:1b", (draining(A), ejected(B)))) == ["a"]
     suspect = host_view("a", "m:1b", health=Health(State.SUSPECT, "slow"))
     assert names(holder("m:1b", (suspect, B))) == ["b"]

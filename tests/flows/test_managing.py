@@ -337,6 +337,38 @@ async def test_an_ejected_host_is_left_out(corral: Corral) -> None:
     await b.start()
 
 
+async def test_a_draining_host_gets_nothing_new(corral: Corral) -> None:
+    """Unless the caller names it; but a delete is for it too."""
+    a, b = simulated("a"), simulated("b")
+    stage = await corral(a, b)
+    await stage.operate("POST", "/api/hosts/b/drain")
+    answer = await stage.ask(manage("/api/pull", model=NEW))
+    assert (answer.get("X-Corral-Hosts"), answer.get("X-Corral-Left-Out"), lines(answer)[-1]) == ("a", "b", SUCCESS)
+    assert lines(answer)[0] == {"status": "b is left out: draining"}
+    assert having(NEW, a, b) == ["a"]
+    assert (await upload(stage)).get("X-Corral-Left-Out") == "b"
+    assert (await ask(stage.url, "HEAD", f"/api/blobs/{DIGEST}")).status == 200
+    assert (await ask(stage.url, "HEAD", f"/api/blobs/{DIGEST}", None, on("b"))).status == 404
+    assert (await stage.ask(manage("/api/create", model="mine", files={"a.gguf": DIGEST}))).get("X-Corral-Hosts") == "a"
+    named = await stage.ask(manage("/api/pull", on("b"), model=NEW))
+    assert (named.get("X-Corral-Hosts"), named.get("X-Corral-Left-Out"), having(NEW, a, b)) == ("b", None, ["a", "b"])
+    assert (await delete(stage, NEW)).status == 200
+    assert having(NEW, a, b) == []
+
+
+async def test_every_host_is_draining(corral: Corral) -> None:
+    """Nobody gets anything; whether they have a blob is not asked either."""
+    stage = await corral(simulated("a"), simulated("b"))
+    for name in "ab":
+        await stage.operate("POST", f"/api/hosts/{name}/drain")
+    for answer in (await stage.ask(manage("/api/pull", model=NEW)), await upload(stage)):
+        status, text = error(answer)
+        assert (status, answer.get("X-Corral-Error")) == (503, "no_host")
+        assert text.startswith("every host that this concerns is draining: a, b; ")
+    assert (await ask(stage.url, "HEAD", f"/api/blobs/{DIGEST}")).status == 503
+    assert await jobs(stage) == []
+
+
 @pytest.mark.parametrize("path", ["/api/pull", "/api/create"])
 async def test_a_host_dies_midway(corral: Corral, path: str) -> None:
     """Its part fails, the others go on to the end."""
