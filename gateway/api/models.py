@@ -84,6 +84,7 @@ class Models:
                 return _answered(end)
             if job.stopped and "error" in end and not told.started:
                 raise Cancelled(str(end["error"]))
+            self._jobs.end(job)  # who has read the last line and asks for the job sees how it ended
             return await told.end(end)
 
         return await self._tracked(operation, asked.model, await self._targets(asked, request), run)

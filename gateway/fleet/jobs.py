@@ -125,7 +125,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def track(self, kind: str, model: str, targets: Targets) -> Iterator[Job]:
-        """A job while it runs; its end is logged."""
+        """A job while it runs. Leaving ends it, if nobody has done so before."""
         wall = self._wall()
         id_ = f"{int(wall * 1000):011x}{self._rng.getrandbits(52):013x}"  # as a generation's
         job = self._running[id_] = Job(id_, kind, model, targets, wall, self.clock())
@@ -137,13 +137,21 @@ class Jobs:
             cancelled = True
             raise
         finally:
-            job.close(self.clock(), cancelled=cancelled)
-            del self._running[id_]
-            self._ended.append(job)
-            if not self._running:
-                self._idle.set()
-            hosts = ", ".join(f"{name} {part.state}" for name, part in job.parts.items())
-            log.info("job %s: %s %s: %s after %.1f s (%s)", id_, kind, job.model, job.outcome, job.seconds(0.0), hosts)
+            self.end(job, cancelled=cancelled)
+
+    def end(self, job: Job, *, cancelled: bool = False) -> None:
+        """The work is done, and logged; who asked for it may still have to be told. Only the first end counts."""
+        if job.outcome is not None:
+            return
+        job.close(self.clock(), cancelled=cancelled)
+        del self._running[job.id]
+        self._ended.append(job)
+        if not self._running:
+            self._idle.set()
+        hosts = ", ".join(f"{name} {part.state}" for name, part in job.parts.items())
+        log.info(
+            "job %s: %s %s: %s after %.1f s (%s)", job.id, job.kind, job.model, job.outcome, job.seconds(0.0), hosts
+        )
 
     async def idle(self) -> None:
         """Return once no job runs."""

@@ -76,6 +76,19 @@ async def test_a_timeout_of_the_work_is_none_of_the_scope() -> None:
             raise TimeoutError
 
 
+async def test_an_end_before_the_caller_is_told() -> None:
+    """It is the end: what becomes of the caller after it does not count."""
+    known = jobs()
+    with pytest.raises(ConnectionResetError), known.track("pull", "m", TWO) as job:  # noqa: PT012
+        for part in job.parts.values():
+            part.end(PartState.SUCCEEDED)
+        known.end(job)
+        await known.idle()
+        assert list(known) == [job]
+        raise ConnectionResetError
+    assert (job.outcome, list(known), len(known)) == (Outcome.SUCCEEDED, [job], 0)
+
+
 def test_only_the_last_are_kept() -> None:
     """Those that run are all there."""
     known = jobs()

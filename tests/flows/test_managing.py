@@ -21,7 +21,9 @@ from tests.contract.cases import CASES, Case, answer_differences, prepare, recor
 from tests.contract.raw import Answer, ask
 from tests.e2e.test_real_clients import ollama_at
 from tests.flows.test_relay import event_by_event, events_of
-from tests.stage import Client, Stage
+from tests.scripted import Asked, ScriptedHost
+from tests.sockets import http
+from tests.stage import PADDING, SECONDS, Client, Stage
 
 NEW = "qwen2.5:0.5b"
 NOWHERE = "nobody-has-this"
@@ -367,6 +369,23 @@ async def test_every_host_is_draining(corral: Corral) -> None:
         assert text.startswith("every host that this concerns is draining: a, b; ")
     assert (await ask(stage.url, "HEAD", f"/api/blobs/{DIGEST}")).status == 503
     assert await jobs(stage) == []
+
+
+async def test_a_job_ends_before_its_last_line_is_told(corral: Corral) -> None:
+    """A caller who does not read does not keep it running: 100 kB are more than is written at once, less than is waited for."""
+
+    async def answering(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        said = [{"status": f"{number:02}" + PADDING[:1950]} for number in range(50)]
+        writer.write(http(b"".join(json.dumps(line).encode() + b"\n" for line in (*said, SUCCESS))))
+
+    stage = await corral(ScriptedHost("a", answering))
+    stage.narrow(4096)
+    async with stage.begun(manage("/api/pull", model=NEW), receive_bytes=4096) as client:
+        await client.head()
+        async with asyncio.timeout(SECONDS):
+            job = await ended(stage)
+        assert job["outcome"] == "succeeded"
+        assert json.loads((await rest(client)).splitlines()[-1]) == SUCCESS
 
 
 @pytest.mark.parametrize("path", ["/api/pull", "/api/create"])
