@@ -132,7 +132,7 @@ class Gateway:
         self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds)
         self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
         self.discovery = Discovery(self.config, self._configure)
-        self._lookout = Lookout(self.config, self.discovery)
+        self._lookout = Lookout(self.config, self.discovery, self._reconfigure)
         self.relay = Relay(
             self.fleet,
             self.admission,
@@ -154,6 +154,7 @@ class Gateway:
             self.fleet,
             self.config.relay,
         )
+        self.account = Account(self.fleet, self.client, self.config)
         self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config)
         self.ops = Ops(self._exposition, self.fleet, self.clock, self.database)
         try:
@@ -200,7 +201,7 @@ class Gateway:
             self.inference,
             FleetViews(self.fleet, self.clock, self.rng, limit, ttl),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
-            Account(self.fleet, config.account_host, self.client, self.manners.prefix, limit),
+            self.account,
             HostsApi(self.fleet, self.clock, self._fleet_changed),
             GenerationsApi(self.generations),
             self.models,
@@ -290,6 +291,13 @@ class Gateway:
     def follow(self, load: Callable[[], Config], file: Path | None) -> None:
         """Reload the configuration whenever ``file`` changes, and on ``reload``."""
         self._lookout.follow(load, file)
+
+    def _reconfigure(self, config: Config) -> None:
+        """Take what can change while it runs (``reload.LIVE``); hosts come with the next look at their sources."""
+        self.config = config
+        self.manners.configure(config.http)
+        self.account.named = config.account_host
+        self.models.rules = config.placement
 
     def reload(self) -> None:
         """Read the configuration again, and look at every source of hosts now."""

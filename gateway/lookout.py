@@ -15,23 +15,29 @@ FIRST_LOOK_SECONDS = 2.0
 
 
 class Lookout:
-    """Runs ``discovery``, and once told a file to ``follow``, takes in what changes there."""
+    """Runs ``discovery``, and once told a file to ``follow``, takes in what changes there and tells ``changed``."""
 
-    def __init__(self, config: Config, discovery: Discovery) -> None:
+    def __init__(self, config: Config, discovery: Discovery, changed: Callable[[Config], None]) -> None:
         self._config = config
         self._discovery = discovery
+        self._changed = changed
         self._reloader: Reloader | None = None
         self._now = asyncio.Event()
 
     def follow(self, load: Callable[[], Config], file: Path | None) -> None:
         """Reload the configuration whenever ``file`` changes, and on ``reload``."""
-        self._reloader = Reloader(self._config, load, file, self._discovery.configure)
+        self._reloader = Reloader(self._config, load, file, self._apply)
 
     def reload(self) -> None:
         """Read the configuration again, and look at every source of hosts now."""
         if self._reloader is not None:
             self._reloader.reload()
         self._now.set()
+
+    def _apply(self, config: Config) -> None:
+        self._config = config
+        self._discovery.configure(config)
+        self._changed(config)
 
     async def first(self) -> None:
         """The hosts to start with, as far as sources tell them in FIRST_LOOK_SECONDS."""

@@ -4,12 +4,14 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gateway.config import Config
 from gateway.errors import ConfigError
 
 log = logging.getLogger(__name__)
-LIVE = ("hosts", "discovery")
+LIVE = frozenset(("hosts", "placement", "account_host", "discovery", "http.origins", "http.allowed_hosts"))
+"""Keys and sections that can change while it runs."""
 
 
 class Reloader:
@@ -31,17 +33,16 @@ class Reloader:
             self.reload()
 
     def reload(self) -> None:
-        """Read it all again. Hosts and discovery take effect now; of other changes the log says that they need a restart."""
+        """Read it all again. The LIVE keys take effect now; of other changes the log says that they need a restart."""
         self._seen = self._signature()
         try:
             config = self._load()
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error.message)  # noqa: TRY400 - the message says it all
             return
-        if waiting := _differing(self._config, config):
+        self._config, waiting = merged(self._config, config)
+        if waiting:
             log.warning("changed, but in force only after a restart: %s", ", ".join(waiting))
-        live = {name: getattr(config, name) for name in LIVE}
-        self._config = dataclasses.replace(self._config, **live)
         self._apply(self._config)
         log.info("configuration read again")
 
@@ -55,16 +56,21 @@ class Reloader:
         return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
-def _differing(old: Config, new: Config) -> list[str]:
-    """Keys, as ``section.key``, that differ and cannot be changed while it runs."""
-    names: list[str] = []
+def merged(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """What is in force once ``new`` was read: ``old`` with the live keys of ``new``; and the other keys that differ."""
+    values: dict[str, Any] = {}
+    waiting: list[str] = []
     for field in dataclasses.fields(Config):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if field.name in LIVE or before == after:
-            continue
-        if dataclasses.is_dataclass(before):
-            inner = (key.name for key in dataclasses.fields(before))
-            names += [f"{field.name}.{key}" for key in inner if getattr(before, key) != getattr(after, key)]
+        if before == after or field.name in LIVE:
+            values[field.name] = after
+        elif dataclasses.is_dataclass(before) and not isinstance(before, type):
+            keys = [
+                key.name for key in dataclasses.fields(before) if getattr(before, key.name) != getattr(after, key.name)
+            ]
+            live = [key for key in keys if f"{field.name}.{key}" in LIVE]
+            values[field.name] = dataclasses.replace(before, **{key: getattr(after, key) for key in live})
+            waiting += [f"{field.name}.{key}" for key in keys if key not in live]
         else:
-            names.append(field.name)
-    return names
+            waiting.append(field.name)
+    return dataclasses.replace(old, **values), waiting

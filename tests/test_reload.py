@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config
+from gateway.config import Config, HttpConfig, PlacementConfig
 from gateway.loader import load
-from gateway.reload import Reloader
+from gateway.reload import LIVE, Reloader
 
 ONE = '[[hosts]]\nname = "gpu1"\nurl = "http://10.0.0.5:11434"\n'
 TWO = ONE + '[[hosts]]\nname = "gpu2"\nurl = "http://10.0.0.6:11434"\n'
@@ -91,6 +91,29 @@ def test_what_needs_a_restart(followed: Followed, caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["changed, but in force only after a restart: listen, queue.limit, relay.attempts"]
     (applied,) = followed.applied
     assert (len(applied.hosts), applied.listen, applied.queue.limit) == (2, "127.0.0.1:11434", 512)
+
+
+def test_what_is_live(followed: Followed, caplog: pytest.LogCaptureFixture) -> None:
+    """Is applied whole, also where other keys of its section are not."""
+    rule = '[[placement]]\nmodels = ["*"]\nhosts = ["gpu1"]\n'
+    http = '[http]\norigins = ["https://a.example"]\nallowed_hosts = ["b.example"]\nprefix = "/c"\n'
+    followed.write(f'account_host = "gpu1"\n{ONE}{rule}{http}[discovery]\ninterval_seconds = 3.0\n')
+    followed.reloader.look()
+    assert caplog.messages == ["changed, but in force only after a restart: http.prefix"]
+    (applied,) = followed.applied
+    assert applied.placement == (PlacementConfig(("*",), ("gpu1",)),)
+    assert (applied.account_host, applied.discovery.interval_seconds) == ("gpu1", 3.0)
+    assert applied.http == HttpConfig(("https://a.example",), ("b.example",), "")
+    followed.write(ONE)
+    followed.reloader.look()
+    assert followed.applied[-1] == Config(hosts=applied.hosts)
+
+
+def test_every_live_key_is_one() -> None:
+    """Of the configuration, or of one of its sections."""
+    for name in LIVE:
+        section, _, key = name.partition(".")
+        assert hasattr(getattr(Config(), section), key) if key else hasattr(Config(), section)
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.api.answers import passed_on
 from gateway.api.inference import read_body
+from gateway.config import Config
 from gateway.errors import NoHost
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.host import Host
@@ -19,14 +20,14 @@ RETRY_AFTER_SECONDS = 2.0
 
 
 class Account:
-    """Passes requests to the host ``named``, or else the first, and its answers back. ``prefix``: what to leave out of a path."""
+    """Passes requests to the host ``named``, or else the first, and its answers back."""
 
-    def __init__(self, fleet: Fleet, named: str, client: HostClient, prefix: str, body_limit_bytes: int) -> None:
+    def __init__(self, fleet: Fleet, client: HostClient, config: Config) -> None:
         self._fleet = fleet
-        self._named = named
         self._client = client
-        self._prefix = prefix
-        self._body_limit = body_limit_bytes
+        self._prefix = config.http.prefix  # to be left out of a path
+        self._body_limit = config.relay.body_limit_bytes
+        self.named = config.account_host
 
     def routes(self) -> list[web.RouteDef]:
         """The account's paths and the cloud's."""
@@ -54,8 +55,8 @@ class Account:
         return passed_on(answer, host.name)
 
     def _host(self, pin: str) -> Host:
-        wanted = pin or self._named
+        wanted = pin or self.named
         for host in self._fleet.hosts:
             if host.name == (wanted or host.name):
                 return host
-        raise NoHost(f"the account host {self._named} is not there", retry_after=RETRY_AFTER_SECONDS)
+        raise NoHost(f"the account host {self.named} is not there", retry_after=RETRY_AFTER_SECONDS)

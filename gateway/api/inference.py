@@ -71,7 +71,7 @@ class Inference:
 
     def dispatch(self, otherwise: Handler) -> Handler:
         """A handler for all requests: plain inference at once, everything else by ``otherwise``."""
-        prefix, welcome = self._manners.prefix, self._manners.hosts
+        manners, prefix = self._manners, self._manners.prefix
         handlers = self._handlers | {prefix + path: handler for path, handler in self._handlers.items()}
 
         def dispatched(request: Any) -> Awaitable[web.StreamResponse]:
@@ -79,7 +79,7 @@ class Inference:
             if handler is None:
                 return otherwise(request)
             headers = request.headers
-            if hdrs.ORIGIN in headers or not welcome[headers.get(hdrs.HOST, "")]:
+            if hdrs.ORIGIN in headers or not manners.hosts[headers.get(hdrs.HOST, "")]:
                 return otherwise(request)
             return handler(request, otherwise)
 

@@ -52,8 +52,13 @@ class Manners:
 
     def __init__(self, http: HttpConfig, hostname: str, *, loopback: bool) -> None:
         self.prefix = http.prefix
-        self.hosts = _Hosts((hostname, *http.allowed_hosts), everybody=not loopback)
+        self._hostname = hostname
         self._loopback = loopback
+        self.configure(http)
+
+    def configure(self, http: HttpConfig) -> None:
+        """These origins and hosts from now on. The prefix stays: the routes are made."""
+        self.hosts = _Hosts((self._hostname, *http.allowed_hosts), everybody=not self._loopback)
         self._any_origin = "*" in http.origins
         self._origins = (*_DEFAULT_ORIGINS, *http.origins)
 

@@ -31,13 +31,13 @@ PIECE_BYTES = 128 * 1024  # of a blob; the network may deliver far more at a tim
 
 
 class Models:
-    """Handlers of Ollama's managing endpoints. ``draining`` makes them refuse new work."""
+    """Handlers of Ollama's managing endpoints. ``rules`` say where models go; ``draining`` makes them refuse new work."""
 
     def __init__(self, fleet: Fleet, jobs: Jobs, client: HostClient, poller: Poller, config: Config) -> None:
         self._fleet = fleet
         self._jobs = jobs
         self._poller = poller
-        self._rules = config.placement
+        self.rules = config.placement
         self._body_limit = config.relay.body_limit_bytes
         self._fanout = FanOut(client, jobs.clock, poller.refresh_changed, name_hosts=self._several)
         self._changer = Changer(fleet, client, poller.refresh_changed, name_hosts=self._several)
@@ -103,7 +103,7 @@ class Models:
     async def _targets(self, asked: ManagementRequest, request: web.Request) -> Targets:
         """The hosts that this concerns. Who has a model is asked anew: the last poll may be seconds old."""
         if asked.operation in (Operation.PULL, Operation.CREATE):
-            return self._takers(request, placed(asked.name, self._views, self._rules))
+            return self._takers(request, placed(asked.name, self._views, self.rules))
         self._asked(request)  # who names a host that is not there is told so at once
         await self._poller.refresh_inventories(REFRESH_SECONDS)
         views = self._asked(request) or self._views

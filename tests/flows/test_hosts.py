@@ -333,6 +333,39 @@ async def test_all_hosts_go(corral: Corral) -> None:
     assert (await told(stage, "/api/tags"))["models"] == []
 
 
+async def test_a_changed_configuration(corral: Corral, tmp_path: Path) -> None:
+    """Who may call, where models go and whose account is used are other from the next request on; the prefix is not."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    stage = await corral(one, two)
+    file = tmp_path / "changing.toml"
+    hosts = "".join(f'[[hosts]]\nname = "{host.name}"\nurl = "{host.url}"\n' for host in (one, two))
+    file.write_text(hosts, encoding="utf-8")
+    stage.gateway.follow(lambda: load(file), file)
+    page = {"Origin": "https://chat.example.com"}
+    outside = {"Host": "ai.example.com"}
+
+    async def asked() -> list[Any]:
+        answers = [
+            await ask(stage.url, "POST", "/api/generate", call("/api/generate").body, headers)
+            for headers in (page, outside)
+        ]
+        pulled = await ask(stage.url, "POST", "/api/pull", json.dumps({"model": TEXT}).encode())
+        account = await ask(stage.url, "GET", "/api/status")
+        below = await ask(stage.url, "GET", "/below/api/version")
+        statuses = [answer.status for answer in (*answers, below)]
+        return [*statuses, pulled.get("X-Corral-Hosts"), account.get("X-Corral-Host")]
+
+    assert await asked() == [403, 403, 404, "gpu1,gpu2", "gpu1"]
+    rule = '[[placement]]\nmodels = ["*"]\nhosts = ["gpu2"]\n'
+    http = '[http]\norigins = ["https://chat.example.com"]\nallowed_hosts = ["ai.example.com"]\nprefix = "/below"\n'
+    file.write_text(f'account_host = "gpu2"\n{hosts}{rule}{http}', encoding="utf-8")
+    stage.gateway.reload()
+    assert await asked() == [200, 200, 404, "gpu2", "gpu2"]
+    file.write_text(hosts, encoding="utf-8")
+    stage.gateway.reload()
+    assert await asked() == [403, 403, 404, "gpu1,gpu2", "gpu1"]
+
+
 async def test_a_changed_file(corral: Corral, tmp_path: Path) -> None:
     """Is read again when it changes, and on the signal."""
     one = simulated("gpu1")
