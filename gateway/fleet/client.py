@@ -15,8 +15,11 @@ from gateway.fleet.host import AvailableModel, Host, LoadedModel
 
 ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 LINE_LIMIT_BYTES = 1024 * 1024
-# A host that loses its power in the middle of a pull says nothing any more: the kernel asks after it.
+# A host that loses its power in the middle of a pull says nothing any more: the kernel asks after it, and gives up what it does not
+# acknowledge. A kernel that lives does both, whatever its Ollama does, but where an upload has filled it: there the host has to read on.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times
+UNHEARD = {"TCP_USER_TIMEOUT": 60_000}  # milliseconds; as long as the questions above take
+UNREAD = {"TCP_USER_TIMEOUT": 300_000}
 
 
 class HostError(Exception):
@@ -78,14 +81,13 @@ class HostClient:
 
     def __init__(self, timeout_seconds: float, connect_timeout_seconds: float) -> None:
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_timeout_seconds)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, socket_factory=_watched_socket),
-            auto_decompress=True,
-        )
+        self._session = _session(KEEPALIVE | UNHEARD)
+        self._uploads = _session(KEEPALIVE | UNREAD)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+        await self._uploads.close()
 
     async def call(
         self,
@@ -129,8 +131,9 @@ class HostClient:
     ) -> AsyncIterator["HostStream"]:
         """One call that may take hours: once connected it has no time limit. Leaving before its end breaks it off. Raises HostError."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
+        session = self._uploads if isinstance(body, AsyncIterable) else self._session
         with _failures(path, timeout):
-            async with self._session.request(
+            async with session.request(
                 method,
                 _url(host, path),
                 data=body,
@@ -209,14 +212,18 @@ async def _whole(path: str, response: aiohttp.ClientResponse) -> HostAnswer:
     return HostAnswer(response.status, response.headers.get("Content-Type", ""), text)
 
 
-def _watched_socket(address: Any) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if option := getattr(socket, name, None):  # not every system has them
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    return sock
+def _session(watching: Mapping[str, int]) -> aiohttp.ClientSession:
+    def make(address: Any) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in watching.items():
+            if option := getattr(socket, name, None):  # not every system has them
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        return sock
+
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, socket_factory=make)
+    return aiohttp.ClientSession(connector=connector, auto_decompress=True)
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,11 @@ HEAD_LIMIT_BYTES = 64 * 1024
 HEADERS_LIMIT = 128
 ONE_WRITE_BYTES = 64 * 1024
 _CHUNK_SIZES = {b"%x\r\n" % size: size for size in range(1, 4096)}  # size lines as everybody writes them
+# A host that lost its power says nothing any more, and is noticed all the same: in a silence by the kernel's questions, while something
+# is on its way to it by what its kernel does not acknowledge. Both take as long. A kernel that lives answers both, whatever its Ollama
+# does, as long as it has room: a body that may fill it waits longer for the host to read on.
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 15, 5, 3
+UNHEARD_SECONDS, UNREAD_SECONDS = 30, 300
 
 
 class UpstreamError(Exception):
@@ -53,7 +57,7 @@ class Connection:
     compiling its attributes (docs/decisions/0007)."""
 
     __slots__ = (
-        "_aligned", "_barren", "_between", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_line_end", "_parser", "_pieces", "_poisoned", "_receiver",
+        "_aligned", "_barren", "_bearing", "_between", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_line_end", "_parser", "_pieces", "_poisoned", "_receiver",
         "_status", "_transport", "_until_close", "_wanted", "answered", "idle_since", "on_body", "reused",
     )  # fmt: skip
 
@@ -66,7 +70,7 @@ class Connection:
         self._receiver: Receiver | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._status = 0
-        self._barren = self._wanted = 0
+        self._barren = self._wanted = self._bearing = 0
         self._head_ready = self._complete = self._keep = self._informational = self._poisoned = self._until_close = (
             False
         )
@@ -91,10 +95,22 @@ class Connection:
         self._head_ready = self._complete = self._until_close = self._aligned = self._between = self.answered = False
         self._line_end = b""
         if len(body) <= ONE_WRITE_BYTES:
+            self._bear(UNHEARD_SECONDS)
             self._transport.write(head + body)
         else:
+            self._bear(UNREAD_SECONDS)
             self._transport.write(head)
             self._transport.write(body)
+
+    def _bear(self, seconds: int) -> None:
+        """Give the host so long to acknowledge what is sent."""
+        if seconds == self._bearing:
+            return
+        self._bearing = seconds
+        assert self._transport is not None
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
     def pause(self) -> None:
         """Stop reading: the client is slower than the host."""
@@ -125,7 +141,7 @@ class Connection:
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if hasattr(socket, "TCP_KEEPIDLE"):  # a host that lost its power is noticed in the middle of a long silence
+            if hasattr(socket, "TCP_KEEPIDLE"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from gateway.fleet.client import ANSWER_LIMIT_BYTES, LINE_LIMIT_BYTES, HostClient, HostError
+from gateway.fleet.client import ANSWER_LIMIT_BYTES, KEEPALIVE, LINE_LIMIT_BYTES, HostClient, HostError
 from gateway.fleet.host import Host
 from tests.builders import TEXT, simulated
 from tests.sockets import asked, deaf, http, listening, nobody, saying
@@ -146,6 +150,13 @@ async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await reader.read()
 
 
+async def begun(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Begin an answer, and say nothing more."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+    await reader.read()
+
+
 async def test_half_an_answer(client: HostClient) -> None:
     """A host that breaks off was reached."""
     async with listening(half) as url:
@@ -207,6 +218,20 @@ async def test_an_error_status_is_an_answer(client: HostClient) -> None:
 # -- calls that take long -------------------------------------------------------------------------------------------------------------
 
 
+STOPPABLE = """
+import signal, socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+caller, _ = listener.accept()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+caller.recv(65536)
+caller.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n{"status":"a"}\\n')
+signal.sigwait({signal.SIGTERM})
+caller.sendall(b'{"status":"b"}\\n')
+"""
+"""A host that says a second line when it is told to, if it is not stopped."""
+
+
 async def lines_of(client: HostClient, url: str) -> list[Any]:
     """Every line of an answer."""
     async with client.open(at(url), "POST", "/api/pull", b"{}") as stream:
@@ -263,6 +288,54 @@ async def test_no_time_limit_once_connected() -> None:
         lines = [line async for line in stream.lines()]
     assert lines[-1] == {"status": "success"}
     await impatient.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+@pytest.mark.parametrize(("upload", "milliseconds"), [(False, 60_000), (True, 300_000)])
+async def test_a_dead_host_is_noticed(client: HostClient, upload: bool, milliseconds: int) -> None:
+    """The kernel asks in a silence, and waits as long for what it sent; longer where an upload may fill a host that is busy."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async with (
+        listening(begun) as url,
+        client.open(at(url), "POST", "/api/pull", pieces() if upload else b"{}") as stream,
+    ):
+        connection = stream._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+        found = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+    assert found == [30, 10, 3, milliseconds]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+async def test_a_stopped_host_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel answers for it, however long it says nothing: here for more than twice as long as a dead one would be given."""
+    monkeypatch.setattr("gateway.fleet.client.KEEPALIVE", dict.fromkeys(KEEPALIVE, 1))
+    monkeypatch.setattr("gateway.fleet.client.UNHEARD", {"TCP_USER_TIMEOUT": 1000})
+    host = await asyncio.create_subprocess_exec(sys.executable, "-c", STOPPABLE, stdout=subprocess.PIPE)
+    client = HostClient(2.0, 1.0)
+    try:
+        assert host.stdout is not None
+        url = f"http://127.0.0.1:{int(await host.stdout.readline())}"
+        async with client.open(at(url), "POST", "/api/pull", b"{}") as stream:
+            host.send_signal(signal.SIGSTOP)
+            lines = stream.lines()
+            assert await anext(lines) == {"status": "a"}
+            more = asyncio.ensure_future(anext(lines))  # noqa: TID251 - a wait that must not end
+            assert await asyncio.wait((more,), timeout=3.0) == (set(), {more})
+            host.send_signal(signal.SIGCONT)
+            host.send_signal(signal.SIGTERM)
+            assert await more == {"status": "b"}
+    finally:
+        host.kill()
+        await host.wait()
+        await client.close()
 
 
 async def test_leaving_breaks_it_off(client: HostClient) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.fleet.host import Host
 from gateway.record import AttemptOutcome
 from gateway.relay.connections import Connections, Origin
-from gateway.relay.upstream import HEAD_LIMIT_BYTES, Connection, UpstreamError
+from gateway.relay.upstream import HEAD_LIMIT_BYTES, ONE_WRITE_BYTES, Connection, UpstreamError
 from tests.dialects.streams import cuts
 from tests.profiles import PROPERTY
 from tests.relay.receivers import REQUEST, Heard, Wire, answered
@@ -216,6 +216,30 @@ async def test_a_large_request_arrives_whole(pool: Made) -> None:
     async with listening(serve) as url:
         await ask(pool(url), body=body)
     assert requests[0].endswith(b"\r\n\r\n" + body)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+async def test_a_dead_host_is_noticed(pool: Made) -> None:
+    """The kernel asks in a silence, and waits as long for what it sent; longer where a body may fill a host that is busy."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await asked(reader):
+            writer.write(SIZED)
+
+    async with listening(serve) as url:
+        connections = pool(url)
+        found = []
+        for body in (b"{}", bytes(ONE_WRITE_BYTES + 1), b"{}"):
+            await ask(connections, body=body)
+            connection = connections.idle("gpu1")
+            assert connection is not None
+            assert connection._transport is not None
+            connection._free(connection)
+            sock = connection._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+            found.append([sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names])
+    assert found == [[15, 5, 3, 30_000], [15, 5, 3, 300_000], [15, 5, 3, 30_000]]
 
 
 # -- broken answers -------------------------------------------------------------------------------------------------------------------
