@@ -6,11 +6,12 @@ switches (aiohttp cancels a handler when its client leaves only if told so).
 
 import asyncio
 import logging
+import os
 import random
+import secrets
 import socket
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -31,20 +32,21 @@ from gateway.api.show import Show
 from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery
-from gateway.fleet.health import BreakerPolicy, State
-from gateway.fleet.host import Host, HostView
+from gateway.fleet.health import BreakerPolicy
+from gateway.fleet.host import Host
 from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
+from gateway.live import HealthTeller, live
 from gateway.lookout import Lookout
-from gateway.process import build, package_version
-from gateway.record import CancelSource, GenerationRecord, Phase
+from gateway.record import CancelSource, GenerationRecord
 from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
 from gateway.store.engine import Database
+from gateway.store.replicas import Replicas
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
@@ -98,11 +100,12 @@ class Gateway:
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
         self.database = Database(config.database, clock) if config.database.kept else None
         self.tasks = Tasks()
+        self.replicas = self._replicas() if self.database and not self.database.sqlite else None
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._handler: LogHandler | None = None
         self._quiet = QuietNonsense()
-        self._told: dict[str, State] = {}  # each host's health, as last logged
+        self._told = HealthTeller()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -161,6 +164,9 @@ class Gateway:
             if self.database is not None:
                 await self.database.start(DATABASE_SECONDS)
                 self.tasks.spawn("database", self.database.run())
+            if self.replicas is not None:
+                self.tasks.spawn("bus", self.replicas.bus.run())
+                self.tasks.spawn("replicas", self.replicas.run())
             await self._lookout.first()
             await self.poller.first_round(FIRST_ROUND_SECONDS)
             await self._listen()
@@ -260,6 +266,8 @@ class Gateway:
         await self.client.close()
         self.generations.flush()
         if self.database is not None:
+            if self.replicas is not None:
+                await self.replicas.leave()
             await self.database.close()
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
@@ -273,18 +281,7 @@ class Gateway:
 
     def _fleet_changed(self) -> None:
         self.admission.assign(self.clock())
-        for view in self.fleet.snapshot(self.clock()).hosts:
-            if self._told.get(view.name) != view.health.state:
-                self._tell_health(view)
-
-    def _tell_health(self, view: HostView) -> None:
-        before, self._told[view.name] = self._told.get(view.name), view.health.state
-        if view.health.state is not State.HEALTHY:
-            log.warning("host %s is %s: %s", view.name, view.health.state, view.health.why)
-        elif before is not None:
-            log.info("host %s is healthy again", view.name)
-        else:
-            log.info("host %s is healthy: Ollama %s", view.name, view.version)
+        self._told.tell(self.fleet.snapshot(self.clock()))
 
     # -- hosts that come and go ------------------------------------------------------------------------------------------------
 
@@ -308,11 +305,27 @@ class Gateway:
         self.fleet.configure(hosts)
         self.connections.configure(hosts)
         self.poller.watch()
-        now = set(self.fleet.names)
-        self._told = {name: state for name, state in self._told.items() if name in now}
-        if now != before:
+        if (now := set(self.fleet.names)) != before:
             log.info("hosts: added %s, removed %s", sorted(now - before) or "none", sorted(before - now) or "none")
         self.admission.assign(self.clock())
+
+    def _replicas(self) -> Replicas:
+        assert self.database is not None
+
+        def stop(name: str, seconds: float) -> int:
+            return self.generations.stop_named(
+                name, CancelSource.OPERATOR, "stopped by an operator at another gateway", older_than=seconds
+            )
+
+        def leases() -> dict[str, int]:
+            return {view.name: view.leases for view in self.fleet.snapshot(self.clock()).hosts}
+
+        def elsewhere(counts: Mapping[str, int]) -> None:
+            self.fleet.leased_elsewhere(counts)
+            self.admission.assign(self.clock())
+
+        name = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
+        return Replicas(self.database, name, stop, leases, elsewhere, self.tasks)
 
     def _rejected(self, code: str) -> None:
         if reason := REJECTED.get(code):
@@ -340,20 +353,7 @@ class Gateway:
         return any(view.available and model in view.available for view in self.fleet.snapshot(self.clock()).hosts)
 
     def _live(self) -> Live:
-        now = self.clock()
-        waiting = self.admission.waiting()
-        label = self.metrics.model_label
-        running = [generation for generation in self.generations if generation.phase is not Phase.QUEUED]
-        return Live(
-            fleet=self.fleet.snapshot(now),
-            wall=time.time(),
-            queued=dict(Counter(label(waiter.request.model) for waiter in waiting)),
-            queue_limit=self.admission.limit,
-            oldest_seconds=now - min((waiter.since for waiter in waiting), default=now),
-            in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
-            version=package_version(),
-            build=build(),
-        )
+        return live(self.fleet.snapshot(self.clock()), self.admission, self.generations, self.metrics.model_label)
 
     async def _watch_lag(self) -> None:
         while True:

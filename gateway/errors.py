@@ -88,9 +88,6 @@ class StoreUnavailable(CorralError):
     status = 503
     code = "store_unavailable"
 
-    def __init__(self, message: str, *, retry_after: float | None = 2.0) -> None:
-        super().__init__(message, retry_after=retry_after)
-
 
 class StoreNewer(StoreUnavailable):
     """The database was made by a newer version: nothing is written to it."""

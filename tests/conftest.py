@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from gateway.app import Gateway
 from gateway.cli import LOOP
 from tests.builders import config
 from tests.stage import Host, Stage
+from tests.store.postgres import Postgres
 
 
 class Corral(Protocol):
@@ -41,7 +42,8 @@ async def corral(tmp_path: Path) -> AsyncIterator[Corral]:
 
         async def start(*hosts: Host, slots: int | Mapping[str, int] = 1, **sections: Any) -> Stage:
             for host in hosts:
-                await stack.enter_async_context(host)
+                if not any(host in stage.hosts for stage in stages):
+                    await stack.enter_async_context(host)
             log = tmp_path / f"corral{len(stages)}.log"
             given = {"log": {"path": str(log)}} | sections
             gateway = Gateway(config([(host.name, host.url) for host in hosts], slots, **given), seed=1)
@@ -50,10 +52,20 @@ async def corral(tmp_path: Path) -> AsyncIterator[Corral]:
             return stages[-1]
 
         yield start
-        for stage in stages:
-            try:
+        async with contextlib.AsyncExitStack() as end:
+            for stage in stages:
+                end.push_async_callback(stage.stop)
+            for stage in stages:
                 await stage.finish()
-            finally:
-                await stage.stop()
+        for stage in stages:
+            await stage.nothing_open()
     left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
     assert not left
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of this process; who stops it starts it again."""
+    server = Postgres()
+    yield server
+    server.remove()

@@ -23,6 +23,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/schema.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/env.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0001_first.py": "tests/store/test_migrate.py",
+    "gateway/live.py": "tests/flows/test_hosts.py",
     "gateway/lookout.py": "tests/flows/test_hosts.py",
     "gateway/loader.py": "tests/test_config.py",
     "gateway/dialects/request.py": "tests/dialects/test_read.py",  # values without behaviour

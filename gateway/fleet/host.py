@@ -68,6 +68,7 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
     latency_seconds: float
     seen_at: float | None
     draining: bool = False
+    elsewhere: int = 0  # leases that other gateways hold here, as last told
     ghosts: frozenset[str] = frozenset()  # models listed by /api/tags that requests were told are not there
 
     @property

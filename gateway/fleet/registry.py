@@ -42,6 +42,7 @@ class _HostState:
     seen_at: float | None = None
     sampled_at: float = float("-inf")
     draining: bool = False
+    elsewhere: int = 0
     ghosts: frozenset[str] = frozenset()
     view: HostView | None = None  # None: must be made anew
 
@@ -107,6 +108,7 @@ class Fleet:
                 state.latency_seconds,
                 state.seen_at,
                 state.draining,
+                state.elsewhere,
                 state.ghosts,
             )
         return state.view
@@ -132,6 +134,14 @@ class Fleet:
         state = self._states[name]
         state.draining = draining
         self._touch(state)
+
+    def leased_elsewhere(self, counts: Mapping[str, int]) -> None:
+        """What other gateways hold, by host; none where none is named."""
+        for name, state in self._states.items():
+            count = counts.get(name, 0)
+            if count != state.elsewhere:
+                state.elsewhere = count
+                self._touch(state)
 
     def _touch(self, state: _HostState) -> None:
         state.view = None

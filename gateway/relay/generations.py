@@ -213,6 +213,12 @@ class Generations:
             self._idle = self.loop.create_future()
             await self._idle
 
+    def stop_named(self, name: str, source: CancelSource, why: str, *, older_than: float = 0.0) -> int:
+        """End the generation with this id, and all of the session of this name, that began at least ``older_than`` seconds ago; how many."""
+        before = self.clock() - older_than
+        named = [one for one in self if name in (one.id, one.request.session) and one.received <= before]
+        return sum(generation.stop(source, why) for generation in named)
+
     def stop_all(self, source: CancelSource, why: str) -> int:
         """End every scope; how many there were."""
         return sum(generation.stop(source, why) for generation in self)

@@ -52,7 +52,7 @@ class Averages:
 def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, averages: Averages, ahead: int) -> Costs:
     """The whole prediction for one host. ``averages`` are the snapshot's; ``ahead``: requests that wait for this host before this one."""
     digest = view.digest_of(request.model)
-    wait = queue_wait(view, averages, ahead) if view.leases + ahead >= view.host.slots else 0.0
+    wait = queue_wait(view, averages, ahead) if view.leases + view.elsewhere + ahead >= view.host.slots else 0.0
     load = load_time(request, view, snapshot.taken_at, averages, digest)
     prefill = cached = 0.0
     if request.prompt_tokens:
@@ -65,9 +65,9 @@ def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, av
 
 
 def queue_wait(view: HostView, averages: Averages, ahead: int) -> float:
-    """Leases and waiters beyond the slots × how long a lease is held here, ÷ slots."""
+    """Leases (other gateways' too) and waiters beyond the slots × how long a lease is held here, ÷ slots."""
     slots = view.host.slots
-    beyond = view.leases + ahead - slots + 1
+    beyond = view.leases + view.elsewhere + ahead - slots + 1
     if beyond <= 0:
         return 0.0
     return beyond * (view.service_seconds or averages.service_seconds()) / slots

@@ -21,6 +21,7 @@ BEAT_SECONDS = 5.0
 ANSWER_SECONDS = 3.0
 ECHO_SECONDS = 2.0
 RETRY_SECONDS, RETRY_MOST_SECONDS = 0.1, 5.0
+AGAIN_SECONDS = 2.0  # when a caller may ask again
 WORD_BYTES = 7_999  # PostgreSQL takes no longer one
 
 log = logging.getLogger(__name__)
@@ -56,12 +57,12 @@ class Bus:
             raise ValueError(f"a word of {len(word.encode())} bytes: send an id instead")
         connection = self._connection
         if connection is None or not self.up:
-            raise StoreUnavailable("the other gateways cannot be reached now")
+            raise StoreUnavailable("the other gateways cannot be reached now", retry_after=AGAIN_SECONDS)
         try:
             await self._asked(connection, word)
         except _LOST as error:
             self._lost.set()
-            raise StoreUnavailable("the other gateways cannot be reached now") from error
+            raise StoreUnavailable("the other gateways cannot be reached now", retry_after=AGAIN_SECONDS) from error
 
     async def run(self) -> None:
         """Listen for ever; connect again whenever the connection is lost."""

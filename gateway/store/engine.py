@@ -34,6 +34,7 @@ READERS = 3
 CONNECTIONS = 5
 RETRY_SECONDS, RETRY_MOST_SECONDS = 0.25, 10.0
 TELL_AGAIN_SECONDS = 30.0
+AGAIN_SECONDS = 2.0  # when a caller may ask again
 
 log = logging.getLogger(__name__)
 _DRIVERS = {
@@ -118,7 +119,7 @@ class Database:
 
     def _unavailable(self) -> StoreUnavailable:
         kind = StoreNewer if self.state is State.NEWER else StoreUnavailable
-        return kind(f"the database is not available: {self.why}")
+        return kind(f"the database is not available: {self.why}", retry_after=AGAIN_SECONDS)
 
     def _lose(self, error: BaseException) -> None:
         self.failures += 1

@@ -19,6 +19,7 @@ BACKUPS = 2
 PACKAGE = "gateway.store:migrations"
 _LOCK = 0x434F5252414C  # any number, the same for all: an advisory lock of PostgreSQL
 log = logging.getLogger(__name__)
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its plugins
 
 
 def revision(connection: Connection) -> str | None:

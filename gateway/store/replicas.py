@@ -110,10 +110,11 @@ class Replicas:
         self._elsewhere(sums)
 
     async def leave(self) -> None:
-        """Take this gateway off the lists: the others need not wait until it is stale."""
-        async with self._database.writing() as connection:
-            await connection.execute(delete(replica_leases).where(replica_leases.c.replica == self.name))
-            await connection.execute(delete(replicas).where(replicas.c.id == self.name))
+        """Take this gateway off the lists, if that is possible: the others need not wait until it is stale."""
+        with contextlib.suppress(StoreUnavailable):
+            async with self._database.writing() as connection:
+                await connection.execute(delete(replica_leases).where(replica_leases.c.replica == self.name))
+                await connection.execute(delete(replicas).where(replicas.c.id == self.name))
 
     async def _forget(self) -> None:
         before = _NOW_US - int(FORGOTTEN_SECONDS * 1e6)

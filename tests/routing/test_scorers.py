@@ -59,6 +59,8 @@ WAITS = {
     "one of two slots taken": (view(slots=2, leases=1, service_seconds=4.0), 0, 0.0),
     "full": (view(leases=1, service_seconds=4.0), 0, 4.0),
     "full with two slots": (view(slots=2, leases=2, service_seconds=4.0), 0, 2.0),
+    "taken by another gateway": (view(elsewhere=1, service_seconds=4.0), 0, 4.0),
+    "full, and another gateway waits": (view(leases=1, elsewhere=1, service_seconds=4.0), 0, 8.0),
     "full with one ahead": (view(leases=1, service_seconds=4.0), 1, 8.0),
     "free with one ahead": (view(service_seconds=4.0), 1, 4.0),
     "one slot free with one ahead": (view(slots=2, leases=1, service_seconds=4.0), 1, 2.0),

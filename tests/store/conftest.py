@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,6 @@ from tests.store.postgres import Postgres
 
 KINDS = ("sqlite", "postgresql")
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One server for all tests of this process; who stops it starts it again."""
-    server = Postgres()
-    yield server
-    server.remove()
 
 
 @pytest.fixture(params=KINDS)

@@ -1,0 +1,54 @@
+"""How it is now: the state that a scrape shows, and each change of a host's health as a line in the log."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from gateway.fleet.health import State
+from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.process import build, package_version
+from gateway.record import Phase
+from gateway.relay.generations import Generations
+from gateway.routing.admission import Admission
+from gateway.telemetry.metrics import Live
+
+log = logging.getLogger(__name__)
+
+
+def live(fleet: FleetSnapshot, admission: Admission, generations: Generations, label: Callable[[str], str]) -> Live:
+    """At the moment of the snapshot. ``label`` bounds the models' names."""
+    waiting = admission.waiting()
+    running = [generation for generation in generations if generation.phase is not Phase.QUEUED]
+    return Live(
+        fleet=fleet,
+        wall=time.time(),
+        queued=dict(Counter(label(waiter.request.model) for waiter in waiting)),
+        queue_limit=admission.limit,
+        oldest_seconds=fleet.taken_at - min((waiter.since for waiter in waiting), default=fleet.taken_at),
+        in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
+        version=package_version(),
+        build=build(),
+    )
+
+
+class HealthTeller:
+    """Logs what has changed since it was told last."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, State] = {}
+
+    def tell(self, fleet: FleetSnapshot) -> None:
+        """A line for each host whose health is another than before."""
+        before, self._told = self._told, {view.name: view.health.state for view in fleet.hosts}
+        for view in fleet.hosts:
+            if before.get(view.name) != view.health.state:
+                self._tell(view, new=view.name not in before)
+
+    def _tell(self, view: HostView, *, new: bool) -> None:
+        if view.health.state is not State.HEALTHY:
+            log.warning("host %s is %s: %s", view.name, view.health.state, view.health.why)
+        elif new:
+            log.info("host %s is healthy: Ollama %s", view.name, view.version)
+        else:
+            log.info("host %s is healthy again", view.name)
