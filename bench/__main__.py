@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bench import page, table
 from bench.contenders import CONTENDERS, Contender
-from bench.processes import BUILD, Running, Unavailable, build_wire, raise_file_limit, start_sim
-from bench.scenarios import SCENARIOS, LoadFailed, Sample, Scenario, Subject, warm_up
+from bench.processes import BUILD, Running, Unavailable, build_wire, raise_file_limit
+from bench.scenarios import SCENARIOS, Scenario
+from bench.subject import LoadFailed, Sample, Subject
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,18 +77,18 @@ def run_scenario(
     scenario: Scenario, names: list[str], rounds: int, seconds: float, left_out: dict[str, str]
 ) -> dict[str, dict[int, Sample]]:
     """Rounds interleave the contenders, each round beginning with another one."""
-    sim = start_sim()
+    hosts = scenario.hosts()
     subjects: dict[str, Subject] = {}
     samples: dict[str, dict[int, Sample]] = {}
     try:
         for name in names:
             if not scenario.fresh:
-                _bring_up(CONTENDERS[name], sim, subjects, left_out)
+                _bring_up(CONTENDERS[name], scenario, hosts, subjects, left_out)
         for number in range(min(rounds, scenario.most_rounds)):
             turn = number % len(names) if names else 0
             for name in [*names[turn:], *names[:turn]]:
                 if scenario.fresh:
-                    _bring_up(CONTENDERS[name], sim, subjects, left_out)
+                    _bring_up(CONTENDERS[name], scenario, hosts, subjects, left_out)
                 if name not in subjects:
                     continue
                 try:
@@ -99,33 +100,40 @@ def run_scenario(
                     samples.setdefault(name, {})[number] = sample
                     _tell(scenario, number, name, sample)
                 if scenario.fresh:
-                    _take_down(subjects.pop(name), sim)
+                    _take_down(subjects.pop(name))
     finally:
         for subject in subjects.values():
-            _take_down(subject, sim)
-        sim.stop()
+            _take_down(subject)
+        for host in hosts:
+            host.stop()
     return {name: samples[name] for name in names if name in samples}
 
 
-def _bring_up(contender: Contender, sim: Running, subjects: dict[str, Subject], left_out: dict[str, str]) -> None:
+def _bring_up(
+    contender: Contender,
+    scenario: Scenario,
+    hosts: list[Running],
+    subjects: dict[str, Subject],
+    left_out: dict[str, str],
+) -> None:
     try:
-        subject = Subject(contender, contender.start(sim), sim)
+        subject = Subject(contender, contender.start(hosts), hosts[0])
     except Unavailable as reason:
         left_out[contender.name] = str(reason)
         print(f"left out: {contender.name}: {reason}", file=sys.stderr)
         return
     try:
-        warm_up(subject)
+        scenario.warm_up(subject)
     except LoadFailed as error:
         left_out[contender.name] = str(error)
         print(f"left out: {contender.name}: {error}", file=sys.stderr)
-        _take_down(subject, sim)
+        _take_down(subject)
         return
     subjects[contender.name] = subject
 
 
-def _take_down(subject: Subject, sim: Running) -> None:
-    if subject.proxy is not sim:
+def _take_down(subject: Subject) -> None:
+    if subject.proxy is not subject.sim:
         subject.proxy.stop()
 
 

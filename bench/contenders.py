@@ -26,7 +26,7 @@ class Contender:
 
     name: str
     what: str
-    start: Callable[[Running], Running]
+    start: Callable[[list[Running]], Running]
     openai: bool = False  # it is asked as an OpenAI server and streams SSE
 
     def question(self, *, stream: bool, chunks: int = 0, rate: float = 0, silent_ms: int = 0) -> list[str]:
@@ -62,35 +62,35 @@ def nginx_program() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
-def _start_nginx(sim: Running) -> Running:
+def _start_nginx(hosts: list[Running]) -> Running:
     program = nginx_program()
     if program is None:
         raise Unavailable("nginx is not installed")
     port = free_port()
-    config = _fill(PROXIES / "nginx.conf", BUILD / "nginx.conf", DIR=BUILD, PORT=port, UPSTREAM=sim.port)
+    config = _fill(PROXIES / "nginx.conf", BUILD / "nginx.conf", DIR=BUILD, PORT=port, UPSTREAM=hosts[0].port)
     user = ["-g", "user root;"] if os.geteuid() == 0 else []  # its temporary files lie in our folder
     command: list[str | Path] = [program, "-p", BUILD, "-c", config, "-e", "stderr", *user]
     return start("nginx", command, port)
 
 
-def _start_python(name: str, script: str, needs: tuple[str, ...]) -> Callable[[Running], Running]:
-    def starter(sim: Running) -> Running:
+def _start_python(name: str, script: str, needs: tuple[str, ...]) -> Callable[[list[Running]], Running]:
+    def starter(hosts: list[Running]) -> Running:
         for module in needs:
             if importlib.util.find_spec(module) is None:
                 raise Unavailable(f"the package {module} is not installed (pip install -e '.[bench]')")
         port = free_port()
-        command: list[str | Path] = [sys.executable, PROXIES / script, str(port), f"http://127.0.0.1:{sim.port}"]
+        command: list[str | Path] = [sys.executable, PROXIES / script, str(port), f"http://127.0.0.1:{hosts[0].port}"]
         return start(name, command, port)
 
     return starter
 
 
-def _start_litellm(sim: Running) -> Running:
+def _start_litellm(hosts: list[Running]) -> Running:
     program = LITELLM / "bin" / "litellm"
     if not program.exists():
         raise Unavailable(f"LiteLLM is not installed; to include it: {LITELLM_RECIPE}")
     port = free_port()
-    config = _fill(PROXIES / "litellm.yaml", BUILD / "litellm.yaml", UPSTREAM=sim.port)
+    config = _fill(PROXIES / "litellm.yaml", BUILD / "litellm.yaml", UPSTREAM=hosts[0].port)
     command: list[str | Path] = [
         program,
         "--config",
@@ -108,33 +108,33 @@ def _start_litellm(sim: Running) -> Running:
     return start("litellm", command, port, ready_path="/health/liveliness", env=at_home)
 
 
-def _start_compiled(sim: Running) -> Running:
+def _start_compiled(hosts: list[Running]) -> Running:
     if not COMPILED.is_dir():
         raise Unavailable("there is no compiled build (make compiled)")
-    return _start_corral("corral", sim, {"PYTHONPATH": str(COMPILED)})
+    return _start_corral("corral", hosts, {"PYTHONPATH": str(COMPILED)})
 
 
-def _start_uncompiled(sim: Running) -> Running:
-    return _start_corral("corral-uncompiled", sim, {"PYTHONPATH": ""})
+def _start_uncompiled(hosts: list[Running]) -> Running:
+    return _start_corral("corral-uncompiled", hosts, {"PYTHONPATH": ""})
 
 
-def _start_corral(name: str, sim: Running, env: dict[str, str]) -> Running:
+def _start_corral(name: str, hosts: list[Running], env: dict[str, str]) -> Running:
     program = Path(sys.executable).with_name("corral")
     if not program.exists():
         raise Unavailable("the command corral is not installed beside this Python (pip install -e .)")
     port = free_port()
     config, lines = BUILD / f"{name}.toml", BUILD / f"{name}-lines.log"
     lines.unlink(missing_ok=True)
-    config.write_text(
-        f'[[hosts]]\nname = "sim"\nurl = "http://127.0.0.1:{sim.port}"\nslots = 10000\n\n'
-        f'[queue]\nlimit = 10000\n\n[log]\nformat = "json"\npath = "{lines}"\n'
+    named = (
+        f'[[hosts]]\nname = "{host.name}"\nurl = "http://127.0.0.1:{host.port}"\nslots = 10000\n\n' for host in hosts
     )
+    config.write_text(f'{"".join(named)}[queue]\nlimit = 10000\n\n[log]\nformat = "json"\npath = "{lines}"\n')
     command: list[str | Path] = [program, "serve", "--listen", f"127.0.0.1:{port}"]
     return start(name, command, port, env={"CORRAL_CONFIG": str(config), **env})
 
 
-def _no_proxy(sim: Running) -> Running:
-    return sim
+def _no_proxy(hosts: list[Running]) -> Running:
+    return hosts[0]
 
 
 CONTENDERS = {

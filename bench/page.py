@@ -36,6 +36,9 @@ METHOD = """\
 - **Memory** is the growth of the proportional set size with the streams open, divided by their number; the kernel's socket buffers are
   not in it. Contenders are started anew for it.
 - **Disconnect** is from the client's close to the moment the host sees its own connection close, by one clock.
+- **Managing** is Corral alone: a blob of 2 GiB is sent to two hosts in one request, and Corral checks its sha256 on the way; of a pull
+  only the progress passes through it. The hosts are Corral's own simulator, in Python: they check what they get too, keep none of it
+  and share the cores, so MB/s is what all of them manage together. CPU and memory are Corral's.
 - nginx neither reads request bodies nor routes by model; it is the floor, not a competitor. Absolute numbers depend on the machine
   and on what else it does; ratios of the same round are what carries over. Differences under ~15 % are noise.
 """

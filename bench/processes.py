@@ -166,6 +166,7 @@ def start(
     return running
 
 
-def start_sim() -> Running:
+def start_sims() -> list[Running]:
+    """The one simulated host that costs next to nothing."""
     port = free_port()
-    return start("sim", [BUILD / "sim", str(port)], port)
+    return [start("sim", [BUILD / "sim", str(port)], port)]

@@ -12,41 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.contenders import Contender
-from bench.processes import BUILD, Running
+from bench import managing
+from bench.processes import BUILD, Running, start_sims
+from bench.subject import LoadFailed, Sample, Subject
 
-Sample = dict[str, Any]  # numbers, and the first error's text where one occurred
 SILENT_MS = 60_000
 GIVE_UP_MS = 5_000
 FEWER_STREAMS = {"fastapi-httpx": 1000}  # httpx's pool is searched from end to end: 5,000 never get going
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A contender that is up, in front of its simulated host."""
-
-    contender: Contender
-    proxy: Running
-    sim: Running
-
-    def cpu_ns(self) -> int:
-        return self.proxy.cpu_ns() if self.proxy is not self.sim else 0
-
-
-@dataclass(frozen=True)
-class Scenario:
-    name: str
-    what: str
-    run: Callable[[Subject, float], Sample]
-    contenders: tuple[str, ...]
-    most_rounds: int = 100
-    fresh: bool = False  # every round begins with a newly started contender
-
-
-class LoadFailed(RuntimeError):
-    """The load generator itself broke down."""
 
 
 @contextlib.contextmanager
@@ -100,6 +73,18 @@ def warm_up(subject: Subject) -> None:
             result = result_of(process)
         if result["failed"]:
             raise LoadFailed(f"{subject.contender.name}: a warm-up answer was wrong: {result['first_error']}")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    what: str
+    run: Callable[[Subject, float], Sample]
+    contenders: tuple[str, ...]
+    most_rounds: int = 100
+    fresh: bool = False  # every round begins with a newly started contender
+    hosts: Callable[[], list[Running]] = start_sims
+    warm_up: Callable[[Subject], None] = warm_up
 
 
 def unary(subject: Subject, seconds: float) -> Sample:
@@ -285,5 +270,15 @@ SCENARIOS = {
         ),
         Scenario("stall", "one reader stops reading a 100 MB stream, then reads it all", stall, PROXIES, 3, fresh=True),
         Scenario("disconnect", "the client leaves while the host is silent, 50 times", disconnect, PROXIES, 1),
+        Scenario(
+            "managing",
+            "a blob of 2 GiB is uploaded to two hosts, then both pull a model of 1.2 GiB at 100 MB/s each; growth is the largest of the"
+            " proportional set size (PSS) over what it was just before",
+            managing.upload_and_pull,
+            ("corral",),
+            1,
+            hosts=managing.start_hosts,
+            warm_up=managing.warm_up,
+        ),
     )
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from bench.scenarios import Sample
+from bench.subject import Sample
 
 Samples = dict[str, dict[str, dict[int, Sample]]]  # scenario → contender → round → sample
 
@@ -95,6 +95,22 @@ GOALS = (
         True,
         " KiB",
     ),
+    Goal(
+        "An upload of 2 GiB to two hosts: growth ≤ 64 MiB",
+        "managing",
+        _corral("managing", "upload_growth_mib"),
+        64,
+        True,
+        " MiB",
+    ),
+    Goal(
+        "A pull of over 1 GiB by two hosts: growth ≤ 64 MiB",
+        "managing",
+        _corral("managing", "pull_growth_mib"),
+        64,
+        True,
+        " MiB",
+    ),
     Goal("A stalled reader of 100 MB: growth ≤ 1 MiB", "stall", _corral("stall", "growth_mib"), 1, True, " MiB"),
 )
 
@@ -180,6 +196,17 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         WRONG,
     ),
     "stall": (_median("growth_mib", "growth MiB", 2), _median("megabytes", "MB carried", 0), WRONG),
+    "managing": (
+        _median("upload_growth_mib", "upload: growth MiB", 2),
+        _median("upload_seconds", "seconds"),
+        _median("upload_mb_per_second", "MB/s", 0),
+        _median("upload_cpu_seconds", "CPU seconds"),
+        _median("pull_growth_mib", "pull: growth MiB", 2),
+        _median("pull_seconds", "seconds"),
+        _median("pull_lines", "lines", 0),
+        _median("pull_cpu_seconds", "CPU seconds", 2),
+        WRONG,
+    ),
     "disconnect": (Column("upstream closed after, p50 / max ms", _closed), _median("tries", "tries", 0)),
 }
 

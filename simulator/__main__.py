@@ -12,6 +12,7 @@ from simulator.profile import HostProfile
 _GENERATED = "tokens generated per second and slot (%(default)s)"
 _READ = "tokens of a prompt read per second (%(default)s)"
 _LOADED = "seconds to load 10^9 bytes of a model (%(default)s)"
+_PULLED = "bytes per second of a pull (%(default)s)"
 
 
 def _rate(text: str) -> float:
@@ -52,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     speed.add_argument(
         "--load-seconds-per-gb", type=float, default=1e9 / usual.load_bytes_per_second, metavar="S", help=_LOADED
     )
+    speed.add_argument(
+        "--pull-bytes-per-second", type=_rate, default=usual.pull_bytes_per_second, metavar="N", help=_PULLED
+    )
     room = result.add_argument_group("room")
     add = room.add_argument
     add("--parallel", type=int, default=usual.parallel, metavar="N", help="slots of each loaded model (%(default)s)")
@@ -85,6 +89,7 @@ def profile(given: argparse.Namespace) -> HostProfile:
         tokens_per_second=given.tokens_per_second,
         prefill_tokens_per_second=given.prefill_tokens_per_second,
         load_bytes_per_second=1e9 / given.load_seconds_per_gb if given.load_seconds_per_gb > 0 else float("inf"),
+        pull_bytes_per_second=given.pull_bytes_per_second,
         context_length=given.context_length,
         keep_alive_seconds=given.keep_alive,
         version=given.ollama_version,
