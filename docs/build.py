@@ -122,13 +122,13 @@ def _exposition() -> str:
         latency_seconds=0.0,
         seen_at=0.0,
     )
-    live = Live(FleetSnapshot(0.0, (view,)), 0.0, {"m": 1}, 1, 0.0, {("h", "m"): 1}, "0", "python")
+    live = Live(FleetSnapshot(0.0, (view,)), 0.0, {"m": 1}, 1, 0.0, {("h", "m"): 1}, {"pull": 1}, "0", "python")
     return Metrics(lambda: live, lambda _: True).render().decode()
 
 
 def metrics_page() -> str:
     """docs/metrics.md."""
-    live = Live(FleetSnapshot(0.0, ()), 0.0, {}, 1, 0.0, {}, "0", "python")
+    live = Live(FleetSnapshot(0.0, ()), 0.0, {}, 1, 0.0, {}, {}, "0", "python")
     labels = {
         family.name: (family.labelnames, family.bounds) for family in Metrics(lambda: live, lambda _: True).families()
     }

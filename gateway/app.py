@@ -94,7 +94,7 @@ class Gateway:
         self._records: list[GenerationRecord] | None = None
         sinks = (self.metrics.observe, self.log.generation, self._keep)
         self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
-        self.jobs = Jobs(clock, time.time, self.rng)
+        self.jobs = Jobs(clock, time.time, self.rng, (self.metrics.job_ended, self.log.job))
         self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
         loopback = is_loopback(split_listen(config.listen)[0])
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
@@ -353,7 +353,8 @@ class Gateway:
         return any(view.available and model in view.available for view in self.fleet.snapshot(self.clock()).hosts)
 
     def _live(self) -> Live:
-        return live(self.fleet.snapshot(self.clock()), self.admission, self.generations, self.metrics.model_label)
+        fleet, label = self.fleet.snapshot(self.clock()), self.metrics.model_label
+        return live(fleet, self.admission, self.generations, self.jobs, label)
 
     async def _watch_lag(self) -> None:
         while True:

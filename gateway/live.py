@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.fleet.jobs import Jobs
 from gateway.process import build, package_version
 from gateway.record import Phase
 from gateway.relay.generations import Generations
@@ -16,7 +17,9 @@ from gateway.telemetry.metrics import Live
 log = logging.getLogger(__name__)
 
 
-def live(fleet: FleetSnapshot, admission: Admission, generations: Generations, label: Callable[[str], str]) -> Live:
+def live(
+    fleet: FleetSnapshot, admission: Admission, generations: Generations, jobs: Jobs, label: Callable[[str], str]
+) -> Live:
     """At the moment of the snapshot. ``label`` bounds the models' names."""
     waiting = admission.waiting()
     running = [generation for generation in generations if generation.phase is not Phase.QUEUED]
@@ -26,6 +29,7 @@ def live(fleet: FleetSnapshot, admission: Admission, generations: Generations, l
         queued=dict(Counter(label(waiter.request.model) for waiter in waiting)),
         queue_limit=admission.limit,
         oldest_seconds=fleet.taken_at - min((waiter.since for waiter in waiting), default=fleet.taken_at),
+        jobs=jobs.running(),
         in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
         version=package_version(),
         build=build(),

@@ -17,7 +17,7 @@ from gateway.fleet.blobs import Blobs, checked_digest
 from gateway.fleet.client import HostAnswer, HostClient
 from gateway.fleet.fanout import FanOut
 from gateway.fleet.host import HostView
-from gateway.fleet.jobs import Job, Jobs
+from gateway.fleet.jobs import BLOB, Job, Jobs
 from gateway.fleet.manage import Changer
 from gateway.fleet.poller import Poller
 from gateway.fleet.progress import Line
@@ -72,7 +72,7 @@ class Models:
             answer = await self._blobs.upload(job, digest, _pieces(request), request.content_length)
             return _answered(answer)
 
-        return await self._tracked("blob", digest, self._takers(request, self._views), upload)
+        return await self._tracked(BLOB, digest, self._takers(request, self._views), upload)
 
     async def _with_progress(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         asked = await self._read(operation, request)

@@ -6,18 +6,19 @@ leaves cancels the task. Both unwind the same ``finally``s, which close the host
 
 import asyncio
 import contextlib
-import logging
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from enum import StrEnum
 
+from gateway.dialects.managing import Operation
 from gateway.fleet.progress import Part, PartState
 from gateway.fleet.targets import Targets
 
 KEPT = 100
 NAME_LIMIT = 200  # characters of a model's name that are kept
-log = logging.getLogger(__name__)
+BLOB = "blob"
+KINDS = (*Operation, BLOB)
 
 
 class Outcome(StrEnum):
@@ -31,7 +32,7 @@ class Outcome(StrEnum):
 
 
 class Job:
-    """One operation. ``kind`` is its path's last word, ``model`` the name (of a blob the digest) as the caller gave it.
+    """One operation. ``kind`` is one of KINDS, ``model`` the name (of a blob the digest) as the caller gave it.
 
     ``parts`` are the hosts that are asked, ``left_out`` those that are not, with the reason.
     """
@@ -100,12 +101,19 @@ def _outcome(states: list[PartState]) -> Outcome:
 
 
 class Jobs:
-    """All that run, and the last KEPT that ended."""
+    """All that run, and the last KEPT that ended. Each of ``sinks`` is called with a job that has ended."""
 
-    def __init__(self, clock: Callable[[], float], wall: Callable[[], float], rng: random.Random) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: random.Random,
+        sinks: Iterable[Callable[[Job], None]] = (),
+    ) -> None:
         self.clock = clock
         self._wall = wall
         self._rng = rng
+        self._sinks = tuple(sinks)
         self._running: dict[str, Job] = {}
         self._ended: deque[Job] = deque(maxlen=KEPT)
         self._idle: asyncio.Event = asyncio.Event()
@@ -113,6 +121,10 @@ class Jobs:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def running(self) -> dict[str, int]:
+        """How many run, of each kind."""
+        return dict.fromkeys(KINDS, 0) | Counter(job.kind for job in self._running.values())
 
     def __iter__(self) -> Iterator[Job]:
         """Those that run, then those that ended, each oldest first."""
@@ -140,7 +152,7 @@ class Jobs:
             self.end(job, cancelled=cancelled)
 
     def end(self, job: Job, *, cancelled: bool = False) -> None:
-        """The work is done, and logged; who asked for it may still have to be told. Only the first end counts."""
+        """The work is done, and counted and logged; who asked for it may still have to be told. Only the first end counts."""
         if job.outcome is not None:
             return
         job.close(self.clock(), cancelled=cancelled)
@@ -148,10 +160,8 @@ class Jobs:
         self._ended.append(job)
         if not self._running:
             self._idle.set()
-        hosts = ", ".join(f"{name} {part.state}" for name, part in job.parts.items())
-        log.info(
-            "job %s: %s %s: %s after %.1f s (%s)", job.id, job.kind, job.model, job.outcome, job.seconds(0.0), hosts
-        )
+        for sink in self._sinks:
+            sink(job)
 
     async def idle(self) -> None:
         """Return once no job runs."""

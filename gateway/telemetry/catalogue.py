@@ -1,5 +1,7 @@
 """The catalogue: every family that is fed by events, with its name, meaning, labels and buckets (docs/metrics.md)."""
 
+from gateway.fleet.jobs import KINDS
+from gateway.fleet.jobs import Outcome as JobOutcome
 from gateway.record import CancelSource, Phase
 from gateway.telemetry.families import Counter, Family, Histogram, counter, histogram
 
@@ -12,6 +14,7 @@ WAIT = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 POLL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 LOAD = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+JOB = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 REJECTED = ("queue_full", "too_large", "bad_request", "draining")
 
@@ -72,6 +75,7 @@ class Catalogue:
         )
         self._declare_routing()
         self._declare_hosts()
+        self._declare_jobs()
 
     def _declare_routing(self) -> None:
         self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", WAIT, "model", "outcome")
@@ -111,6 +115,14 @@ class Catalogue:
         self.loop_lag = histogram("corral_event_loop_lag_seconds", "How late a timer fires.", LAG)
         self.gc_pause = histogram("corral_gc_pause_seconds", "Pauses of the garbage collector.", LAG, "generation")
         self.label_overflow.labels("model")
+
+    def _declare_jobs(self) -> None:
+        self.jobs = counter("corral_jobs", "Jobs that change models, by how they ended.", "kind", "outcome")
+        self.job_duration = histogram("corral_job_duration_seconds", "Duration of a job.", JOB, "kind")
+        self.blob_bytes = counter("corral_blob_bytes", "Bytes of uploads handed to a host.", "host")
+        for kind in KINDS:
+            for outcome in JobOutcome:
+                self.jobs.labels(kind, outcome)
 
     def families(self) -> list[Family[Counter] | Family[Histogram]]:
         """Every family that is fed by events."""

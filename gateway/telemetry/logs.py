@@ -1,4 +1,4 @@
-"""Log lines: one canonical JSON line a generation, derived from its record; the program's own messages beside it.
+"""Log lines: one canonical JSON line a generation, derived from its record, and one a job; the program's own messages beside them.
 
 Lines are gathered on the loop and written by a thread, ten times a second: a blocked terminal or disk stalls no stream. What
 cannot be held (LINES_LIMIT) is dropped and counted. No prompt, answer or credential is ever in a line.
@@ -19,6 +19,8 @@ import msgspec
 
 from gateway.config import LogConfig
 from gateway.errors import ConfigError
+from gateway.fleet.jobs import Job
+from gateway.fleet.jobs import Outcome as JobOutcome
 from gateway.record import GenerationRecord, Outcome
 
 LINES_LIMIT = 50_000
@@ -55,6 +57,13 @@ class LogWriter:
         """The canonical line of one generation."""
         if self._level <= logging.INFO or (self._level <= logging.WARNING and record.outcome not in _CALM):
             self.line(record)
+
+    def job(self, job: Job) -> None:
+        """The line of one job."""
+        assert job.outcome is not None
+        worth = logging.INFO if job.outcome in _CALM_JOBS else logging.WARNING
+        if self._level <= worth:
+            self.line(_job_fields(job, "info" if worth == logging.INFO else "warning"))
 
     def line(self, fields: Line) -> None:
         """One line, still to be put into words. Only from the event loop's thread."""
@@ -144,6 +153,7 @@ def _message_of(record: logging.LogRecord) -> str:
 
 
 _CALM = frozenset((Outcome.OK, Outcome.CANCELLED, Outcome.CLIENT_ERROR))
+_CALM_JOBS = frozenset((JobOutcome.SUCCEEDED, JobOutcome.STOPPED, JobOutcome.CANCELLED))
 COSTS_LIMIT = 3  # the cheapest hosts of a decision; all are in the route explainer
 
 
@@ -155,6 +165,30 @@ def _generation_json(record: GenerationRecord) -> bytes:
     level = b"info" if record.outcome in _CALM else b"warning"
     head = b'{"ts":"%b","level":"%b","event":"generation",' % (_timestamp(record.received_at).encode(), level)
     return head + _encode(record)[1:] + b"\n"
+
+
+def _job_fields(job: Job, level: str) -> dict[str, Any]:
+    """What ``GET /api/jobs`` tells of it, and words for people."""
+    seconds = round(job.seconds(0.0), 3)
+    hosts = ", ".join(f"{name} {part.state}" for name, part in job.parts.items())
+    return {
+        "ts": _timestamp(job.started),
+        "level": level,
+        "event": "job",
+        "message": f"{job.kind} {job.model}: {job.outcome} after {seconds:.1f} s ({hosts})",
+        "id": job.id,
+        "kind": job.kind,
+        "model": job.model,
+        "outcome": job.outcome,
+        "reason": job.stopped,
+        "started_at": round(job.started, 3),
+        "duration_seconds": seconds,
+        "hosts": [
+            {"host": name, "state": part.state, "completed_bytes": part.completed, "error": part.error}
+            for name, part in job.parts.items()
+        ],
+        "left_out": dict(job.left_out),
+    }
 
 
 def _shown(text: str) -> bytes:

@@ -17,6 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot
 from gateway.fleet.hygiene import Kind, findings
+from gateway.fleet.jobs import BLOB, Job
 from gateway.record import Accounting, AttemptOutcome, GenerationRecord, Outcome
 from gateway.telemetry.catalogue import Catalogue
 from gateway.telemetry.families import Counter, gauge_lines
@@ -28,7 +29,8 @@ _BEGAN = (AttemptOutcome.OK, AttemptOutcome.MIDSTREAM_ERROR)
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The live state at one moment. ``wall``: Unix seconds of ``fleet.taken_at``; ``queued``: model → waiting; ``in_flight``: (host, model) → running."""
+    """The live state at one moment. ``wall``: Unix seconds of ``fleet.taken_at``; ``queued``: model → waiting; ``in_flight``: (host, model) → running;
+    ``jobs``: kind → running."""
 
     fleet: FleetSnapshot
     wall: float
@@ -36,6 +38,7 @@ class Live:
     queue_limit: int
     oldest_seconds: float
     in_flight: dict[tuple[str, str], int]
+    jobs: dict[str, int]
     version: str
     build: str
 
@@ -94,6 +97,15 @@ class Metrics(Catalogue):
             self.propagation.labels().observe(record.cancel_seconds)
         if record.usage.output_tokens:
             self.wasted.labels(model, host, "cancelled").inc(record.usage.output_tokens)
+
+    def job_ended(self, job: Job) -> None:
+        """Count one job."""
+        assert job.outcome is not None
+        self.jobs.labels(job.kind, job.outcome).inc()
+        self.job_duration.labels(job.kind).observe(job.seconds(0.0))
+        if job.kind == BLOB:
+            for host, part in job.parts.items():
+                self.blob_bytes.labels(host).inc(part.completed)
 
     def responded(self, route: str, status: int) -> None:
         """Count one HTTP response."""
@@ -222,6 +234,8 @@ def _queue_lines(live: Live) -> Iterator[str]:
     yield from gauge_lines(
         "corral_queue_oldest_seconds", "Age of the oldest waiting request.", (), [((), live.oldest_seconds)]
     )
+    jobs = (((kind,), count) for kind, count in live.jobs.items())
+    yield from gauge_lines("corral_jobs_in_flight", "Jobs that change models now.", ("kind",), jobs)
     yield from gauge_lines(
         "corral_build_info",
         "Constant 1; build facts as labels.",

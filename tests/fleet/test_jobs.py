@@ -6,7 +6,7 @@ import random
 import pytest
 
 from gateway.fleet.host import Host
-from gateway.fleet.jobs import KEPT, Job, Jobs, Outcome
+from gateway.fleet.jobs import KEPT, KINDS, Job, Jobs, Outcome
 from gateway.fleet.progress import PartState
 from gateway.fleet.targets import Targets
 
@@ -115,6 +115,18 @@ async def test_idle() -> None:
         assert known.stop_all("bye") == 0
         assert not waiting.done()
     await waiting
+
+
+def test_each_end_is_told_once() -> None:
+    """To every sink, when the job has its outcome; what runs is counted by kind until then."""
+    told: list[tuple[str, Outcome | None]] = []
+    known = Jobs(lambda: 5.0, lambda: 1000.0, random.Random(1), [lambda job: told.append((job.kind, job.outcome))] * 2)
+    with known.track("pull", "m", TWO) as job:
+        assert (known.running()["pull"], sum(known.running().values())) == (1, 1)
+        known.end(job)
+        known.end(job, cancelled=True)
+    assert told == [("pull", Outcome.FAILED)] * 2
+    assert known.running() == dict.fromkeys(KINDS, 0)
 
 
 def test_who_is_left_out_has_failed() -> None:

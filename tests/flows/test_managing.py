@@ -528,10 +528,27 @@ async def test_one_line_in_the_log(corral: Corral) -> None:
     (job,) = await jobs(stage)
     await stage.stop()
     logged = [json.loads(line) for line in stage.log.read_text(encoding="utf-8").splitlines()]
-    (line,) = [line for line in logged if line["logger" if "logger" in line else "event"] == "gateway.fleet.jobs"]
-    assert line["level"] == "info"
-    assert line["message"].startswith(f"job {job['id']}: copy {TEXT}: succeeded after 0.")
-    assert line["message"].endswith("(a succeeded, b succeeded)")
+    (line,) = [line for line in logged if line["event"] == "job"]
+    assert {key: line[key] for key in ("id", "kind", "model", "outcome")} == {
+        key: job[key] for key in ("id", "kind", "model", "outcome")
+    }
+    assert [(host["host"], host["state"]) for host in line["hosts"]] == [("a", "succeeded"), ("b", "succeeded")]
+
+
+async def test_jobs_are_counted(corral: Corral) -> None:
+    """While they run, and by how they ended; uploads by bytes for each host."""
+    stage = await corral(simulated("a", **SLOW), simulated("b", **SLOW))
+    assert (await upload(stage)).status == 201
+    async with pulling(stage):
+        assert await stage.totals("corral_jobs_in_flight", "kind") == {"pull": 1}
+    await stage.gateway.jobs.idle()
+    assert await stage.totals("corral_jobs_in_flight", "kind") == {}
+    assert await stage.totals("corral_jobs_total", "kind", "outcome") == {
+        ("blob", "succeeded"): 1,
+        ("pull", "cancelled"): 1,
+    }
+    assert await stage.totals("corral_job_duration_seconds_count", "kind") == {"blob": 1, "pull": 1}
+    assert await stage.totals("corral_blob_bytes_total", "host") == {"a": len(BLOB), "b": len(BLOB)}
 
 
 # -- blobs --------------------------------------------------------------------------------------------------------------------------

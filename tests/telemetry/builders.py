@@ -1,9 +1,14 @@
 """Short ways to records, as finished generations leave them."""
 
+import random
 from typing import Any
 
 import msgspec
 
+from gateway.fleet.host import Host
+from gateway.fleet.jobs import Job, Jobs
+from gateway.fleet.progress import PartState
+from gateway.fleet.targets import Targets
 from gateway.record import (
     Accounting,
     Attempt,
@@ -73,6 +78,19 @@ def cancelled(
     attempt = Attempt("gpu1", AttemptOutcome.CANCELLED, 0.5, 2.0, 200)
     usual = {"usage": Usage(0, 7), "cancel_seconds": 0.002, "attempts": (attempt,)}
     return record(outcome=outcome, cancelled_by=source, phase=phase, **(usual | changes))
+
+
+def job(kind: str = "pull", model: str = "m", seconds: float = 2.0, **states: PartState) -> Job:
+    """A job that has ended so on these hosts; each had got 10 bytes. Another host was left out."""
+    now = [100.0]
+    known = Jobs(lambda: now[0], lambda: 1_795_354_517.25, random.Random(1))
+    hosts = tuple(Host(name, f"http://{name}") for name in states)
+    with known.track(kind, model, Targets(hosts, {"gpu9": "draining"})) as made:
+        for name, state in states.items():
+            made.parts[name].completed = 10
+            made.parts[name].end(state, "" if state is PartState.SUCCEEDED else "disk full")
+        now[0] += seconds
+    return made
 
 
 def unserved(outcome: Outcome, status: int, **changes: Any) -> GenerationRecord:

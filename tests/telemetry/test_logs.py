@@ -14,12 +14,13 @@ import msgspec
 import pytest
 
 from gateway.config import LogConfig
+from gateway.fleet.progress import PartState
 from gateway.record import CancelSource, Costs, GenerationRecord, Outcome
 from gateway.telemetry import logs
 from gateway.telemetry.logs import COSTS_LIMIT, LogHandler, LogWriter
 from tests.builders import TEXT
 from tests.sockets import until
-from tests.telemetry.builders import RECORD, ROUTE, cancelled, record, unserved
+from tests.telemetry.builders import RECORD, ROUTE, cancelled, job, record, unserved
 
 
 @contextlib.contextmanager
@@ -56,6 +57,41 @@ def test_a_generation_is_its_record(path: Path) -> None:
     assert list(line)[:3] == ["ts", "level", "event"]
     assert (line.pop("ts"), line.pop("level"), line.pop("event")) == ("2026-11-22T13:35:17.250Z", "info", "generation")
     assert msgspec.convert(line, GenerationRecord) == RECORD
+
+
+def test_a_job_is_what_became_of_it(path: Path) -> None:
+    """As fields, and in words for people."""
+    with writing(path) as writer:
+        writer.job(job(gpu1=PartState.SUCCEEDED, gpu2=PartState.FAILED))
+    (line,) = lines(path)
+    assert len(line.pop("id")) == 24
+    assert line == {
+        "ts": "2026-11-22T13:35:17.250Z",
+        "level": "warning",
+        "event": "job",
+        "message": "pull m: partial after 2.0 s (gpu1 succeeded, gpu2 failed)",
+        "kind": "pull",
+        "model": "m",
+        "outcome": "partial",
+        "reason": "",
+        "started_at": 1_795_354_517.25,
+        "duration_seconds": 2.0,
+        "hosts": [
+            {"host": "gpu1", "state": "succeeded", "completed_bytes": 10, "error": ""},
+            {"host": "gpu2", "state": "failed", "completed_bytes": 10, "error": "disk full"},
+        ],
+        "left_out": {"gpu9": "draining"},
+    }
+
+
+def test_a_job_on_a_terminal(path: Path) -> None:
+    """Its words, which command nothing; of those that went well nothing where only warnings are wanted."""
+    with writing(path, "pretty", "warning") as writer:
+        writer.job(job(gpu1=PartState.SUCCEEDED))
+        writer.job(job(gpu1=PartState.STOPPED))
+        writer.job(job(model="\x1b[2J\n", gpu1=PartState.FAILED))
+    text = path.read_text(encoding="utf-8")
+    assert text == "13:35:17.250 warning        pull \\x1b[2J\\n: failed after 2.0 s (gpu1 failed)\n"
 
 
 @pytest.mark.parametrize(

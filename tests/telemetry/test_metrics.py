@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import FleetSnapshot
+from gateway.fleet.progress import PartState
 from gateway.record import (
     Accounting,
     Attempt,
@@ -26,7 +27,7 @@ from gateway.telemetry.catalogue import REJECTED
 from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, UNKNOWN_MODEL, Live, Metrics
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import loaded, snapshot, view
-from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, record, unserved
+from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, job, record, unserved
 
 FAILED = Attempt("gpu2", AttemptOutcome.CONNECT_ERROR, 0.0, 0.25)
 
@@ -43,6 +44,7 @@ class Told:
             "queue_limit": 512,
             "oldest_seconds": 0.0,
             "in_flight": {},
+            "jobs": {},
             "version": "0.1.0",
             "build": "python",
         }
@@ -94,6 +96,21 @@ def test_nothing_is_told_twice() -> None:
     assert len(set(names)) == len(names)
     assert all(family.documentation and family.type != "unknown" for family in families)
     assert {"process_resident_memory_bytes", "python_info"} <= set(names)
+
+
+# -- jobs ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs() -> None:
+    """By kind and how they ended; bytes only of uploads, for each host."""
+    told = Told(jobs={"pull": 2, "blob": 0})
+    told.metrics.job_ended(job("pull", gpu1=PartState.SUCCEEDED))
+    told.metrics.job_ended(job("blob", seconds=60.0, gpu1=PartState.SUCCEEDED, gpu2=PartState.FAILED))
+    assert told.counted("corral_jobs_total") == {("pull", "succeeded"): 1.0, ("blob", "partial"): 1.0}
+    assert told.counted("corral_job_duration_seconds_sum") == {("pull",): 2.0, ("blob",): 60.0}
+    assert told.counted("corral_blob_bytes_total") == {("gpu1",): 10.0, ("gpu2",): 10.0}
+    assert told.samples["corral_jobs_in_flight"] == {("pull",): 2.0, ("blob",): 0.0}
+    assert told.samples["corral_jobs_total"]["delete", "stopped"] == 0.0
 
 
 # -- records --------------------------------------------------------------------------------------------------------------------------
