@@ -8,8 +8,10 @@ once where another has written), and a few that only read. PostgreSQL has one po
 import asyncio
 import logging
 import os
+import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -302,16 +304,30 @@ def in_words(error: BaseException) -> str:
 
 
 def _make_room(path: Path) -> None:
-    """The folder and the file, for nobody else's eyes."""
+    """The folder and the file, for nobody else's eyes. The file appears whole: two that turn one into a WAL at once do not wait for each other."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    if path.exists():
+        return
+    made = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
+    os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with closing(sqlite3.connect(made)) as connection:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("VACUUM")
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            log.debug("another starter has made %s", path)
+        except OSError:  # a file system without links
+            made.rename(path)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def _as_sqlite_should(engine: AsyncEngine, *, reads: bool, foreign_keys: bool) -> None:
     """What every connection to a file needs to be told; and that we begin transactions ourselves."""
     pragmas = [
-        "auto_vacuum=INCREMENTAL",
         "journal_mode=WAL",
         "synchronous=NORMAL",
         f"foreign_keys={'ON' if foreign_keys else 'OFF'}",
@@ -324,8 +340,12 @@ def _as_sqlite_should(engine: AsyncEngine, *, reads: bool, foreign_keys: bool) -
     def connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in [*pragmas, "query_only=ON"] if reads else pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in [*pragmas, "query_only=ON"] if reads else pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()  # nobody else would: its thread would outlive the process's end
+            raise
         cursor.close()
 
     def begun(connection: Connection) -> None:
