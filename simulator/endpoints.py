@@ -1,5 +1,6 @@
 """Which path and method leads where, and who may come in: the rules of gin, gin-contrib/cors and Ollama's Host check."""
 
+import html
 import ipaddress
 import posixpath
 import re
@@ -33,6 +34,8 @@ _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
     "Access-Control-Max-Age": "43200",
 }
+_REGISTERED = ("HEAD", "GET", "POST", "DELETE")
+"""The order in which Ollama names methods to gin, and gin in Allow."""
 _VARY = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
@@ -60,7 +63,7 @@ async def dispatch(table: Table, request: web.Request, *, loopback: bool) -> web
     if len(path) > 1 and path.endswith("/") and not methods and method in _methods(table, request.path[:-1]):
         return await _redirect(request, 301 if method == "GET" else 307, path[:-1])
     origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
-    allow = ", ".join(sorted(methods))
+    allow = ", ".join(sorted(methods, key=_REGISTERED.index))
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
         if not _ORIGINS.fullmatch(origin):
             return await reply(request, 403)
@@ -71,7 +74,7 @@ async def dispatch(table: Table, request: web.Request, *, loopback: bool) -> web
         if not _is_near_name(host):
             return await reply(request, 403)
         if method == "OPTIONS":
-            return await reply(request, 204)
+            return await reply(request, 204, None, {"Allow": allow} if allow else None)
     handler = methods.get(method)
     if handler is not None:
         return await handler(request)
@@ -106,7 +109,7 @@ async def _redirect(request: web.Request, status: int, path: str) -> web.StreamR
         return await reply(request, status, None, {"Location": target})
     words = {301: "Moved Permanently", 307: "Temporary Redirect"}[status]
     return await reply(
-        request, status, Body(HTML, f'<a href="{target}">{words}</a>.\n\n'.encode()), {"Location": target}
+        request, status, Body(HTML, f'<a href="{html.escape(target)}">{words}</a>.\n\n'.encode()), {"Location": target}
     )
 
 

@@ -140,6 +140,8 @@ class Inferences:
         name = inference.model
         if is_cloud(name):
             raise Refusal(403, "ollama cloud is disabled: remote model is unavailable")
+        if not name and inference.kind == "chat":
+            raise Refusal(400, "model is required")
         model = self._store.find(name)
         if inference.kind == "embeddings" and model is not None and model.name.model not in name:
             model = None

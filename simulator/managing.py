@@ -15,6 +15,7 @@ from simulator import clock
 from simulator.dialects.fields import Fields, decode, encode
 from simulator.dialects.inference import Body
 from simulator.dialects.ollama import JSON, NDJSON
+from simulator.dialects.openai import JSON_LINE
 from simulator.endpoints import Handler, Table
 from simulator.faults import Faults
 from simulator.ledger import Ledger
@@ -135,7 +136,7 @@ class Managing:
         return Fields(decode(body), struct)
 
     async def _report(self, request: web.Request, fields: Fields, progress: Progress) -> web.StreamResponse:
-        """One line for each step; without streaming only the last. An error is the last line, or a 500 of its own."""
+        """One line for each step; without streaming only the last. An error is the last line, or, before any, a status."""
         stream = Stream(request, NDJSON) if fields.flag("stream") is not False else None
         last: dict[str, Any] = {}
         try:
@@ -144,12 +145,13 @@ class Managing:
                     if stream is not None:
                         await stream.write(encode(last) + b"\n")
         except Refusal as refusal:
-            if stream is None:
-                raise
-            await stream.write(encode({"error": refusal.message}) + b"\n")
+            error = encode({"error": refusal.message})
+            if stream is None or not last:
+                return await reply(request, refusal.status, Body(JSON_LINE, error))
+            await stream.write(error + b"\n")
         self._ledger.changed()
         if stream is None:
-            return await reply(request, 200, Body(JSON, encode(last)))
+            return await reply(request, 200, Body(JSON_LINE, encode(last)))
         return await stream.end()
 
     @contextmanager

@@ -17,6 +17,7 @@ from gateway.record import GenerationRecord
 from simulator.host import SimulatedHost
 from tests.builders import Call
 from tests.contract.raw import Answer, Connection, Cut, ask
+from tests.real import RealHost
 from tests.scripted import ScriptedHost
 
 SECONDS = 10.0
@@ -31,7 +32,7 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 PADDING = " " * 3_000
 """Behind a model's name it is echoed in every chunk: then two thousand fill every buffer on the way."""
 
-Host = SimulatedHost | ScriptedHost
+Host = SimulatedHost | ScriptedHost | RealHost
 """What a stage can have: a name, a url, a ledger, and ``async with``."""
 
 

@@ -7,7 +7,8 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 
 from gateway.dialects.ollama import error_body
 from gateway.dialects.request import Endpoint
@@ -17,14 +18,24 @@ from gateway.fleet.client import HostAnswer
 JSON = "application/json"
 JSON_UTF8 = "application/json; charset=utf-8"
 _REASONS = {499: "Client Closed Request"}
+_COUNTED_BYTES = 2048  # Go's server counts an answer up to here, and sends a longer one chunked
 
 
-class Answer(web.Response):
+class Streamed(web.StreamResponse):
     """A response that does not tell what it was made with: Ollama's have no Server header."""
 
     async def _write_headers(self) -> None:
         self.headers.popall("Server", None)
         await super()._write_headers()
+
+
+class Answer(Streamed, web.Response):
+    """A whole answer, framed as Ollama's are."""
+
+    async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        if isinstance(self.body, bytes) and len(self.body) > _COUNTED_BYTES and request.version >= HttpVersion11:
+            self.enable_chunked_encoding()
+        return await super()._start(request)
 
 
 def json_answer(value: Any, *, status: int = 200, content_type: str = JSON_UTF8, newline: bool = False) -> Answer:
@@ -50,12 +61,8 @@ def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = ""
         headers["X-Corral-Generation"] = id_
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    content_type = (
-        "application/json"
-        if endpoint and error.status == 404 and endpoint.dialect != "ollama"
-        else "application/json; charset=utf-8"
-    )
-    headers["Content-Type"] = content_type
+    late = endpoint is not None and endpoint.dialect != "ollama" and error.status != 400  # error_end says why
+    headers["Content-Type"] = JSON if late else JSON_UTF8
     return Answer(
         status=error.status,
         reason=_REASONS.get(error.status),

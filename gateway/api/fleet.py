@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.api.answers import JSON, Answer, json_answer
 from gateway.api.inference import read_body
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.names import canonical, full
+from gateway.dialects.names import canonical, full, is_name
 from gateway.dialects.ollama import PLAIN
 from gateway.dialects.read import read
 from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
@@ -93,9 +93,9 @@ class FleetViews:
         for row in self._tags:
             if canonical(str(row.get("name", ""))) == canonical(wanted):
                 return json_answer(merge.openai_model(row) | {"id": wanted}, content_type=JSON, newline=True)
-        text = PLAIN.format(full(wanted))
-        body = ENDPOINTS["/v1/chat/completions"].error(404, text, ModelNotFound.code, "")
-        return Answer(status=404, body=body, headers={"Content-Type": JSON})
+        status, text = (404, PLAIN.format(full(wanted))) if is_name(wanted) else (400, "invalid model name")
+        body = ENDPOINTS["/v1/chat/completions"].error(status, text, ModelNotFound.code, "")
+        return Answer(status=status, body=body.rstrip() + b"\n", headers={"Content-Type": JSON})
 
     async def explain(self, request: web.Request) -> web.Response:
         """Where a request would go and why. Takes any inference body; ``?path=/v1/…`` names its endpoint, else it is guessed."""

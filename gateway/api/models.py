@@ -6,7 +6,7 @@ from functools import partial
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.api.answers import JSON, Answer, json_answer, rendered
+from gateway.api.answers import JSON, Answer, Streamed, json_answer, rendered
 from gateway.api.inference import read_body
 from gateway.api.manners import CORS, exposing
 from gateway.config import Config
@@ -152,7 +152,7 @@ class _Progress:
         self._request = request
         self._job = job
         self._stream = asked.stream
-        self._response = web.StreamResponse(headers={"Content-Type": NDJSON, **_about(job)})
+        self._response = Streamed(headers={"Content-Type": NDJSON, **_about(job)})
         if cors := request.get(CORS, ()):
             self._response.headers.extend((*cors, *exposing(self._response.headers)))
 

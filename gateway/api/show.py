@@ -7,11 +7,11 @@ from aiohttp import web
 from gateway.api.answers import passed_on
 from gateway.api.inference import read_body
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.names import canonical, full
+from gateway.dialects.names import canonical, full, is_name
 from gateway.dialects.ollama import PLAIN
 from gateway.dialects.read import model_named
 from gateway.dialects.request import InferenceRequest, Kind
-from gateway.errors import CorralError, ModelNotFound, NoHost
+from gateway.errors import BadRequest, CorralError, ModelNotFound, NoHost
 from gateway.fleet.client import HostAnswer, HostClient, HostError
 from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.registry import Fleet
@@ -53,7 +53,10 @@ class Show:
         """A host's answer, as it came. 404 if no host (or not the one that is named) has the model, 503 if those that have it fail."""
         pin = pinned(request.headers.get("X-Corral-Host", ""), self._fleet.names)
         body = await read_body(request, self._body_limit)
-        wanted = _loading(model_named(body), body, pin)
+        named = model_named(body)
+        if not is_name(named):
+            raise BadRequest("invalid model name")
+        wanted = _loading(named, body, pin)
         if not self._having(wanted):
             await self._refresh()
         having = self._having(wanted)

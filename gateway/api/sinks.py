@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
+from gateway.api.answers import Streamed
 from gateway.api.manners import Headers, exposing
 from gateway.dialects.lines import Framing
 from gateway.relay.exchange import ClientGone
@@ -152,14 +153,6 @@ class TransportSink:
         return Relayed(self.status, keep_alive=self.finished and not self.aborted and bool(self._request.keep_alive))
 
 
-class _Streamed(web.StreamResponse):
-    """Without a Server header, as Ollama's answers are."""
-
-    async def _write_headers(self) -> None:
-        self.headers.popall("Server", None)
-        await super()._write_headers()
-
-
 class ResponseSink:
     """Writes through aiohttp's StreamResponse: HTTP/1.0, and whatever else the fast path does not take."""
 
@@ -169,14 +162,14 @@ class ResponseSink:
         self._request = request
         self._cors = cors
         self._id = generation
-        self._response: web.StreamResponse = _Streamed()
+        self._response: web.StreamResponse = Streamed()
         self._pending = b""
         self.started = False
         self.finished = False
         self.aborted = False
 
     def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
-        self._response = _Streamed(status=status)
+        self._response = Streamed(status=status)
         for name, value in passing(headers):
             self._response.headers.add(name, value)
         self._response.headers["X-Corral-Generation"] = self._id

@@ -1,10 +1,13 @@
 """Model names as Ollama compares them: ``[host/][namespace/]model[:tag]``, any case, defaults hidden, the tag always shown."""
 
+import re
 from functools import lru_cache
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}\Z")
 MAX_LENGTH = 600  # host 350 + namespace, model and tag of 80 each, and the separators
 
 
@@ -32,3 +35,13 @@ def full(name: str) -> str:
     elif tag.lower() == "local":
         tag = ""
     return f"{path}{slash}{model}:{tag or DEFAULT_TAG}"
+
+
+def is_name(text: str) -> bool:
+    """Whether a model can have that name; Ollama tells such names apart from those that nobody has."""
+    path, _, tag = full(text).rpartition(":")
+    *owner, model = path.split("/")
+    namespace = owner[-1] if owner else DEFAULT_NAMESPACE
+    host = "/".join(owner[:-1]) or DEFAULT_HOST
+    parts = all(_PART.match(part) for part in (namespace, model, tag))
+    return parts and "." not in namespace and _HOST.match(host) is not None

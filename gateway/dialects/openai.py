@@ -18,8 +18,8 @@ _OUR_CODES = ("queue_full", "no_host", "hosts_failed", "cancelled", "deadline", 
 
 
 def error_end(status: int) -> bytes:
-    """Only the 404 of Ollama's /v1 ends in a newline (recordings v1_chat_404, v1_chat_bad)."""
-    return b"\n" if status == 404 else b""
+    """What Ollama's /v1 refuses to read has no newline at its end, all that its handlers say has (v1_chat_bad, v1_chat_404)."""
+    return b"" if status == 400 else b"\n"
 
 
 def error_body(status: int, message: str, code: str, _id: str) -> bytes:

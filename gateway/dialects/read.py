@@ -73,7 +73,10 @@ def read(
         requested = _form_field(body, content_type, "model")
         fields: dict[str, Any] = {}
     else:
-        fields = fields_of(_plain(endpoint, body, content_encoding))
+        plain = _plain(endpoint, body, content_encoding)
+        if not plain and endpoint.dialect != "ollama":
+            raise BadRequest("EOF")
+        fields = fields_of(plain)
         requested = text_of(fields, "model")
     model, at, named = requested.rpartition("@")
     if at and model and named in at_hosts:
@@ -130,7 +133,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def fields_of(body: bytes) -> dict[str, Any]:
-    """The keys of a JSON object, in lower case, with their values unparsed. Raises BadRequest."""
+    """The keys of a JSON object, in lower case, with their values unparsed; none for null, as Go reads it. Raises BadRequest."""
     if not body:
         raise BadRequest("missing request body")
     try:
@@ -158,6 +161,8 @@ def _fields_leniently(body: bytes, complaint: str) -> dict[str, Any]:
                 return _decode_fields(mended[: int(trailing[1]) - 1])
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 complaint = str(error)
+    if complaint == "Expected `object`, got `null`":
+        return {}
     if complaint.startswith("Expected `object`"):
         raise BadRequest("the request body must be a JSON object")
     raise BadRequest(f"invalid JSON in the request body: {complaint}")

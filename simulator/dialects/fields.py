@@ -61,6 +61,8 @@ class Fields:
     """The fields of one Go struct. Reading one of another JSON type is a Refusal 400; null is as good as absent."""
 
     def __init__(self, value: Any, struct: str) -> None:
+        if value is None:  # Go leaves a struct as it is
+            value = {}
         if not isinstance(value, dict):
             raise Refusal(400, f"json: cannot unmarshal {_KINDS[type(value)]} into Go value of type {struct}")
         self._values = {key.lower(): item for key, item in value.items() if item is not None}

@@ -56,10 +56,10 @@ def _load(path: Path) -> Case:
 CASES = {case.name: case for case in map(_load, sorted((Path(__file__).parent / "wire").glob("*.json")))}
 
 
-def recorded_host() -> SimulatedHost:
+def recorded_host(name: str = "recorded") -> SimulatedHost:
     """A host like the recorded one: no GPU, a model and its copy under another name, nothing in memory. Not started."""
     host = SimulatedHost(
-        "recorded",
+        name,
         HostProfile(
             models=(_SMALL,),
             vram_bytes=0,

@@ -74,10 +74,11 @@ class Connection:
     async def send(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a request; Host and Content-Length are added unless given."""
+        """Send a request; Host and Content-Length are added unless given, or the body comes in chunks."""
         host, port = self._writer.get_extra_info("peername")[:2]
-        every = {"Host": f"{host}:{port}"} | ({} if body is None else {"Content-Length": str(len(body))})
-        every |= dict(headers or {})
+        given = dict(headers or {})
+        sized = body is not None and "Transfer-Encoding" not in given
+        every = {"Host": f"{host}:{port}"} | ({"Content-Length": str(len(body or b""))} if sized else {}) | given
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items()), "", ""]
         self._writer.write("\r\n".join(lines).encode("latin-1") + (body or b""))
         self._method = method

@@ -12,7 +12,7 @@ import orjson
 
 _FREE = """
 created_at modified_at expires_at created completed_at id item_id request_id sequence_number digest
-response content text thinking delta token bytes logprob done_reason finish_reason stop_reason context size size_vram
+response content text thinking reasoning encrypted_content delta token bytes logprob done_reason finish_reason stop_reason context size size_vram
 total_duration load_duration prompt_eval_count prompt_eval_duration eval_count eval_duration
 prompt_tokens completion_tokens total_tokens input_tokens output_tokens
 modelfile shape@tensors type@tensors

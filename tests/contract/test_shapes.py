@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.contract.cases import CASES, answer_differences
+from tests.contract.conformance import misshapen, unlike
 from tests.contract.raw import Answer
 from tests.contract.shapes import differences, stream_differences
 
@@ -67,3 +68,39 @@ def test_every_recording_is_like_itself(name: str) -> None:
     if chunks:
         beginning = chunks[: len(chunks) > 1]
         assert answer_differences(case, Answer(case.status, case.reason, case.answer_headers, "chunked", beginning))
+
+
+TYPE = [("Content-Type", "application/x-ndjson"), ("Date", "now")]
+LATER = b'{"model":"m","created_at":"later","response":"Hi","done":false}\n'
+
+
+def answer(*chunks: bytes, status: int = 200, headers: list[tuple[str, str]] | None = None) -> Answer:
+    """A streamed answer."""
+    return Answer(status, "OK", headers or TYPE, "chunked", list(chunks))
+
+
+@pytest.mark.parametrize(
+    ("relayed", "alike"),
+    [
+        pytest.param(answer(TOKEN, FINAL), True, id="the same"),
+        pytest.param(answer(LATER, FINAL), True, id="another time"),
+        pytest.param(answer(TOKEN + FINAL), True, id="two lines in one chunk, as networks do"),
+        pytest.param(answer(TOKEN, FINAL[:9], FINAL[9:]), False, id="a line in two chunks"),
+        pytest.param(answer(OTHER, FINAL), False, id="another token"),
+        pytest.param(answer(TOKEN), False, id="no end"),
+        pytest.param(answer(TOKEN, FINAL, ERROR), False, id="more than the end"),
+        pytest.param(answer(TOKEN, FINAL, status=500), False, id="another status"),
+        pytest.param(answer(TOKEN, FINAL, headers=[*TYPE, ("Server", "x")]), False, id="a header too many"),
+        pytest.param(answer(TOKEN, FINAL, headers=[*TYPE, ("X-Corral-Host", "x")]), True, id="a header of Corral's"),
+        pytest.param(Answer(200, "OK", TYPE, "close", [TOKEN, FINAL]), False, id="another framing"),
+    ],
+)
+def test_unlike(relayed: Answer, alike: bool) -> None:
+    """Between two hosts that say the same, only times may differ, and how many lines come at once."""
+    assert (unlike(answer(TOKEN, FINAL), relayed) == []) is alike
+
+
+def test_misshapen() -> None:
+    """Between hosts that say what they like, the shape counts."""
+    assert misshapen(answer(TOKEN, OTHER, FINAL), answer(OTHER, FINAL)) == []
+    assert misshapen(answer(TOKEN, FINAL), answer(TOKEN, FINAL, ERROR)) != []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.names import MAX_LENGTH, canonical, full
+from gateway.dialects.names import MAX_LENGTH, canonical, full, is_name
 from tests.profiles import PROPERTY
 
 WRITTEN = {
@@ -84,3 +84,27 @@ def test_a_canonical_name_stays(parts: list[str], tag: str) -> None:
     once = canonical(f"{'/'.join(parts)}:{tag}")
     assert canonical(once) == once
     assert full(once) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("smollm2", True),
+        (" library/SmolLM2:135M ", True),
+        ("hf.co/some-body/model.gguf:Q4_K_M", True),
+        ("gpu1:5000/a/b", True),
+        ("x" * 80, True),
+        ("x" * 81, False),
+        ("", False),
+        ("a b", False),
+        ("é", False),
+        (".x", False),
+        ("a/b/c/d", False),
+        ("some.body/model", False),
+        ("model:", True),
+        ("a//b", False),
+    ],
+)
+def test_what_can_be_a_name(text: str, valid: bool) -> None:
+    """One that a model can have, whether or not anybody has such a one."""
+    assert is_name(text) is valid

@@ -6,22 +6,20 @@ breaks on purpose is skipped.
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import anthropic
 import ollama
 import openai
 import pytest
 
-from simulator.ledger import Ledger
 from tests.builders import AUDIO, EMBEDDING, TEXT, call, simulated
 from tests.conftest import Corral
+from tests.real import REAL, real_hosts, smallest
 from tests.stage import Stage
 
-REAL = [url for url in os.environ.get("CORRAL_TEST_OLLAMA", "").split(",") if url]
 needs_faults = pytest.mark.skipif(
     bool(REAL), reason="needs hosts that break on purpose; CORRAL_TEST_OLLAMA names real ones"
 )
@@ -29,21 +27,6 @@ pytestmark = pytest.mark.real
 LONG = 400
 """Tokens that take a while: long enough to be stopped."""
 SAY = "Count from one to a hundred, in words."
-
-
-class RealHost:
-    """An Ollama that runs elsewhere; its ledger stays empty."""
-
-    def __init__(self, name: str, url: str) -> None:
-        self.name = name
-        self.url = url.rstrip("/")
-        self.ledger = Ledger()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """It goes on running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +52,8 @@ async def before(corral: Corral, **profile: Any) -> Here:
     """Corral before simulated hosts of that profile, or before the real ones and the smallest models that they have."""
     if not REAL:
         return Here(await corral(simulated("gpu1", **profile)), TEXT, EMBEDDING)
-    stage = await corral(*(RealHost(f"real{number}", url) for number, url in enumerate(REAL, 1)))
-    names: dict[str, str] = {}
-    for row in sorted((await stage.get("/api/tags"))["models"], key=lambda row: row["size"]):
-        for kind in row.get("capabilities") or ["completion"]:
-            names.setdefault(kind, row["model"])
+    stage = await corral(*real_hosts())
+    names = smallest((await stage.get("/api/tags"))["models"])
     if "completion" not in names:
         pytest.skip("the hosts in CORRAL_TEST_OLLAMA have no model that completes text")
     return Here(stage, names["completion"], names.get("embedding", ""))

@@ -375,4 +375,4 @@ async def test_the_names_of_the_fleet_are_not_asked(corral: Corral) -> None:
     """A model's own path may end in anything: only the gateway's paths are tidied."""
     stage = await corral(simulated())
     assert (await ask(stage.url, "GET", f"/v1/models/{TEXT}")).status == 200
-    assert json.loads((await ask(stage.url, "GET", "/v1/models/.x")).body)["error"]["message"].startswith("model '.x")
+    assert json.loads((await ask(stage.url, "GET", "/v1/models/x.")).body)["error"]["message"].startswith("model 'x.")
