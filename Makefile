@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 COMPILED := $(CURDIR)/build/compiled
+JS := tests/e2e/js
+NPM := npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1
 
-.PHONY: setup demo run check fix test test-compiled compiled bench clean
+.PHONY: setup demo run check fix js test test-compiled compiled bench clean
 
 setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
@@ -31,10 +33,14 @@ fix: setup    ## let the tools mend what they can, and write the generated pages
 	$(BIN)/ruff check --fix .
 	$(BIN)/python docs/build.py
 
-test: setup   ## the whole suite
+js:           ## ollama-js for its tests; where there is no npm, or it reaches no registry, they are skipped
+	@cmp -s $(JS)/package.json $(JS)/node_modules/.ready || { command -v npm && cd $(JS) && $(NPM) && cp package.json node_modules/.ready; } \
+	|| echo "no ollama-js: its tests will be skipped"
+
+test: setup js ## the whole suite
 	$(BIN)/pytest -n 2
 
-test-compiled: $(COMPILED)/.ready ## the whole suite again, against the compiled build
+test-compiled: $(COMPILED)/.ready js ## the whole suite again, against the compiled build
 	PYTHONPATH=$(COMPILED) $(BIN)/pytest -n 2 --import-mode=append
 
 compiled: $(COMPILED)/.ready ## the request's path compiled to C by mypyc (needs a C compiler); in build/, beside the sources
@@ -52,4 +58,4 @@ bench: $(COMPILED)/.ready ## side by side with nginx and others; needs gcc and n
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/build
+	rm -rf .venv build $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/build
