@@ -33,8 +33,9 @@ LOADING = ("load_error", "slow_load")
 READING = ("slow_ps", "ps_error", "tags_error", "version_error", "ghost_model")
 """Polls that are slow or answer 500; a model that tags lists and inference does not know (404)."""
 
-MANAGING = ("pull_error", "create_error", "copy_error", "delete_error")
-"""The registry does not have the model; or there is no space left for a create, a copy, a delete."""
+MANAGING = ("pull_error", "create_error", "copy_error", "delete_error", "hang_managing")
+"""The registry does not have the model; or there is no space left for a create, a copy, a delete; or whatever manages models, and
+show, waits before it begins, until cleared or for `seconds`."""
 
 NAMES = frozenset((*CONNECTION, *BEFORE, *HELD, *MID_STREAM, *LOADING, *READING, *MANAGING))
 
@@ -50,6 +51,14 @@ class Fault:
     seconds: float = 0.0
     factor: float = 10.0
     over: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    async def hold(self) -> None:
+        """Wait until it is cleared, or for its seconds if it has any."""
+        try:
+            async with asyncio.timeout(self.seconds or None):
+                await self.over.wait()
+        except TimeoutError:
+            return
 
     def as_dict(self) -> dict[str, Any]:
         """The fault as it was set, with the times that are left."""

@@ -58,7 +58,9 @@ class SimulatedHost:
         self._inferences = Inferences(
             self.profile, self.store, self.scheduler, self.faults, self.ledger, seed, lambda: self._ending
         )
-        self._table = self._endpoints()
+        managing = Managing(self.store, self.ledger, self.faults, self.profile.pull_bytes_per_second).table()
+        self._managed = frozenset(managing) | {"/api/show"}
+        self._table = self._endpoints(managing)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -167,12 +169,11 @@ class SimulatedHost:
             opening = self._open(_listening(self.address, self.port))
             self._opening = asyncio.get_running_loop().create_task(opening, name=f"{self.name} listens again")
 
-    def _endpoints(self) -> Table:
+    def _endpoints(self, managing: Table) -> Table:
         reading = Reading(self.profile.version, self.store, self.scheduler, self.faults)
-        managing = Managing(self.store, self.ledger, self.faults, self.profile.pull_bytes_per_second)
         return {
             **reading.table(),
-            **managing.table(),
+            **managing,
             **{path: {"POST": partial(self._infer, dialect)} for path, dialect in _INFERENCE.items()},
             "/_sim/faults": {"GET": self._get_faults, "POST": self._set_fault, "DELETE": self._clear_faults},
             "/_sim/ledger": {"GET": self._get_ledger},
@@ -184,6 +185,8 @@ class SimulatedHost:
             headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers)
             endpoint = endpoints.pattern(self._table, path) or "unknown"
             self.ledger.request(endpoint, Received(request.method, request.path_qs, headers))
+            if endpoint in self._managed and (fault := self.faults.take(("hang_managing",))) is not None:
+                await fault.hold()
         loopback = self.address.startswith("127.") or self.address in ("::1", "localhost")
         try:
             return await endpoints.dispatch(self._table, request, loopback=loopback)

@@ -224,7 +224,7 @@ class Inferences:
         self._ledger.move(entry, "prefill")
         timing.prefill = clock.now_ns()
         if (fault := self._faults.take(HELD, entry.model)) is not None:
-            await _hang(fault)
+            await fault.hold()
         evaluated = len(prompt) - entry.cached_tokens
         await clock.wait_until(timing.prefill / 1e9 + evaluated / self._profile.prefill_tokens_per_second)
         slot.cached = prompt
@@ -253,7 +253,7 @@ class Inferences:
             return
         if fault.name != "hang_mid_stream":
             raise _Broken(fault)
-        await _hang(fault)
+        await fault.hold()
 
     async def _break(
         self, request: web.Request, entry: Entry, answer: Answer, stream: replies.Stream | None, fault: Fault
@@ -312,12 +312,3 @@ def _plain(request: web.Request, body: bytes) -> bytes:
         return zstandard.ZstdDecompressor().decompress(body, max_output_size=_ZSTD_BYTES)
     except zstandard.ZstdError:
         raise Refusal(400, "failed to decompress zstd body") from None
-
-
-async def _hang(fault: Fault) -> None:
-    """Wait until the fault is cleared, or for its seconds if it has any."""
-    try:
-        async with asyncio.timeout(fault.seconds or None):
-            await fault.over.wait()
-    except TimeoutError:
-        return

@@ -1,4 +1,7 @@
-"""Managing models over the fleet: every host does it, and the caller sees one Ollama."""
+"""Managing models over the fleet: every host does it, and the caller sees one Ollama.
+
+Hosts that are killed: test_killed.py. Real clients: tests/e2e.
+"""
 
 import asyncio
 import contextlib
@@ -7,10 +10,8 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import ollama
 import pytest
 
 from gateway.config import PlacementConfig
@@ -20,7 +21,6 @@ from tests.conftest import Corral
 from tests.contract.cases import CASES, Case, answer_differences, prepare, recorded_host, send
 from tests.contract.conformance import events_of
 from tests.contract.raw import Answer, ask
-from tests.e2e.test_real_clients import ollama_at
 from tests.flows.test_relay import event_by_event
 from tests.scripted import Asked, ScriptedHost
 from tests.sockets import http
@@ -388,24 +388,6 @@ async def test_a_job_ends_before_its_last_line_is_told(corral: Corral) -> None:
         assert json.loads((await rest(client)).splitlines()[-1]) == SUCCESS
 
 
-@pytest.mark.parametrize("path", ["/api/pull", "/api/create"])
-async def test_a_host_dies_midway(corral: Corral, path: str) -> None:
-    """Its part fails, the others go on to the end."""
-    a, b = simulated("a", **SLOW), simulated("b", pull_bytes_per_second=4e9)
-    stage = await corral(a, b)
-    body = {"model": NEW} if path == "/api/pull" else {"model": "mine", "from": NEW}
-    async with stage.begun(manage(path, **body)) as client:
-        await client.head()
-        await b.wait_until(lambda: having(body["model"], b) == ["b"])
-        await a.kill()
-        said = [json.loads(line) for line in (await rest(client)).splitlines()]
-    assert said[-1]["error"].startswith("a: ")
-    assert said[-1]["error"].endswith("(succeeded on b)")
-    assert having(body["model"], a, b) == ["b"]
-    assert (await ended(stage))["outcome"] == "partial"
-    await a.start()
-
-
 async def test_one_host_cannot_create(corral: Corral) -> None:
     """A host that refuses before any progress, while others succeed, is that host's failure."""
     a, b = simulated("a"), simulated("b")
@@ -639,25 +621,6 @@ async def test_a_blob_over_the_body_limit(corral: Corral) -> None:
     assert (await upload(stage)).status == 201
 
 
-async def test_a_host_dies_while_it_gets_a_blob(corral: Corral) -> None:
-    """The others get all of it; who failed is told."""
-    a, b = simulated("a"), simulated("b")
-    stage = await corral(a, b)
-    async with Client.to(stage.url) as client:
-        await client.send("POST", f"/api/blobs/{DIGEST}", headers={"Content-Length": str(len(BLOB))})
-        await client.write(BLOB[:600_000])
-        await a.wait_until(lambda: a.ledger.body_bytes > 0)
-        await a.kill()
-        await client.write(BLOB[600_000:])
-        answer = await client.answer()
-    status, text = error(answer)
-    assert status == 502
-    assert text.startswith("a: ")
-    assert text.endswith("(succeeded on b)")
-    assert b.store.blobs[DIGEST] == len(BLOB)
-    await a.start()
-
-
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_a_caller_leaves_an_upload(corral: Corral, how: str) -> None:
     """No host stores the half that came."""
@@ -696,36 +659,6 @@ async def test_an_upload_in_constant_memory(corral: Corral) -> None:
         tracemalloc.stop()
     assert [host.store.blobs[digest] for host in (a, b)] == [size] * 2
     assert peak < 8 * 2**20
-
-
-# -- a real client --------------------------------------------------------------------------------------------------------------------
-
-
-async def test_ollama_python(corral: Corral, tmp_path: Path) -> None:
-    """The package does what people do with it: pull, create from a file, copy, list, delete."""
-    stage = await corral(simulated("a", TEXT, pull_bytes_per_second=4e9), simulated("b", TEXT))
-    async with ollama_at(stage.url) as client:
-        await use(client, tmp_path)
-
-
-async def use(client: ollama.AsyncClient, tmp_path: Path) -> None:
-    """Everything that changes models, with what the package makes of the answers."""
-    progress = [one async for one in await client.pull(NEW, stream=True)]
-    assert progress[-1].status == "success"
-    assert any(one.completed == one.total for one in progress if one.total)
-    assert (await client.pull(TEXT)).status == "success"
-    with pytest.raises(ollama.ResponseError, match=NO_FILE):
-        await client.pull(NOWHERE)
-    blob = tmp_path / "a.gguf"
-    blob.write_bytes(BLOB)
-    assert await client.create_blob(blob) == DIGEST
-    assert (await client.create("mine", files={"a.gguf": DIGEST}, stream=False)).status == "success"
-    await client.copy("mine", "yours")
-    assert {model.model for model in (await client.list()).models} == {TEXT, NEW, "mine:latest", "yours:latest"}
-    await client.delete("mine")
-    with pytest.raises(ollama.ResponseError) as caught:
-        await client.delete("mine")
-    assert (caught.value.status_code, caught.value.error) == (404, "model 'mine' not found")
 
 
 @pytest.mark.parametrize("stream", [True, False])

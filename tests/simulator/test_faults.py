@@ -8,7 +8,7 @@ import pytest
 from simulator import clock
 from simulator.faults import NAMES
 from simulator.refusal import BUSY, LOAD_FAILED, RUNNER_DIED
-from tests.contract.raw import Cut, ask
+from tests.contract.raw import Connection, Cut, ask
 from tests.simulator.hosts import LARGE, SMALL, begun, chat, error, generate, get, lines, post, quick
 
 MANY = 50
@@ -258,6 +258,24 @@ async def test_managing(fault: str, method: str, path: str, body: dict[str, Any]
         assert error(await ask(host.url, method, path, json.dumps(body).encode())) == (500, words)
         assert await get(host, "/api/tags") == before
         assert (await ask(host.url, method, path, json.dumps(body).encode())).status == 200
+
+
+@pytest.mark.parametrize("how", ["cleared", "killed"])
+async def test_managing_waits(how: str) -> None:
+    """A host that hangs has begun nothing; it goes on once it may, and can be killed meanwhile."""
+    async with quick() as host, Connection.to(host.url) as client:
+        host.faults.set("hang_managing")
+        await client.send("POST", "/api/copy", json.dumps({"source": SMALL, "destination": "mine"}).encode())
+        await host.wait_until(lambda: host.ledger.faults["hang_managing"] == 1)
+        assert host.store.find("mine") is None
+        if how == "killed":
+            await host.kill()
+            with pytest.raises(Cut):
+                await client.answer()
+        else:
+            host.faults.clear()
+            assert (await client.answer()).status == 200
+        assert (host.store.find("mine") is None) is (how == "killed")
 
 
 def test_every_fault_is_tested() -> None:
