@@ -34,7 +34,7 @@ fix: setup    ## let the tools mend what they can, and write the generated pages
 	$(BIN)/python docs/build.py
 
 js:           ## ollama-js for its tests; where there is no npm, or it reaches no registry, they are skipped
-	@cmp -s $(JS)/package.json $(JS)/node_modules/.ready || { command -v npm && cd $(JS) && $(NPM) && cp package.json node_modules/.ready; } \
+	@cmp -s $(JS)/package.json $(JS)/node_modules/.ready || { command -v npm >/dev/null && cd $(JS) && $(NPM) && cp package.json node_modules/.ready; } \
 	|| echo "no ollama-js: its tests will be skipped"
 
 test: setup js ## the whole suite
