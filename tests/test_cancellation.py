@@ -202,7 +202,7 @@ async def test_matrix(corral: Corral, when: str, why: str) -> None:
         host,
         relay={
             "connect_timeout_seconds": 60.0,
-            "deadline_seconds": {"stalled": 1.5}.get(when, 0.5) if why == "deadline" else 0.0,
+            "deadline_seconds": {"stalled": 3.0}.get(when, 0.5) if why == "deadline" else 0.0,
         },
         shutdown={"grace_seconds": 0.0},
     )

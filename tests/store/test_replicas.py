@@ -167,7 +167,7 @@ async def test_it_runs_by_itself(url: str) -> None:
         b.leases = {"gpu1": 1}
         for one in (a, b):
             one.tasks.spawn("replicas", one.of.run())
-        await until(lambda: a.elsewhere == {"gpu1": 1}, 10.0)
+        await until(lambda: a.elsewhere == {"gpu1": 1}, 20.0)
         async with a.database.reading() as connection:
             assert (await connection.execute(text("SELECT count(*) FROM cancellations"))).scalar() == 0
             assert (await connection.execute(text("SELECT count(*) FROM replicas"))).scalar() == 2
