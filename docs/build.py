@@ -1,13 +1,17 @@
 """Writes the reference pages from the code: ``python docs/build.py``; ``--check`` fails where a page is stale.
 
 docs/config.md from gateway/config.py, docs/metrics.md from the metrics a gateway exposes, docs/errors.md from the error tree,
-docs/cli.md from the command line's own help. A page's text outside the generated tables lives here, beside its table.
+docs/cli.md from the command line's own help, docs/openapi.json and docs/api.md (docs/api_page.py) from what a gateway says of itself.
+A page's text outside the generated tables lives here, beside its table.
 """
 
 import argparse
 import ast
+import asyncio
 import dataclasses
+import functools
 import inspect
+import json
 import os
 import re
 import sys
@@ -17,7 +21,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+import aiohttp
+from api_page import Json, api_page
+
 from gateway import cli, config, errors
+from gateway.app import running
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel
 from gateway.telemetry.metrics import Live, Metrics
@@ -219,7 +227,30 @@ def _command(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentPar
     return commands.choices[name]
 
 
-PAGES = {"config.md": config_page, "metrics.md": metrics_page, "errors.md": errors_page, "cli.md": cli_page}
+@functools.cache
+def _document() -> Json:
+    """What a gateway answers at /openapi.json."""
+
+    async def asked() -> Json:
+        async with (
+            running(config.Config(listen="127.0.0.1:0")) as gateway,
+            aiohttp.ClientSession(gateway.url) as session,
+            session.get("/openapi.json") as answer,
+        ):
+            document: Json = await answer.json()
+            return document
+
+    return asyncio.run(asked())
+
+
+PAGES = {
+    "config.md": config_page,
+    "metrics.md": metrics_page,
+    "errors.md": errors_page,
+    "cli.md": cli_page,
+    "openapi.json": lambda: json.dumps(_document(), indent=2, ensure_ascii=False) + "\n",
+    "api.md": lambda: api_page(_document()),
+}
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.api.account import Account
+from gateway.api.explain import Explain
 from gateway.api.fleet import FleetViews
 from gateway.api.generations import GenerationsApi
 from gateway.api.hosts import HostsApi
@@ -27,6 +28,7 @@ from gateway.api.jobs import JobsApi
 from gateway.api.manners import Manners, is_loopback, under
 from gateway.api.middleware import QuietNonsense, boundary
 from gateway.api.models import Models
+from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
 from gateway.api.show import Show
 from gateway.config import DNS, Config, split_listen
@@ -40,6 +42,7 @@ from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
 from gateway.live import HealthTeller, live
 from gateway.lookout import Lookout
+from gateway.process import package_version
 from gateway.record import CancelSource, GenerationRecord
 from gateway.relay.connections import Connections
 from gateway.relay.generations import Generations
@@ -181,9 +184,9 @@ class Gateway:
             client_max_size=self.config.relay.body_limit_bytes,
             middlewares=[boundary(self.manners, self.metrics.responded)],
         )
-        for part in self._parts():
-            routes = part.routes()
-            app.add_routes([*routes, *under(self.manners.prefix, routes)])
+        routes = [route for part in self._parts() for route in part.routes()]
+        routes += OpenApi(routes, self.manners.prefix, package_version()).routes()
+        app.add_routes([*routes, *under(self.manners.prefix, routes)])
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,
@@ -202,10 +205,10 @@ class Gateway:
 
     def _parts(self) -> tuple[Part, ...]:
         config, limit = self.config, self.config.relay.body_limit_bytes
-        ttl = config.poll.inventory_ttl_seconds
         return (
             self.inference,
-            FleetViews(self.fleet, self.clock, self.rng, limit, ttl),
+            FleetViews(self.fleet, self.clock, config.poll.inventory_ttl_seconds),
+            Explain(self.fleet, self.clock, self.rng, config.relay),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
             HostsApi(self.fleet, self.clock, self._fleet_changed),

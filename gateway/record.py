@@ -7,8 +7,11 @@ Frozen values are msgspec Structs: a tenth of a frozen dataclass's cost to make,
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+from gateway.doc import doc
 
 
 class Outcome(StrEnum):
@@ -88,11 +91,11 @@ class Costs(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """A host that was left out: ``code`` is bounded (a metric label), ``why`` is for people."""
+    """A host that was left out."""
 
-    host: str
-    code: str
-    why: str
+    host: Annotated[str, doc("the host's name")]
+    code: Annotated[str, doc("why, for programs: one of a few words")]
+    why: Annotated[str, doc("why, for people")]
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):

@@ -26,6 +26,7 @@ TESTED_ELSEWHERE = {
     "gateway/live.py": "tests/flows/test_hosts.py",
     "gateway/lookout.py": "tests/flows/test_hosts.py",
     "gateway/loader.py": "tests/test_config.py",
+    "gateway/doc.py": "tests/api/test_openapi.py",
     "gateway/dialects/request.py": "tests/dialects/test_read.py",  # values without behaviour
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
     "gateway/telemetry/catalogue.py": "tests/telemetry/test_metrics.py",

@@ -6,6 +6,7 @@ import math
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -39,11 +40,12 @@ class Answer(Streamed, web.Response):
 
 
 def json_answer(value: Any, *, status: int = 200, content_type: str = JSON_UTF8, newline: bool = False) -> Answer:
-    """``value`` as JSON. ``newline``: with a newline at the end, as Ollama's /v1 answers have it."""
+    """``value``, Structs among it, as JSON. ``newline``: with a newline at the end, as Ollama's /v1 answers have it."""
+    fields = msgspec.structs.asdict
     try:
-        body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE if newline else None)
+        body = orjson.dumps(value, default=fields, option=orjson.OPT_APPEND_NEWLINE if newline else None)
     except TypeError:  # half a character, in words that a host chose: JSON can still say it
-        body = json.dumps(value).encode() + (b"\n" if newline else b"")
+        body = json.dumps(value, default=fields).encode() + (b"\n" if newline else b"")
     return Answer(status=status, body=body, headers={"Content-Type": content_type})
 
 

@@ -1,20 +1,91 @@
 """The hosts behind the address: what each has and does, what is amiss with the fleet, and draining one."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 
-from gateway.api.answers import json_answer
-from gateway.errors import BadRequest, NotFound
-from gateway.fleet.host import HostView
-from gateway.fleet.hygiene import findings
+from gateway.api.handler import handler
+from gateway.doc import doc
+from gateway.errors import NotFound
+from gateway.fleet.health import State
+from gateway.fleet.host import HostView, LoadedModel
+from gateway.fleet.hygiene import Finding, findings
 from gateway.fleet.registry import Fleet
 
 OLLAMA_PORT = 11434
 _PORTS = {"http": 80, "https": 443}
+ModelRow = Mapping[str, Any]
+
+
+class OneHost(msgspec.Struct, frozen=True):
+    """Names a host."""
+
+    name: Annotated[str, doc("a host's name")]
+
+
+class ServerQuery(msgspec.Struct, frozen=True):
+    """Names a host, more freely."""
+
+    server_url: Annotated[
+        str,
+        doc(
+            "a host's configured URL, in any equal spelling, or its name; anything else is 404 and never fetched",
+            min_length=1,
+        ),
+    ]
+
+
+class HostRow(msgspec.Struct, frozen=True):
+    """All that is known of one host."""
+
+    name: Annotated[str, doc("its short name, as configured")]
+    url: Annotated[str, doc("its base URL, as configured")]
+    tags: Annotated[tuple[str, ...], doc("as configured")]
+    health: Annotated[
+        State,
+        doc(
+            "`healthy`; `suspect`: failed lately, still used; `ejected`: not used; `trial`: one request may try it",
+        ),
+    ]
+    why: Annotated[str, doc("why it is not healthy; empty if it is")]
+    draining: Annotated[bool, doc("whether it takes no new requests, and nothing new on its disk unless it is named")]
+    version: Annotated[str, doc("Ollama's; empty before it was told")]
+    latency_seconds: Annotated[float, doc("how long it took to answer the last poll")]
+    seen_seconds_ago: Annotated[float | None, doc("when it last answered a poll; null: never")]
+    slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
+    leases: Annotated[int, doc("slots that are taken", ge=0)]
+    models_available: Annotated[list[ModelRow], doc("on its disk: its own rows of `/api/tags`; sizes in bytes")]
+    models_loaded: Annotated[list[ModelRow], doc("in its memory: its own rows of `/api/ps`; sizes in bytes")]
+
+
+class ServerList(msgspec.Struct, frozen=True):
+    """The hosts."""
+
+    servers: Annotated[list[HostRow], doc("every host, in the configuration's order")]
+
+
+class Server(msgspec.Struct, frozen=True):
+    """Which host."""
+
+    name: Annotated[str, doc("its short name, as configured")]
+    url: Annotated[str, doc("its base URL, as configured")]
+
+
+class ServerModels(msgspec.Struct, frozen=True):
+    """What one host has."""
+
+    server: Annotated[Server, doc("which host")]
+    models: Annotated[list[ModelRow], doc("on its disk: its own rows of `/api/tags`; sizes in bytes")]
+
+
+class FleetState(msgspec.Struct, frozen=True):
+    """The fleet as a whole."""
+
+    hosts: Annotated[list[HostRow], doc("every host, in the configuration's order")]
+    findings: Annotated[list[Finding], doc("what is amiss with all of them together")]
 
 
 class HostsApi:
@@ -35,77 +106,80 @@ class HostsApi:
             web.post("/api/hosts/{name}/resume", self.resume),
         ]
 
-    async def servers(self, _request: web.Request) -> web.Response:
+    @handler()
+    async def servers(self) -> ServerList:
         """Every host."""
-        return json_answer({"servers": self._rows()})
+        return ServerList(self._rows())
 
-    async def server_models(self, request: web.Request) -> web.Response:
+    @handler(NotFound)
+    async def server_models(self, query: ServerQuery) -> ServerModels:
         """One host's models. Only what is configured can be named; nothing is fetched."""
-        wanted = request.query.get("server_url", "")
-        if not wanted:
-            raise BadRequest("say which: ?server_url=, a host's URL or name")
+        wanted = query.server_url
         for view in self._fleet.snapshot(self._clock()).hosts:
             if wanted == view.name or same_place(wanted, view.host.url):
-                row = host_row(view, self._clock())
-                return json_answer(
-                    {"server": {"name": view.name, "url": view.host.url}, "models": row["models_available"]}
-                )
+                return ServerModels(Server(view.name, view.host.url), _available(view))
         raise NotFound(f"no host is configured as {wanted[:200]!r}; there are: {', '.join(self._fleet.names)}")
 
-    async def fleet(self, _request: web.Request) -> web.Response:
+    @handler()
+    async def fleet(self) -> FleetState:
         """Every host, and what is amiss with all of them together."""
-        amiss = [msgspec.structs.asdict(finding) for finding in findings(self._fleet.snapshot(self._clock()))]
-        return json_answer({"hosts": self._rows(), "findings": amiss})
+        return FleetState(self._rows(), findings(self._fleet.snapshot(self._clock())))
 
-    async def drain(self, request: web.Request) -> web.Response:
-        """No new requests for this host; those that run finish. Idempotent."""
-        return self._draining(request, draining=True)
+    @handler(NotFound)
+    async def drain(self, path: OneHost) -> HostRow:
+        """No new requests for this host, and nothing new on its disk unless `X-Corral-Hosts` names it; what runs finishes. Idempotent."""
+        return self._draining(path.name, draining=True)
 
-    async def resume(self, request: web.Request) -> web.Response:
-        """It takes requests again. Idempotent."""
-        return self._draining(request, draining=False)
+    @handler(NotFound)
+    async def resume(self, path: OneHost) -> HostRow:
+        """New requests for this host again. Idempotent."""
+        return self._draining(path.name, draining=False)
 
-    def _draining(self, request: web.Request, *, draining: bool) -> web.Response:
-        name = request.match_info["name"]
+    def _draining(self, name: str, *, draining: bool) -> HostRow:
         if name not in self._fleet.names:
-            raise NotFound(f"no host is named {name!r}; there are: {', '.join(self._fleet.names)}")
+            raise NotFound(f"no host is named {name[:200]!r}; there are: {', '.join(self._fleet.names)}")
         self._fleet.drain(name, draining=draining)
         self._changed()
-        return json_answer(host_row(self._fleet.view(name, self._clock()), self._clock()))
+        return host_row(self._fleet.view(name, self._clock()), self._clock())
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[HostRow]:
         now = self._clock()
         return [host_row(view, now) for view in self._fleet.snapshot(now).hosts]
 
 
-def host_row(view: HostView, now: float) -> dict[str, Any]:
-    """All that is known of one host; seconds and bytes. Models keep the fields that the host gave them."""
+def host_row(view: HostView, now: float) -> HostRow:
+    """All that is known of one host. Models keep the fields that the host gave them."""
+    return HostRow(
+        name=view.name,
+        url=view.host.url,
+        tags=view.host.tags,
+        health=view.health.state,
+        why=view.health.why,
+        draining=view.draining,
+        version=view.version,
+        latency_seconds=round(view.latency_seconds, 6),
+        seen_seconds_ago=None if view.seen_at is None else round(now - view.seen_at, 3),
+        slots=view.host.slots,
+        leases=view.leases,
+        models_available=_available(view),
+        models_loaded=[dict(model.row) or _proved(model) for model in view.loaded.values()],
+    )
+
+
+def _available(view: HostView) -> list[ModelRow]:
+    return [model.row for model in (view.available or {}).values()]
+
+
+def _proved(model: LoadedModel) -> ModelRow:
+    """The row of a model that no poll has seen in memory yet: only our own answers prove it."""
     return {
-        "name": view.name,
-        "url": view.host.url,
-        "tags": view.host.tags,
-        "health": view.health.state,
-        "why": view.health.why,
-        "draining": view.draining,
-        "version": view.version,
-        "latency_seconds": round(view.latency_seconds, 6),
-        "seen_seconds_ago": None if view.seen_at is None else round(now - view.seen_at, 3),
-        "slots": view.host.slots,
-        "leases": view.leases,
-        "models_available": [model.row for model in (view.available or {}).values()],
-        "models_loaded": [
-            dict(model.row)
-            or {
-                "name": model.name,
-                "model": model.name,
-                "digest": model.digest,
-                "size": model.size,
-                "size_vram": model.vram,
-                "context_length": model.context,
-                "expires_at": model.expires_at or None,
-            }
-            for model in view.loaded.values()
-        ],
+        "name": model.name,
+        "model": model.name,
+        "digest": model.digest,
+        "size": model.size,
+        "size_vram": model.vram,
+        "context_length": model.context,
+        "expires_at": model.expires_at or None,
     }
 
 

@@ -1,14 +1,47 @@
 """For operators and their machines: metrics, liveness, readiness."""
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
+import msgspec
 from aiohttp import web
 
-from gateway.api.answers import Answer, json_answer
+from gateway.api.handler import handler
+from gateway.doc import doc
 from gateway.fleet.health import State
 from gateway.fleet.registry import Fleet
 from gateway.store.engine import Database
-from gateway.store.engine import State as Storage
+from gateway.store.engine import State as DatabaseState
+
+TEXT = "text/plain; charset=utf-8"
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+Storage = Annotated[
+    Literal["none", "up", "degraded"],
+    doc("`none`: nothing is to be kept; `up`; `degraded`: the database does not take it"),
+]
+
+
+class HostReadiness(msgspec.Struct, frozen=True):
+    """A host, as far as readiness goes."""
+
+    health: Annotated[State, doc("as in a host's row")]
+    why: Annotated[str, doc("why it is not healthy; empty if it is")]
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether requests should be sent here."""
+
+    ready: Annotated[bool, doc("whether at least one host can take requests and Corral is not stopping")]
+    draining: Annotated[bool, doc("whether Corral is stopping")]
+    storage: Storage
+    hosts: Annotated[dict[str, HostReadiness], doc("every host, by name")]
+
+
+class Storing(msgspec.Struct, frozen=True):
+    """Whether what is to be kept is kept."""
+
+    storage: Storage
+    why: Annotated[str, doc("why the database does not take it; empty if it does")]
 
 
 class Ops:
@@ -32,33 +65,37 @@ class Ops:
             web.get("/healthz/storage", self.storage),
         ]
 
-    async def metrics(self, _request: web.Request) -> web.Response:
-        """Prometheus text format."""
-        return Answer(body=self._render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    @handler(content_type=EXPOSITION, statuses={200: "All metrics (docs/metrics.md)."})
+    async def metrics(self) -> bytes:
+        """Everything that is counted and measured, in Prometheus' text format."""
+        return self._render()
 
-    async def alive(self, _request: web.Request) -> web.Response:
-        """The process answers."""
-        return Answer(text="ok\n")
+    @handler(content_type=TEXT, statuses={200: "It does."})
+    async def alive(self) -> bytes:
+        """Whether the process answers."""
+        return b"ok\n"
 
-    async def ready(self, _request: web.Request) -> web.Response:
-        """200 while at least one host can take requests and the gateway is not stopping; who and why in the body."""
+    @handler(statuses={200: "Send requests here.", 503: "Do not: no host can take them, or Corral is stopping."})
+    async def ready(self) -> tuple[int, Readiness]:
+        """Whether at least one host can take requests and the gateway is not stopping; who and why in the body."""
         views = self._fleet.snapshot(self._clock()).hosts
-        hosts = {view.name: {"health": view.health.state, "why": view.health.why} for view in views}
+        hosts = {view.name: HostReadiness(view.health.state, view.health.why) for view in views}
         usable = any(
             view.available is not None and view.health.state is not State.EJECTED and not view.draining
             for view in views
         )
         ready = usable and not self.draining
-        body = {"ready": ready, "draining": self.draining, "storage": self._storage(), "hosts": hosts}
-        return json_answer(body, status=200 if ready else 503)
+        told = Readiness(ready=ready, draining=self.draining, storage=self._storage(), hosts=hosts)
+        return (200 if ready else 503), told
 
-    async def storage(self, _request: web.Request) -> web.Response:
-        """200 while the database takes what is to be kept, or nothing is to be kept; else 503, and why."""
+    @handler(statuses={200: "All is kept that is to be kept.", 503: "The database does not take it."})
+    async def storage(self) -> tuple[int, Storing]:
+        """Whether the database takes what is to be kept, or nothing is to be kept; and why not."""
         storage = self._storage()
         why = self._database.why if self._database else ""
-        return json_answer({"storage": storage, "why": why}, status=503 if storage == "degraded" else 200)
+        return (503 if storage == "degraded" else 200), Storing(storage, why)
 
-    def _storage(self) -> str:
+    def _storage(self) -> Storage:
         if self._database is None:
             return "none"
-        return "up" if self._database.state is Storage.UP else "degraded"
+        return "up" if self._database.state is DatabaseState.UP else "degraded"

@@ -3,13 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
+from gateway.doc import doc
 from gateway.fleet.host import FleetSnapshot, HostView
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What can be amiss (a metric label)."""
 
     VERSION_SKEW = "version_skew"  # hosts run different versions of Ollama
@@ -20,16 +22,23 @@ class Kind(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
-    """One thing that is amiss. ``model`` is a canonical name, empty where it is about hosts."""
+    """One thing that is amiss."""
 
-    kind: Kind
-    model: str
-    hosts: tuple[str, ...]
-    text: str
+    kind: Annotated[
+        FindingKind,
+        doc(
+            "`version_skew`: hosts run different versions of Ollama; `digest_skew`: one name is different models; `few_copies`: "
+            "a model is on one host only; `context_skew`: one model is loaded with different contexts, by the hosts' own "
+            "defaults; `ghost_model`: a host lists a model that it then says it has not"
+        ),
+    ]
+    model: Annotated[str, doc("the model's full name; empty where it is about hosts")]
+    hosts: Annotated[tuple[str, ...], doc("the hosts that it is about")]
+    text: Annotated[str, doc("the same in words")]
 
 
 def findings(snapshot: FleetSnapshot) -> list[Finding]:
-    """All that is amiss, in the order of ``Kind``."""
+    """All that is amiss, in the order of ``FindingKind``."""
     hosts = snapshot.hosts
     return [*_versions(hosts), *_digests(hosts), *_copies(hosts), *_contexts(hosts), *_ghosts(hosts)]
 
@@ -38,7 +47,7 @@ def _versions(hosts: Iterable[HostView]) -> Iterable[Finding]:
     by_version = _grouped((host.version, host.name) for host in hosts if host.version)
     if len(by_version) > 1:
         told = _listed(by_version)
-        yield Finding(Kind.VERSION_SKEW, "", _all(by_version), f"hosts run different versions of Ollama: {told}")
+        yield Finding(FindingKind.VERSION_SKEW, "", _all(by_version), f"hosts run different versions of Ollama: {told}")
 
 
 def _digests(hosts: Iterable[HostView]) -> Iterable[Finding]:
@@ -50,7 +59,7 @@ def _digests(hosts: Iterable[HostView]) -> Iterable[Finding]:
         by_digest = _grouped(rows)
         if len(by_digest) > 1:
             text = f"{name} is not the same model everywhere: {_listed(by_digest)}"
-            yield Finding(Kind.DIGEST_SKEW, name, _all(by_digest), text)
+            yield Finding(FindingKind.DIGEST_SKEW, name, _all(by_digest), text)
 
 
 def _copies(hosts: tuple[HostView, ...]) -> Iterable[Finding]:
@@ -60,7 +69,9 @@ def _copies(hosts: tuple[HostView, ...]) -> Iterable[Finding]:
     by_model = _grouped((name, host.name) for host in telling for name in host.available or ())
     for name, having in sorted(by_model.items()):
         if len(having) == 1:
-            yield Finding(Kind.FEW_COPIES, name, having, f"{name} is on {having[0]} only: no other host can take over")
+            yield Finding(
+                FindingKind.FEW_COPIES, name, having, f"{name} is on {having[0]} only: no other host can take over"
+            )
 
 
 def _contexts(hosts: Iterable[HostView]) -> Iterable[Finding]:
@@ -73,13 +84,16 @@ def _contexts(hosts: Iterable[HostView]) -> Iterable[Finding]:
         by_context = _grouped((context, host) for context, host, _ in rows)
         if len(by_context) > 1:
             text = f"{rows[0][2]} is loaded with different contexts: {_listed(by_context)}; set OLLAMA_CONTEXT_LENGTH alike"
-            yield Finding(Kind.CONTEXT_SKEW, rows[0][2], _all(by_context), text)
+            yield Finding(FindingKind.CONTEXT_SKEW, rows[0][2], _all(by_context), text)
 
 
 def _ghosts(hosts: Iterable[HostView]) -> Iterable[Finding]:
     for name, having in sorted(_grouped((model, host.name) for host in hosts for model in host.ghosts).items()):
         yield Finding(
-            Kind.GHOST_MODEL, name, having, f"{', '.join(having)} listed {name}, then answered that it is not there"
+            FindingKind.GHOST_MODEL,
+            name,
+            having,
+            f"{', '.join(having)} listed {name}, then answered that it is not there",
         )
 
 

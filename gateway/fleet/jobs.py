@@ -21,7 +21,7 @@ BLOB = "blob"
 KINDS = (*Operation, BLOB)
 
 
-class Outcome(StrEnum):
+class JobOutcome(StrEnum):
     """How a job ended."""
 
     SUCCEEDED = "succeeded"  # on every host that was asked
@@ -47,7 +47,7 @@ class Job:
         self.started = started
         self.began = began
         self.ended: float | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: JobOutcome | None = None
         self.stopped = ""
         self._scope: asyncio.Timeout | None = None
 
@@ -82,7 +82,7 @@ class Job:
 
     def close(self, now: float, *, cancelled: bool) -> None:
         """The job is over."""
-        self.outcome = Outcome.CANCELLED if cancelled else _outcome([part.state for part in self.parts.values()])
+        self.outcome = JobOutcome.CANCELLED if cancelled else _outcome([part.state for part in self.parts.values()])
         for part in self.parts.values():
             part.end(PartState.STOPPED, "the caller left" if cancelled else "")
         self.ended = now
@@ -92,12 +92,12 @@ class Job:
         return (now if self.ended is None else self.ended) - self.began
 
 
-def _outcome(states: list[PartState]) -> Outcome:
+def _outcome(states: list[PartState]) -> JobOutcome:
     if PartState.STOPPED in states:
-        return Outcome.STOPPED
+        return JobOutcome.STOPPED
     if PartState.SUCCEEDED not in states:
-        return Outcome.FAILED
-    return Outcome.SUCCEEDED if set(states) == {PartState.SUCCEEDED} else Outcome.PARTIAL
+        return JobOutcome.FAILED
+    return JobOutcome.SUCCEEDED if set(states) == {PartState.SUCCEEDED} else JobOutcome.PARTIAL
 
 
 class Jobs:

@@ -1,7 +1,6 @@
 """The catalogue: every family that is fed by events, with its name, meaning, labels and buckets (docs/metrics.md)."""
 
-from gateway.fleet.jobs import KINDS
-from gateway.fleet.jobs import Outcome as JobOutcome
+from gateway.fleet.jobs import KINDS, JobOutcome
 from gateway.record import CancelSource, Phase
 from gateway.telemetry.families import Counter, Family, Histogram, counter, histogram
 

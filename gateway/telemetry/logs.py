@@ -19,8 +19,7 @@ import msgspec
 
 from gateway.config import LogConfig
 from gateway.errors import ConfigError
-from gateway.fleet.jobs import Job
-from gateway.fleet.jobs import Outcome as JobOutcome
+from gateway.fleet.jobs import Job, JobOutcome
 from gateway.record import GenerationRecord, Outcome
 
 LINES_LIMIT = 50_000

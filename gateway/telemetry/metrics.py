@@ -16,7 +16,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot
-from gateway.fleet.hygiene import Kind, findings
+from gateway.fleet.hygiene import FindingKind, findings
 from gateway.fleet.jobs import BLOB, Job
 from gateway.record import Accounting, AttemptOutcome, GenerationRecord, Outcome
 from gateway.telemetry.catalogue import Catalogue
@@ -264,7 +264,7 @@ def _host_lines(live: Live) -> Iterator[str]:
     draining = (((h.name,), h.draining) for h in hosts)
     yield from gauge_lines("corral_host_draining", "1 while the host takes no new requests.", ("host",), draining)
     amiss = Counts(finding.kind for finding in findings(fleet))
-    kinds = (((kind,), amiss[kind]) for kind in Kind)
+    kinds = (((kind,), amiss[kind]) for kind in FindingKind)
     yield from gauge_lines("corral_fleet_findings", "What is amiss with the fleet as a whole.", ("kind",), kinds)
     info = (((h.name, h.version), 1) for h in polled)
     yield from gauge_lines("corral_host_info", "Constant 1; host facts as labels.", ("host", "ollama_version"), info)

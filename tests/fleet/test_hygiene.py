@@ -5,27 +5,27 @@ from typing import Any
 import pytest
 
 from gateway.fleet.host import HostView
-from gateway.fleet.hygiene import Kind, findings
+from gateway.fleet.hygiene import FindingKind, findings
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import available, loaded, snapshot, view
 
-AMISS: dict[str, tuple[list[HostView], list[tuple[Kind, str, tuple[str, ...]]]]] = {
+AMISS: dict[str, tuple[list[HostView], list[tuple[FindingKind, str, tuple[str, ...]]]]] = {
     "nothing": ([view("a"), view("b")], []),
     "one host": ([view("a")], []),
     "nobody has told": ([view("a", has=None, version=""), view("b", has=None, version="")], []),
     "versions": (
         [view("a"), view("b", version="0.32.1"), view("c")],
-        [(Kind.VERSION_SKEW, "", ("a", "c", "b"))],
+        [(FindingKind.VERSION_SKEW, "", ("a", "c", "b"))],
     ),
     "digests": (
         [view("a", has=[TEXT]), view("b", has=[available(TEXT, "f" * 64)])],
-        [(Kind.DIGEST_SKEW, TEXT, ("a", "b"))],
+        [(FindingKind.DIGEST_SKEW, TEXT, ("a", "b"))],
     ),
-    "one copy": ([view("a"), view("b", has=[OTHER])], [(Kind.FEW_COPIES, TEXT, ("a",))]),
+    "one copy": ([view("a"), view("b", has=[OTHER])], [(FindingKind.FEW_COPIES, TEXT, ("a",))]),
     "one copy, and a host that has not told": ([view("a"), view("b", has=None)], []),
     "contexts": (
         [view("a", holds=[loaded(context=4096)]), view("b", holds=[loaded(context=32768)])],
-        [(Kind.CONTEXT_SKEW, TEXT, ("b", "a"))],
+        [(FindingKind.CONTEXT_SKEW, TEXT, ("b", "a"))],
     ),
     "a context that was asked for": (
         [
@@ -34,7 +34,7 @@ AMISS: dict[str, tuple[list[HostView], list[tuple[Kind, str, tuple[str, ...]]]]]
         ],
         [],
     ),
-    "a ghost": ([view("a", ghosts=frozenset({TEXT})), view("b")], [(Kind.GHOST_MODEL, TEXT, ("a",))]),
+    "a ghost": ([view("a", ghosts=frozenset({TEXT})), view("b")], [(FindingKind.GHOST_MODEL, TEXT, ("a",))]),
 }
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from gateway.fleet.host import Host
-from gateway.fleet.jobs import KEPT, KINDS, Job, Jobs, Outcome
+from gateway.fleet.jobs import KEPT, KINDS, Job, JobOutcome, Jobs
 from gateway.fleet.progress import PartState
 from gateway.fleet.targets import Targets
 
@@ -21,14 +21,14 @@ def jobs() -> Jobs:
 @pytest.mark.parametrize(
     ("states", "outcome"),
     [
-        ((PartState.SUCCEEDED, PartState.SUCCEEDED), Outcome.SUCCEEDED),
-        ((PartState.SUCCEEDED, PartState.FAILED), Outcome.PARTIAL),
-        ((PartState.FAILED, PartState.FAILED), Outcome.FAILED),
-        ((PartState.SUCCEEDED, PartState.STOPPED), Outcome.STOPPED),
-        ((PartState.SUCCEEDED, PartState.RUNNING), Outcome.PARTIAL),
+        ((PartState.SUCCEEDED, PartState.SUCCEEDED), JobOutcome.SUCCEEDED),
+        ((PartState.SUCCEEDED, PartState.FAILED), JobOutcome.PARTIAL),
+        ((PartState.FAILED, PartState.FAILED), JobOutcome.FAILED),
+        ((PartState.SUCCEEDED, PartState.STOPPED), JobOutcome.STOPPED),
+        ((PartState.SUCCEEDED, PartState.RUNNING), JobOutcome.PARTIAL),
     ],
 )
-def test_outcomes(states: tuple[PartState, PartState], outcome: Outcome) -> None:
+def test_outcomes(states: tuple[PartState, PartState], outcome: JobOutcome) -> None:
     """What its parts came to."""
     with jobs().track("pull", "m", TWO) as job:
         for part, state in zip(job.parts.values(), states, strict=True):
@@ -43,7 +43,7 @@ def test_the_caller_leaves(error: type[BaseException]) -> None:
     with pytest.raises(error), jobs().track("pull", "m", TWO) as job:  # noqa: PT012
         job.parts["a"].end(PartState.SUCCEEDED)
         raise error
-    assert job.outcome is Outcome.CANCELLED
+    assert job.outcome is JobOutcome.CANCELLED
     assert [part.state for part in job.parts.values()] == [PartState.SUCCEEDED, PartState.STOPPED]
 
 
@@ -56,7 +56,7 @@ async def test_stopping() -> None:
             assert not job.stop("more than enough")
             await asyncio.Event().wait()
         assert (job.parts["b"].state, job.parts["b"].error) == (PartState.STOPPED, "enough")
-    assert job.outcome is Outcome.STOPPED
+    assert job.outcome is JobOutcome.STOPPED
     assert not job.stop("late")
 
 
@@ -66,7 +66,7 @@ async def test_stopping_before_the_work_begins() -> None:
         job.stop("enough")
         async with job.scope():
             await asyncio.Event().wait()
-    assert job.outcome is Outcome.STOPPED
+    assert job.outcome is JobOutcome.STOPPED
 
 
 async def test_a_timeout_of_the_work_is_none_of_the_scope() -> None:
@@ -86,7 +86,7 @@ async def test_an_end_before_the_caller_is_told() -> None:
         await known.idle()
         assert list(known) == [job]
         raise ConnectionResetError
-    assert (job.outcome, list(known), len(known)) == (Outcome.SUCCEEDED, [job], 0)
+    assert (job.outcome, list(known), len(known)) == (JobOutcome.SUCCEEDED, [job], 0)
 
 
 def test_only_the_last_are_kept() -> None:
@@ -119,13 +119,13 @@ async def test_idle() -> None:
 
 def test_each_end_is_told_once() -> None:
     """To every sink, when the job has its outcome; what runs is counted by kind until then."""
-    told: list[tuple[str, Outcome | None]] = []
+    told: list[tuple[str, JobOutcome | None]] = []
     known = Jobs(lambda: 5.0, lambda: 1000.0, random.Random(1), [lambda job: told.append((job.kind, job.outcome))] * 2)
     with known.track("pull", "m", TWO) as job:
         assert (known.running()["pull"], sum(known.running().values())) == (1, 1)
         known.end(job)
         known.end(job, cancelled=True)
-    assert told == [("pull", Outcome.FAILED)] * 2
+    assert told == [("pull", JobOutcome.FAILED)] * 2
     assert known.running() == dict.fromkeys(KINDS, 0)
 
 
@@ -133,7 +133,7 @@ def test_who_is_left_out_has_failed() -> None:
     """In what is told, not in the outcome."""
     with jobs().track("pull", "m", Targets(TWO.hosts[:1], {"b": "ejected: gone"})) as job:
         job.parts["a"].end(PartState.SUCCEEDED)
-    assert job.outcome is Outcome.SUCCEEDED
+    assert job.outcome is JobOutcome.SUCCEEDED
     assert {name: (part.state, part.error) for name, part in job.everyone().items()} == {
         "a": ("succeeded", ""),
         "b": ("failed", "ejected: gone"),

@@ -1,0 +1,245 @@
+"""docs/api.md: prose, and the tables of what Corral adds, which are made from the OpenAPI document that the gateway serves."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Json = dict[str, Any]
+SCHEMAS = "#/components/schemas/"
+WORDS = {
+    "string": "text",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "bool",
+    "object": "object",
+    "null": "null",
+}
+
+INTRO = """\
+# API
+
+All of Ollama's inference endpoints are at the root: `/api/generate`, `/api/chat`, `/api/embed`, `/api/embeddings`,
+`/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses`, `/v1/messages`, `/v1/audio/transcriptions`. Every answer
+of an inference endpoint carries `X-Corral-Generation` (its id) and, once a host answered, `X-Corral-Host`.
+
+What Corral adds is described for programs too, in OpenAPI 3.1: `GET /openapi.json`, and [openapi.json](openapi.json) here.
+
+## The fleet as one Ollama
+
+| path | answer |
+| --- | --- |
+| `/` | `Ollama is running`, from Corral itself |
+| `/api/version` | the lowest version among the hosts that are not ejected: clients gate features upwards on it |
+| `/api/tags` | every model name once, newest first. Where hosts have different models under one name: the one most hosts have, then the newest. A host that is down counts with its last inventory for `poll.inventory_ttl_seconds` |
+| `/api/ps` | every name and digest in memory once: the row of the host where it stays longest, latest expiry first |
+| `/v1/models`, `/v1/models/{model}` | the same models as OpenAI lists them |
+| `POST /api/show` | from a host that has the model, the one routing would choose, unchanged; from the next one if that fails. 404 if no host has it, 503 if those that have it are down or draining. `X-Corral-Host` names the one to ask |
+| `/api/status`, `POST /api/me`, `POST /api/signout`, `DELETE /api/user/keys/{key}`, `/api/experimental/{web_search,web_fetch,model-recommendations}` | from the host that `account_host` names (else the first), or the one that `X-Corral-Host` names, unchanged: they depend on its ollama.com account. 503 if it does not answer |
+
+Lists are told from what the last polls saw: no host can delay them. HEAD is there where Ollama has it.
+
+"""
+
+ADDED = """\
+## What Corral adds
+
+Field names carry their units. What an answer may lack is null, not left out. Errors of Corral's own are `{"error": text}` with the code in
+`X-Corral-Error` ([errors.md](errors.md)). What is answered to GET is answered to HEAD.
+
+"""
+
+REST = """\
+## Who may call
+
+Web pages: as with Ollama, pages of this machine (`localhost`, `127.0.0.1`, `0.0.0.0`, any port) and of desktop applications (`app://`,
+`file://`, `tauri://`, `vscode-webview://`, `vscode-file://`) may call, others get 403. `http.origins` lets more in, as OLLAMA_ORIGINS does
+for one Ollama: `["https://chat.example.com", "https://*.lab.example"]`, or `["*"]` for all. Corral judges and answers this itself: hosts
+see no `Origin`, so their own setting does not matter. A page's script may read and send `X-Corral-` headers.
+
+The Host header is looked at only while Corral listens on loopback: it must be an address of this machine or a private network, this
+machine's name, `localhost`, `*.localhost`, `*.local`, `*.internal`, or one of `http.allowed_hosts`; else 403. A reverse proxy on the same
+machine that passes a public name on needs that name there.
+
+With `http.prefix = "/corral"` every path also answers below it: `OLLAMA_HOST=http://gateway/corral` works.
+
+Paths are Ollama's in the small print too: a slash too many at the end is redirected (GET 301, else 307), as are doubled slashes (307); an
+unknown path is 404, a known one with another method 405 with `Allow`, both in plain text.
+
+## Where an answer differs from one Ollama's
+
+Nowhere but here; `tests/contract/test_conformance.py` asks one host and Corral before two the same nearly a thousand times, and
+compares status, headers, framing, and every byte but times.
+
+| what | why |
+| --- | --- |
+| `X-Corral-` headers, and `Access-Control-Expose-Headers` for them | so that it can be told which host answered |
+| the text of an error about a body that is no JSON | it says which byte; no host is asked |
+| an error in which hosts are named | several were asked, or tried |
+| `Retry-After` on a 503 | so that clients know when to come again |
+| a progress bar's steps | they are those of the slowest host |
+| a page that may not call gets 403 where Ollama would redirect it, and one that may is told so with the redirect | who may call is looked at first |
+| `GET /v1/models/library%2Fx` is found | any model can be asked for |
+
+## What goes to a host
+
+Headers for this hop, `Host`, `Origin`, `Cookie`, `Authorization`, `x-api-key` and `Accept-Encoding` are not sent to hosts. Errors:
+[errors.md](errors.md).
+
+## Managing models
+
+`POST /api/pull`, `/api/push`, `/api/create`, `/api/copy`, `DELETE /api/delete`, `HEAD` and `POST /api/blobs/{digest}` take what Ollama takes
+and answer as one Ollama would. With one host configured, answers are that host's own.
+
+| operation | on which hosts |
+| --- | --- |
+| pull, create | those of the first `[[placement]]` rule that matches the model ([config.md](config.md)), else all; not a draining one |
+| blobs | all that are not draining: a blob has no model's name |
+| copy, delete | every host that has the model, a draining one too: it would be back with another set of models |
+| push | the first healthy host that has the model, in the configuration's order; a draining one only if no other has it |
+
+**Progress.** Each status comes once. A layer's bar is that of the slowest host that still runs. `{"status":"success"}` comes once, last,
+when every host that was asked has succeeded and Corral's own lists show the model. Otherwise the last line is
+`{"error":"gpu1: pull model manifest: file does not exist (succeeded on gpu2)"}`; with `"stream": false` that is a 500. An error status that
+all hosts answer alike before any progress is passed on as it is; if no host says anything, it is a 502.
+
+**Copy and delete** are a 200 if at least one host did it and none failed; a host's 404 does not count beside another's 200. Otherwise a
+502 says who failed, an ejected host that has the model among them, and where it worked.
+
+**Blobs.** An upload is sent on as it comes in, to all hosts at once, in constant memory and without the limit on bodies; the slowest host
+sets the pace. 201 if any host stored it, 200 if all had it, 502 with the names of the hosts that failed. The digest is checked on the way:
+what does not match is a 400, and no host stores it.
+
+**Leaving** stops it on every host, as with one Ollama: a pull that is asked for again goes on where it was.
+
+"""
+
+LAST = """\
+## Loading and unloading
+
+A request with an empty prompt loads a model on the host that routing would choose. With `keep_alive: 0` it unloads the model on every
+host that has it in memory.
+"""
+
+
+def api_page(document: Json) -> str:
+    """docs/api.md. The jobs stand where models are managed, every other room under what Corral adds."""
+    tags = {tag["name"]: tag["description"] for tag in document["tags"]}
+    rooms = [_room(document, name, told) for name, told in tags.items() if name != "jobs"]
+    jobs = _room(document, "jobs", tags["jobs"])
+    return "".join((INTRO, ADDED, *rooms, _headers(document), REST, jobs, LAST))
+
+
+def _room(document: Json, tag: str, told: str) -> str:
+    """One table of the endpoints, then one for each shape that is met here first."""
+    lines = [f"### {told.removesuffix('.')}", "", "| endpoint | what it does | answer |", "| --- | --- | --- |"]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if tag in operation["tags"]:
+                row = (
+                    f"`{method.upper()} {path}`",
+                    " ".join(_meaning(document, operation)),
+                    _answer(document, operation),
+                )
+                lines.append(f"| {' | '.join(row)} |")
+    for name in _shapes(document, tag):
+        shape = document["components"]["schemas"][name]
+        lines += ["", f"#### {name}", "", shape["description"], "", "| field | type | meaning |", "| --- | --- | --- |"]
+        lines += [
+            f"| `{field}` | {_type(document, schema)} | {_field(document, schema)} |"
+            for field, schema in shape["properties"].items()
+        ]
+    return "\n".join((*lines, "", ""))
+
+
+def _meaning(document: Json, operation: Json) -> Iterator[str]:
+    yield f"{operation['summary']}."
+    if more := operation.get("description"):
+        yield more
+    for given in operation.get("parameters", ()):
+        if given["in"] != "path":
+            word, mark = "Needs" if given["required"] else "Takes", "?" if given["in"] == "query" else ""
+            yield f"{word} `{mark}{given['name']}`: {given['description']}{_bounds(given['schema'])}."
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        yield f"The body: {_type(document, content['schema'])}."
+
+
+def _bounds(schema: Json) -> str:
+    """What is taken where a parameter is missing, and how small and large it may be."""
+    words = {"default": "`{}` if missing", "minimum": "at least {}", "maximum": "at most {}"}
+    said = [word.format(schema[key]) for key, word in words.items() if schema.get(key) not in (None, "", False)]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _answer(document: Json, operation: Json) -> str:
+    """Each status; those that every endpoint may have are left out."""
+    said = []
+    for status, answer in operation["responses"].items():
+        if "$ref" in answer:
+            continue
+        (content,) = answer["content"].items()
+        codes = answer.get("headers", {}).get("X-Corral-Error", {}).get("schema", {}).get("enum")
+        what = ", ".join(f"`{code}`" for code in codes or ()) or (
+            _type(document, content[1]["schema"]) if content[0] == "application/json" else f"`{content[0]}`"
+        )
+        said.append(f"{status}: {what}")
+    return "; ".join(said)
+
+
+def _shapes(document: Json, tag: str) -> Iterable[str]:
+    """The names of the Structs that the answers and bodies of a room are made of, outermost first; each only in its first room."""
+    found: dict[str, str] = {}
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            bodies = [
+                operation.get("requestBody", {}),
+                *(answer for status, answer in operation["responses"].items() if status < "4"),
+            ]
+            waiting = list(_references(bodies))
+            while waiting:
+                name = waiting.pop(0)
+                if name not in found and name != "ErrorAnswer":
+                    found[name] = operation["tags"][0]
+                    waiting += _references(document["components"]["schemas"][name])
+    return [
+        name for name, room in found.items() if room == tag and "properties" in document["components"]["schemas"][name]
+    ]
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if "$ref" in value and value["$ref"].startswith(SCHEMAS):
+            yield value["$ref"].removeprefix(SCHEMAS)
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _references(each)
+
+
+def _type(document: Json, schema: Json) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix(SCHEMAS)
+        return "text" if "enum" in document["components"]["schemas"][name] else f"[{name}](#{name.lower()})"
+    if "enum" in schema:
+        return "text"
+    if "anyOf" in schema:
+        return " or ".join(_type(document, each) for each in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type(document, schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_type(document, schema['additionalProperties'])}"
+    return WORDS[schema["type"]]
+
+
+def _field(document: Json, schema: Json) -> str:
+    """What a field means; of a few words all, where the meaning does not name them."""
+    meaning = schema["description"]
+    names = [name for name in _references(schema) if "enum" in document["components"]["schemas"][name]]
+    words = [f"`{word}`" for name in names for word in document["components"]["schemas"][name]["enum"]]
+    return meaning if all(word in meaning for word in words) else f"{meaning}: {', '.join(words)}"
+
+
+def _headers(document: Json) -> str:
+    parts = document["components"]
+    rows = [("asking", name, header["description"]) for name, header in parts["parameters"].items()]
+    rows += [("answering", name, header["description"]) for name, header in parts["headers"].items()]
+    lines = [f"| `{name}` | {where} | {meaning} |" for where, name, meaning in rows]
+    return "\n".join(("### Headers", "", "| header | when | meaning |", "| --- | --- | --- |", *lines, "", ""))

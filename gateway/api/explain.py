@@ -1,0 +1,181 @@
+"""Where a request would go, and why: asked without sending it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from gateway.api.handler import handler
+from gateway.config import RelayConfig
+from gateway.dialects.endpoints import ENDPOINTS
+from gateway.dialects.read import NAME_LIMIT, read
+from gateway.dialects.request import InferenceRequest, Kind
+from gateway.doc import doc
+from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
+from gateway.fleet.health import State
+from gateway.fleet.host import HostView
+from gateway.fleet.registry import Fleet
+from gateway.fleet.targets import pinned
+from gateway.record import Costs, Rejected, Route, RouteReason
+from gateway.routing.policy import Chance, Unroutable, choose
+
+
+class InferenceBody(msgspec.Struct):
+    """The body of a request to any inference endpoint; what more it holds is read as that endpoint reads it."""
+
+    model: Annotated[str, doc("the model's name", min_length=1, max_length=NAME_LIMIT, examples=["llama3.2"])]
+
+
+class ExplainQuery(msgspec.Struct, frozen=True):
+    """What the body does not tell."""
+
+    path: Annotated[
+        str,
+        doc(
+            "the endpoint, as in `/v1/messages`; guessed from the body where it is missing",
+            extra_json_schema={"enum": ["", *(path for path, endpoint in ENDPOINTS.items() if not endpoint.multipart)]},
+        ),
+    ] = ""
+
+
+class ExplainHeaders(msgspec.Struct, frozen=True):
+    """What an inference endpoint reads of the headers."""
+
+    pin: Annotated[
+        str, doc("a host's name: the request would go there, or fail; 400 for a name that is not configured")
+    ] = msgspec.field(name="X-Corral-Host", default="")
+    content_type: Annotated[str, doc("of a form")] = msgspec.field(name="Content-Type", default="")
+    content_encoding: Annotated[str, doc("`zstd` where the endpoint takes it")] = msgspec.field(
+        name="Content-Encoding", default=""
+    )
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The request as it was read."""
+
+    endpoint: Annotated[str, doc("its path, given or guessed")]
+    model: Annotated[str, doc("the model's full name")]
+    kind: Annotated[Kind, doc("`infer`, or with an empty prompt `load` or `unload`")]
+    prompt_tokens: Annotated[int, doc("estimated", ge=0)]
+    runner_options: Annotated[dict[str, Any], doc("those that decide whether a loaded model can be used")]
+
+
+class Priced(msgspec.Struct, frozen=True):
+    """What one host would cost the request, in seconds to its first token."""
+
+    host: Annotated[str, doc("the host's name")]
+    total: Annotated[float, doc("the sum of the others")]
+    queue_wait: Annotated[float, doc("until a slot is free")]
+    load_time: Annotated[float, doc("to load the model, and the harm of evicting others")]
+    prefill: Annotated[float, doc("to read the prompt")]
+    affinity: Annotated[float, doc("what is saved where the conversation is cached; zero or negative", le=0)]
+    penalty: Annotated[float, doc("for recent failures")]
+    leases: Annotated[int, doc("slots that are taken", ge=0)]
+    slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
+    health: Annotated[State, doc("as in a host's row")]
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """Where the request would go now."""
+
+    request: Annotated[Asked, doc("how it was read")]
+    host: Annotated[str, doc("the cheapest host")]
+    reason: Annotated[RouteReason, doc("why it is the cheapest")]
+    predicted_seconds: Annotated[float, doc("to the first token")]
+    runner_up: Annotated[str | None, doc("the second cheapest host")]
+    costs: Annotated[list[Priced], doc("every host that could take it, cheapest first")]
+    rejected: Annotated[tuple[Rejected, ...], doc("every other host")]
+
+
+class Unrouted(msgspec.Struct, frozen=True):
+    """Nobody could take the request now."""
+
+    request: Annotated[Asked, doc("how it was read")]
+    host: Annotated[None, doc("nobody")]
+    reason: Annotated[
+        str,
+        doc("the code of the error that it would get: `no_host` or `model_not_found`"),
+    ]
+    costs: Annotated[list[Priced], doc("empty")]
+    rejected: Annotated[tuple[Rejected, ...], doc("every host")]
+
+
+class Explain:
+    """The handler of ``/api/route/explain``."""
+
+    def __init__(self, fleet: Fleet, clock: Callable[[], float], rng: Chance, relay: RelayConfig) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._rng = rng
+        self._model_at_host = relay.model_at_host
+
+    def routes(self) -> list[web.RouteDef]:
+        """The one path."""
+        return [web.post("/api/route/explain", self.route)]
+
+    @handler(NotFound)
+    async def route(
+        self, query: ExplainQuery, headers: ExplainHeaders, body: Annotated[bytes, InferenceBody]
+    ) -> Explained | Unrouted:
+        """Where a request would go and why; nothing is sent. Takes any inference body, a form as well.
+
+        Where nobody can take it, the answer is a 200 all the same, with no host and no seconds.
+        """
+        path = query.path or _endpoint_of(body, headers.content_type)
+        if path not in ENDPOINTS:
+            raise NotFound(f"no inference endpoint {path[:200]!r}; known: {', '.join(ENDPOINTS)}")
+        inference = await asyncio.to_thread(  # it may be large, or packed
+            read,
+            ENDPOINTS[path],
+            body,
+            "explain",
+            content_type=headers.content_type,
+            content_encoding=headers.content_encoding,
+            pin=pinned(headers.pin, self._fleet.names),
+            at_hosts=self._fleet.names if self._model_at_host else (),
+        )
+        if not inference.model:
+            raise BadRequest("model is required")
+        snapshot = self._fleet.snapshot(self._clock())
+        chosen = choose(inference, snapshot, self._rng)
+        if isinstance(chosen, Unroutable):
+            error = ModelNotFound if chosen.unknown_model else NoHost
+            return Unrouted(_asked(inference), None, error.code, [], chosen.rejected)
+        return _explained(inference, chosen, {view.name: view for view in snapshot.hosts})
+
+
+def _asked(inference: InferenceRequest) -> Asked:
+    options = dict(inference.runner_options)
+    return Asked(inference.endpoint.path, inference.model, inference.kind, inference.prompt_tokens, options)
+
+
+def _explained(inference: InferenceRequest, route: Route, views: dict[str, HostView]) -> Explained:
+    return Explained(
+        request=_asked(inference),
+        host=route.host,
+        reason=route.reason,
+        predicted_seconds=round(route.predicted_seconds, 4),
+        runner_up=route.runner_up,
+        costs=[_priced(costs, views[costs.host]) for costs in route.costs],
+        rejected=route.rejected,
+    )
+
+
+def _priced(costs: Costs, view: HostView) -> Priced:
+    seconds = {key: round(value, 4) for key, value in msgspec.structs.asdict(costs).items() if key != "host"}
+    return Priced(costs.host, **seconds, leases=view.leases, slots=view.host.slots, health=view.health.state)
+
+
+def _endpoint_of(body: bytes, content_type: str) -> str:
+    if content_type.lower().startswith("multipart/"):
+        return next(path for path, endpoint in ENDPOINTS.items() if endpoint.multipart)
+    try:
+        keys = {str(key).lower() for key in orjson.loads(body)}
+    except (orjson.JSONDecodeError, TypeError):
+        raise BadRequest("the body must be a JSON object, as an inference endpoint takes it") from None
+    if "messages" in keys:
+        return "/v1/messages" if "max_tokens" in keys and "system" in keys else "/api/chat"
+    return "/api/embed" if "input" in keys else "/api/generate"
