@@ -63,14 +63,17 @@ class Process:
         return self._process.returncode, errors.decode()
 
 
-@contextlib.asynccontextmanager
-async def corral(cwd: Path, *arguments: str, **environ: str) -> AsyncIterator[Process]:
+def corral(cwd: Path, *arguments: str, **environ: str) -> contextlib.AbstractAsyncContextManager[Process]:
     """``corral`` with these arguments. Its group is killed at the end if it has not ended by then."""
+    return python(cwd, "-m", "gateway", *arguments, **environ)
+
+
+@contextlib.asynccontextmanager
+async def python(cwd: Path, *arguments: str, **environ: str) -> AsyncIterator[Process]:
+    """The same with any program of ours."""
     usual = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "gateway",
         *arguments,
         cwd=cwd,
         env=usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "CORRAL_DATABASE_URL": "none"} | environ,

@@ -217,6 +217,8 @@ class Database:
         try:
             async with engine.connect() as connection:
                 alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                if self.sqlite:  # words of what was deleted stay in the search's index until it is merged
+                    await alone.execute(text("INSERT INTO messages_fts(messages_fts) VALUES ('optimize')"))
                 await alone.execute(text("VACUUM"))
                 if self.sqlite:
                     await alone.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))

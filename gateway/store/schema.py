@@ -48,6 +48,9 @@ sessions = Table(
     Column("owner", String(128), nullable=False),  # a principal; empty where nobody has to say who they are
     Column("kind", String(16), nullable=False),  # chat, or conversation: several models
     Column("title", Text, nullable=False),
+    Column(
+        "title_words", Text, nullable=False
+    ),  # in lower case, each between spaces: what a search for titles looks at
     Column("model", String(256)),
     Column("host", String(64)),  # the host it is pinned to
     Column("system", Text),
@@ -57,12 +60,12 @@ sessions = Table(
     Column("archived", Boolean, nullable=False),
     Column("leaf", Integer),  # seq of the last message of the branch that is shown
     Column("next_seq", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),  # characters of all its messages
     Column("running", _ID),  # the generation (or conversation) that writes to it now
     Column("replica", String(40)),  # that runs it
-    Column("cancel_requested_us", BigInteger),
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
-    Index(None, "owner", "updated_us"),
+    Index("ix_sessions_listed", "owner", "archived", "pinned", "updated_us", "id"),
     Index(None, "running", sqlite_where=text("running IS NOT NULL"), postgresql_where=text("running IS NOT NULL")),
 )
 

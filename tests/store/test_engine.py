@@ -21,10 +21,12 @@ SESSION = {
     "owner": "",
     "kind": "chat",
     "title": "",
+    "title_words": " ",
     "options": "{}",
     "pinned": False,
     "archived": False,
     "next_seq": 1,
+    "size": 0,
     "created_us": 1,
     "updated_us": 1,
 }

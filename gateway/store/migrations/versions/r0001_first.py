@@ -1,5 +1,7 @@
 """Everything, as the first release has it."""
 
+import sqlite3
+
 from alembic import op
 from sqlalchemy import (
     BigInteger,
@@ -42,6 +44,7 @@ def _sessions() -> None:
         Column("owner", String(128), nullable=False),
         Column("kind", String(16), nullable=False),
         Column("title", Text, nullable=False),
+        Column("title_words", Text, nullable=False),
         Column("model", String(256)),
         Column("host", String(64)),
         Column("system", Text),
@@ -51,14 +54,14 @@ def _sessions() -> None:
         Column("archived", Boolean, nullable=False),
         Column("leaf", Integer),
         Column("next_seq", Integer, nullable=False),
+        Column("size", BigInteger, nullable=False),
         Column("running", String(32)),
         Column("replica", String(40)),
-        Column("cancel_requested_us", BigInteger),
         Column("created_us", BigInteger, nullable=False),
         Column("updated_us", BigInteger, nullable=False),
         PrimaryKeyConstraint("id", name="pk_sessions"),
     )
-    op.create_index("ix_sessions_owner_updated_us", "sessions", ["owner", "updated_us"])
+    op.create_index("ix_sessions_listed", "sessions", ["owner", "archived", "pinned", "updated_us", "id"])
     op.create_index(
         "ix_sessions_running",
         "sessions",
@@ -234,7 +237,12 @@ def _small_ones() -> None:
 
 def _sqlite_search() -> None:
     """An index beside the tables, kept by triggers. A message is found once it has ended: a stream is written many times."""
-    op.execute("CREATE VIRTUAL TABLE messages_fts USING fts5(content, content='messages', content_rowid='id')")
+    op.execute(
+        "CREATE VIRTUAL TABLE messages_fts USING fts5("
+        "content, content='messages', content_rowid='id', tokenize='unicode61 remove_diacritics 0')"
+    )
+    if sqlite3.sqlite_version_info >= (3, 42):  # words that are deleted are taken out at once, not some day
+        op.execute("INSERT INTO messages_fts(messages_fts, rank) VALUES ('secure-delete', 1)")
     forget = "INSERT INTO messages_fts(messages_fts, rowid, content) VALUES ('delete', old.id, old.content);"
     learn = "INSERT INTO messages_fts(rowid, content) VALUES (new.id, new.content);"
     op.execute(f"CREATE TRIGGER messages_said AFTER INSERT ON messages WHEN new.state <> 'streaming' BEGIN {learn} END")
@@ -256,4 +264,22 @@ def _postgresql_own() -> None:
     """The first partition takes what has no day of its own; the search index is on what the search compares."""
     op.execute("CREATE TABLE requests_other PARTITION OF requests DEFAULT")
     op.execute("ALTER TABLE replica_leases SET UNLOGGED")
-    op.execute("CREATE INDEX ix_messages_search ON messages USING gin (to_tsvector('simple', content))")
+    _postgresql_search()
+
+
+def _postgresql_search() -> None:
+    """Words alone, in lower case. A database of the C locale knows letters of English only, so ICU is asked, or PostgreSQL's own
+    tables. A tsvector holds a megabyte: what stands beyond 200,000 characters is not found.
+    """
+    known = op.get_bind().execute(
+        text("SELECT collname FROM pg_collation WHERE collname IN ('und-x-icu', 'pg_c_utf8') ORDER BY collname DESC")
+    )
+    collation = known.scalar() or "default"
+    op.execute(
+        "CREATE FUNCTION corral_words(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS $$"
+        f" SELECT left(regexp_replace(lower($1 COLLATE \"{collation}\"), '[^[:alnum:]]+', ' ', 'g'), 200000) $$"
+    )
+    op.execute(
+        "CREATE INDEX ix_messages_search ON messages USING gin (to_tsvector('simple', corral_words(content)))"
+        " WHERE state <> 'streaming'"
+    )

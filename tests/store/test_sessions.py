@@ -1,0 +1,172 @@
+"""Sessions on both kinds of database: made, listed, changed, erased, and always their owner's alone."""
+
+import random
+from pathlib import Path
+
+import pytest
+from msgspec import UNSET
+
+from gateway.errors import BadRequest, NotFound, StoreUnavailable
+from gateway.messages import NewSession, SessionChanges
+from gateway.store.engine import Database
+from gateway.store.schema import messages
+from gateway.store.session_store import SessionStore
+from gateway.store.sessions import Place
+from tests.store.builders import ME, begun, contents, new_session, store_of, turn
+
+
+async def test_a_session(database: Database) -> None:
+    """What it was made with; the id sorts by time."""
+    store = store_of(database)
+    new = NewSession(
+        title="Sky", model="llama3.2:1b", host="gpu1", system="Be brief.", options={"temperature": 0.5, "stop": ["x"]}
+    )
+    made = await store.sessions.create(ME, new)
+    assert made == await store.sessions.get(ME, made.id)
+    assert (made.title, made.model, made.host, made.system) == ("Sky", "llama3.2:1b", "gpu1", "Be brief.")
+    assert (made.options, made.kind, made.settings) == ({"temperature": 0.5, "stop": ["x"]}, "chat", None)
+    assert (made.pinned, made.archived, made.leaf, made.messages, made.running) == (False, False, None, 0, None)
+    later = await store.sessions.create(ME, NewSession(), kind="conversation", settings={"mode": "debate"})
+    assert (later.kind, later.settings) == ("conversation", {"mode": "debate"})
+    assert made.id < later.id
+    assert len(made.id) == 24
+
+
+async def test_somebody_elses(database: Database) -> None:
+    """Is not there: not to look at, change, delete, list or find."""
+    store = store_of(database)
+    theirs = await new_session(store, "Sky", owner="them")
+    for asked in (
+        store.sessions.get(ME, theirs.id),
+        store.sessions.change(ME, theirs.id, SessionChanges(title="Mine")),
+        store.sessions.delete(ME, theirs.id),
+        store.messages.history(ME, theirs.id),
+        store.messages.branches(ME, theirs.id),
+        store.transcripts.export(ME, theirs.id),
+    ):
+        with pytest.raises(NotFound, match=f"no session '{theirs.id}'"):
+            await asked
+    assert await store.sessions.page(ME) == ([], None)
+    assert await store.search.titles(ME, "sky", 10) == []
+    assert await store.sessions.get("them", theirs.id) == theirs
+
+
+async def pages(store: SessionStore, limit: int, *, archived: bool = False) -> list[list[str]]:
+    """Titles, page by page."""
+    found: list[list[str]] = []
+    after: Place | None = None
+    while True:
+        sessions, after = await store.sessions.page(ME, archived=archived, after=after, limit=limit)
+        found.append([session.title for session in sessions])
+        if after is None:
+            return found
+
+
+async def test_paging(database: Database) -> None:
+    """Pinned ones first, then what was written to last; each comes once, on pages of any size."""
+    store = store_of(database)
+    made = [await new_session(store, f"s{number}") for number in range(5)]
+    await store.sessions.change(ME, made[1].id, SessionChanges(pinned=True))
+    await store.sessions.change(ME, made[4].id, SessionChanges(archived=True))
+    await turn(store, made[0].id, "q", "a")
+    order = ["s1", "s0", "s3", "s2"]
+    assert await pages(store, 4) == [order]
+    assert await pages(store, 3) == [order[:3], order[3:]]
+    assert await pages(store, 1) == [[title] for title in order]
+    assert await pages(store, 9, archived=True) == [["s4"]]
+
+
+async def test_paging_at_one_moment(database: Database) -> None:
+    """Where many have the same time, none is left out."""
+    store = SessionStore(database, lambda: 1.76e9, random.Random(1))
+    for number in range(7):
+        await store.sessions.create(ME, NewSession(title=f"s{number}"))
+    found = [title for page in await pages(store, 2) for title in page]
+    assert sorted(found) == [f"s{number}" for number in range(7)]
+
+
+async def test_changing(database: Database) -> None:
+    """What is named and nothing else; it is no reason to stand first in the list."""
+    store = store_of(database)
+    before = await store.sessions.create(ME, NewSession(title="Sky", model="a", system="b", options={"seed": 1}))
+    changes = SessionChanges(title="Небо", model=None, pinned=True, options={"seed": 2})
+    after = await store.sessions.change(ME, before.id, changes)
+    assert after == await store.sessions.get(ME, before.id)
+    assert (after.title, after.model, after.system, after.pinned, after.options) == (
+        "Небо",
+        None,
+        "b",
+        True,
+        {"seed": 2},
+    )
+    assert after.updated_at == before.updated_at
+    assert await store.sessions.change(ME, before.id, SessionChanges()) == after
+    assert changes.system is UNSET
+
+
+async def test_options_are_bounded(database: Database) -> None:
+    """As JSON."""
+    with pytest.raises(BadRequest, match="options are over 16384 bytes"):
+        await store_of(database).sessions.create(ME, NewSession(options={"stop": ["x" * 20_000]}))
+
+
+async def test_showing_another_branch(database: Database) -> None:
+    """Any message of it will do; the newest end below it is shown."""
+    store = store_of(database)
+    id_ = (await new_session(store)).id
+    await turn(store, id_, "q", "a")  # 0 1
+    await turn(store, id_, "more", "of it")  # 2 3
+    await turn(store, id_, None, "b", parent=0)  # 4
+    assert await contents(store, id_) == ["q", "b"]
+    changed = await store.sessions.change(ME, id_, SessionChanges(leaf=1))
+    assert changed.leaf == 3
+    assert await contents(store, id_) == ["q", "a", "more", "of it"]
+    with pytest.raises(BadRequest, match="leaf: there is no message 9"):
+        await store.sessions.change(ME, id_, SessionChanges(leaf=9))
+
+
+async def test_deleting_erases(database: Database) -> None:
+    """All of it, even while it is answered; a second time there is nothing to delete."""
+    store = store_of(database)
+    id_, other = (await new_session(store)).id, (await new_session(store)).id
+    await turn(store, id_, "xylophone", "zither")
+    await begun(store, id_, "q")
+    await turn(store, other, "stays", "here")
+    await store.sessions.delete(ME, id_)
+    with pytest.raises(NotFound):
+        await store.sessions.delete(ME, id_)
+    async with database.reading() as connection:
+        assert len((await connection.execute(messages.select())).all()) == 2
+    assert await store.search.messages(ME, "xylophone", None, 9) == ([], None)
+    assert await contents(store, other) == ["stays", "here"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+async def test_nothing_is_left_in_the_file(database: Database) -> None:
+    """After a vacuum not even the search's index knows the words."""
+    store = store_of(database)
+    for number in range(30):
+        id_ = (await new_session(store, f"Zebra{number}")).id
+        await turn(store, id_, "xylophone", "zither")
+        await store.sessions.delete(ME, id_)
+    await turn(store, (await new_session(store)).id, "marimba", "stays")
+    await database.vacuum()
+    file = Path(str(database.url.database))
+    kept = b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
+    assert b"marimba" in kept
+    assert [word for word in (b"xyloph", b"zither", b"Zebra", b"zebra") if word in kept] == []
+
+
+async def test_without_a_database() -> None:
+    """Whatever is asked, the words say what is missing."""
+    store = SessionStore(None, lambda: 0.0, random.Random(1))
+    for asked in (
+        store.sessions.page(ME),
+        store.sessions.create(ME, NewSession()),
+        store.messages.history(ME, "s"),
+        store.search.titles(ME, "q", 1),
+        begun(store, "s", "q"),
+    ):
+        with pytest.raises(StoreUnavailable, match="no database is configured") as caught:
+            await asked
+        assert caught.value.retry_after is None
