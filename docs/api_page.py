@@ -113,6 +113,23 @@ what does not match is a 400, and no host stores it.
 """
 
 LAST = """\
+## Sessions
+
+A session is a chain of messages that is kept in the database (`database.url`; where none is configured these paths are a 503 that says so,
+where it is away a 503 with Retry-After). Nobody sees another owner's sessions; until there are keys, all have one owner.
+
+Messages with the same `parent` are branches: a question that was edited, an answer that was made again; `siblings` are the numbers of all
+that stand in one's place. An unknown key in a body is a 400 that names it. NUL and halves of characters become `\\ufffd`.
+
+| of | at most |
+| --- | --- |
+| a title; a system prompt; a message | 300; 100,000; 1,000,000 characters |
+| `options` | 16 KiB |
+| images of a message | 16 |
+| a session | 10,000 messages, 32 Mi characters with thinking, images and tool calls; then 413 |
+| an import | 2,000 sessions, 10,000 messages, 32 Mi characters, `relay.body_limit_bytes`; 413 |
+| a page of sessions; messages; hits | 200; 1,000; 50 |
+
 ## Loading and unloading
 
 A request with an empty prompt loads a model on the host that routing would choose. With `keep_alive: 0` it unloads the model on every

@@ -26,10 +26,12 @@ from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
 from gateway.api.jobs import JobsApi
 from gateway.api.manners import Manners, is_loopback, under
+from gateway.api.messages import MessagesApi
 from gateway.api.middleware import QuietNonsense, boundary
 from gateway.api.models import Models
 from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
+from gateway.api.sessions import SessionsApi
 from gateway.api.show import Show
 from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
@@ -50,6 +52,7 @@ from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
 from gateway.store.engine import Database
 from gateway.store.replicas import Replicas
+from gateway.store.session_store import SessionStore
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
@@ -102,6 +105,7 @@ class Gateway:
         loopback = is_loopback(split_listen(config.listen)[0])
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
         self.database = Database(config.database, clock) if config.database.kept else None
+        self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
         self.tasks = Tasks()
         self.replicas = self._replicas() if self.database and not self.database.sqlite else None
         self._runner: web.AppRunner | None = None
@@ -167,6 +171,7 @@ class Gateway:
             if self.database is not None:
                 await self.database.start(DATABASE_SECONDS)
                 self.tasks.spawn("database", self.database.run())
+                self.tasks.spawn("answers that were left unfinished", self.sessions.recover(self.database))
             if self.replicas is not None:
                 self.tasks.spawn("bus", self.replicas.bus.run())
                 self.tasks.spawn("replicas", self.replicas.run())
@@ -215,6 +220,8 @@ class Gateway:
             GenerationsApi(self.generations),
             self.models,
             JobsApi(self.jobs),
+            SessionsApi(self.sessions, lambda: self.fleet.names),
+            MessagesApi(self.sessions, time.time),
             self.ops,
         )
 

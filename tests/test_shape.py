@@ -45,6 +45,8 @@ TESTED_ELSEWHERE = {
         and not (ROOT / "tests" / "api" / f"test_{path.name}").exists()
     },
     "gateway/api/jobs.py": "tests/flows/test_managing.py",
+    "gateway/api/messages.py": "tests/store/test_api.py",
+    "gateway/api/sessions.py": "tests/store/test_api.py",
     "gateway/api/models.py": "tests/flows/test_managing.py",
 }
 """Modules without a test file of their own, and the one that tests them."""

@@ -1,0 +1,113 @@
+"""The messages of sessions: branches, exports, imports."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType
+
+from gateway.api.handler import handler
+from gateway.api.inference import read_body
+from gateway.api.sessions import OWNER, OneSession
+from gateway.doc import doc
+from gateway.errors import BadRequest, NotFound, StoreUnavailable, TooLarge
+from gateway.messages import NUMBER_MOST, Session
+from gateway.openwebui import openwebui
+from gateway.store.messages import Branch, History
+from gateway.store.session_store import SessionStore
+from gateway.transcripts import IMPORTED_MOST, Import, Transcript, loaded, markdown, own
+
+MARKDOWN = "text/markdown; charset=utf-8"
+
+
+class MessagesQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which messages."""
+
+    leaf: (
+        Annotated[int, doc("the last one; else that of the branch that is shown", ge=0, le=NUMBER_MOST)] | UnsetType
+    ) = UNSET
+    limit: Annotated[int, doc("how many at most, counted from the last", ge=1, le=1000)] = 200
+
+
+class BranchList(msgspec.Struct, frozen=True, kw_only=True):
+    """The branches of a session."""
+
+    branches: Annotated[list[Branch], doc("the newest first, 200 at most")]
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What has come in."""
+
+    sessions: Annotated[list[Session], doc("as they are kept now, with ids of their own, in the order of the import")]
+
+
+class MessagesApi:
+    """Handlers of ``/api/sessions/{id}/messages``, ``…/branches``, ``…/export`` and ``/api/import``. ``wall``: Unix seconds."""
+
+    def __init__(self, store: SessionStore, wall: Callable[[], float]) -> None:
+        self._messages = store.messages
+        self._transcripts = store.transcripts
+        self._wall = wall
+
+    def routes(self) -> list[web.RouteDef]:
+        """Read, take out, bring in."""
+        return [
+            web.get("/api/sessions/{id}/messages", self.messages),
+            web.get("/api/sessions/{id}/branches", self.branches),
+            web.get("/api/sessions/{id}/export", self.export),
+            web.get("/api/sessions/{id}/export.md", self.markdown),
+            web.post("/api/import", self.bring_in),
+        ]
+
+    @handler(NotFound, StoreUnavailable)
+    async def messages(self, path: OneSession, query: MessagesQuery) -> History:
+        """The last messages of a branch, oldest first."""
+        return await self._messages.told(OWNER, path.id, query.leaf, query.limit)
+
+    @handler(NotFound, StoreUnavailable)
+    async def branches(self, path: OneSession) -> BranchList:
+        """Every branch."""
+        return BranchList(branches=await self._messages.branches(OWNER, path.id))
+
+    @handler(NotFound, StoreUnavailable)
+    async def export(self, path: OneSession) -> Transcript:
+        """All branches, for an import."""
+        return await self._transcripts.export(OWNER, path.id)
+
+    @handler(NotFound, StoreUnavailable, statuses={200: "The branch in Markdown."}, content_type=MARKDOWN)
+    async def markdown(self, path: OneSession) -> bytes:
+        """The branch that is shown, for readers."""
+        session = (await self._transcripts.export(OWNER, path.id)).session
+        branch = await self._messages.history(OWNER, path.id)
+        return (await asyncio.to_thread(markdown, session, branch)).encode()
+
+    @handler(BadRequest, TooLarge, StoreUnavailable, statuses={201: ""})
+    async def bring_in(self, request: web.Request) -> Imported:
+        """Keep sessions that were exported: one export of Corral's, a list of them, or what Open WebUI exports. All or none. Bounded to
+        2,000 sessions, 10,000 messages and 32 Mi characters at a time.
+        """
+        body = await read_body(request, request.client_max_size)
+        imports = await asyncio.to_thread(_read, body, datetime.fromtimestamp(self._wall(), UTC))
+        return Imported(sessions=await self._transcripts.bring_in(OWNER, imports))
+
+
+def _read(body: bytes, now: datetime) -> list[Import]:
+    imports: list[Import] = []
+    for number, entry in enumerate(loaded(body)):
+        imports.append(_one(entry, f"session {number}", now))
+        if (count := sum(len(one.messages) for one in imports)) > IMPORTED_MOST:
+            raise TooLarge(f"the import has over {IMPORTED_MOST} messages, {count} up to session {number}: split it")
+    return imports
+
+
+def _one(entry: Any, where: str, now: datetime) -> Import:
+    if isinstance(entry, dict) and "format" in entry:
+        return own(entry, where)
+    if isinstance(entry, dict) and "chat" in entry:
+        return openwebui(entry, where, now)
+    raise BadRequest(
+        f'{where} is neither an export of Corral ("format": "corral.session") nor one of Open WebUI ("chat")'
+    )

@@ -1,0 +1,146 @@
+"""Sessions: made, listed, searched, changed, deleted. Each belongs to who made it."""
+
+from collections.abc import Callable, Collection
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType
+
+from gateway.api.handler import handler
+from gateway.doc import doc
+from gateway.errors import BadRequest, NotFound, StoreUnavailable
+from gateway.excerpts import QUERY_MOST
+from gateway.messages import NewSession, Session, SessionChanges
+from gateway.store.search import Hit
+from gateway.store.session_store import SessionStore
+from gateway.store.sessions import Place
+
+OWNER = ""
+"""Whose sessions are meant: nobody has to say who they are, so all are one owner's."""
+
+
+class OneSession(msgspec.Struct, frozen=True, kw_only=True):
+    """Names a session."""
+
+    id: Annotated[str, doc("a session's id")]
+
+
+class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which sessions."""
+
+    archived: Annotated[bool, doc("those that are archived, instead of those that are not")] = False
+    limit: Annotated[int, doc("how many at most", ge=1, le=200)] = 50
+    after: Annotated[str, doc("`next` of the page before")] = ""
+
+
+class SessionList(msgspec.Struct, frozen=True, kw_only=True):
+    """Some sessions."""
+
+    sessions: Annotated[list[Session], doc("pinned ones first, then what was written to last")]
+    next: Annotated[str | None, doc("`?after=` it are more; null: these were the last")]
+
+
+class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What to search for."""
+
+    q: Annotated[
+        str, doc("words: all must be there, the last may go on; capitals do not matter", max_length=QUERY_MOST)
+    ]
+    limit: Annotated[int, doc("how many at most", ge=1, le=50)] = 20
+    before: Annotated[int, doc("`next` of the page before", ge=0, le=2**63 - 1)] | UnsetType = UNSET
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found."""
+
+    sessions: Annotated[list[Session], doc("whose title has the words; on the first page alone")]
+    messages: Annotated[list[Hit], doc("that have the words, the newest first; not while they are being written")]
+    next: Annotated[int | None, doc("`?before=` it are more messages; null: these were the last")]
+
+
+class SessionDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that is no more."""
+
+    id: Annotated[str, doc("what was its id")]
+    deleted: Annotated[bool, doc("true")] = True
+
+
+class SessionsApi:
+    """Handlers of ``/api/sessions`` and ``/api/sessions/{id}``. ``hosts``: the names that a session may be pinned to."""
+
+    def __init__(self, store: SessionStore, hosts: Callable[[], Collection[str]]) -> None:
+        self._sessions = store.sessions
+        self._search = store.search
+        self._hosts = hosts
+
+    def routes(self) -> list[web.RouteDef]:
+        """Make, look, search, change, delete."""
+        return [
+            web.post("/api/sessions", self.create),
+            web.get("/api/sessions", self.list),
+            web.get("/api/search", self.search),
+            web.get("/api/sessions/{id}", self.one),
+            web.patch("/api/sessions/{id}", self.change),
+            web.delete("/api/sessions/{id}", self.delete),
+        ]
+
+    @handler(StoreUnavailable, statuses={201: ""})
+    async def create(self, body: NewSession) -> Session:
+        """A session without messages."""
+        self._check_host(body.host)
+        return await self._sessions.create(OWNER, body)
+
+    @handler(StoreUnavailable)
+    async def list(self, query: ListQuery) -> SessionList:
+        """Sessions, page by page."""
+        after = _read_place(query.after) if query.after else None
+        sessions, last = await self._sessions.page(OWNER, archived=query.archived, after=after, limit=query.limit)
+        return SessionList(sessions=sessions, next=_place(last) if last else None)
+
+    @handler(StoreUnavailable)
+    async def search(self, query: SearchQuery) -> Found:
+        """Titles and messages that have all words. Signs only part words."""
+        before = None if isinstance(query.before, UnsetType) else query.before
+        titles = await self._search.titles(OWNER, query.q, query.limit) if before is None else []
+        hits, more = await self._search.messages(OWNER, query.q, before, query.limit)
+        return Found(sessions=titles, messages=hits, next=more)
+
+    @handler(NotFound, StoreUnavailable)
+    async def one(self, path: OneSession) -> Session:
+        """One session, without its messages."""
+        return await self._sessions.get(OWNER, path.id)
+
+    @handler(NotFound, StoreUnavailable)
+    async def change(self, path: OneSession, body: SessionChanges) -> Session:
+        """Change what the body names; the rest stays. The last writer wins."""
+        if not isinstance(body.host, UnsetType):
+            self._check_host(body.host)
+        return await self._sessions.change(OWNER, path.id, body)
+
+    @handler(NotFound, StoreUnavailable)
+    async def delete(self, path: OneSession) -> SessionDeleted:
+        """Erase it with all its messages, also while it is answered."""
+        await self._sessions.delete(OWNER, path.id)
+        return SessionDeleted(id=path.id)
+
+    def _check_host(self, host: str | None) -> None:
+        if host is not None and host not in self._hosts():
+            raise BadRequest(f"host: none is named {host!r}; there are: {', '.join(self._hosts())}")
+
+
+def _place(place: Place) -> str:
+    pinned, updated_us, id_ = place
+    return f"{pinned:d}-{updated_us}-{id_}"
+
+
+def _read_place(text: str) -> Place:
+    pinned, _, rest = text.partition("-")
+    updated_us, _, id_ = rest.rpartition("-")
+    try:
+        place = (bool(int(pinned)), int(updated_us), id_)
+    except ValueError:
+        place = (False, 0, "")
+    if _place(place) != text or abs(place[1]) >= 2**63:
+        raise BadRequest("query: after is not what `next` of a page said")
+    return place
