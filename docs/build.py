@@ -28,7 +28,7 @@ from gateway import cli, config, errors
 from gateway.app import running
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel
-from gateway.telemetry.metrics import Live, Metrics
+from gateway.telemetry.metrics import Live, Metrics, Stored
 from simulator import __main__ as simulator
 
 DOCS = Path(__file__).parent
@@ -130,7 +130,18 @@ def _exposition() -> str:
         latency_seconds=0.0,
         seen_at=0.0,
     )
-    live = Live(FleetSnapshot(0.0, (view,)), 0.0, {"m": 1}, 1, 0.0, {("h", "m"): 1}, {"pull": 1}, "0", "python")
+    live = Live(
+        FleetSnapshot(0.0, (view,)),
+        0.0,
+        {"m": 1},
+        1,
+        0.0,
+        {("h", "m"): 1},
+        {"pull": 1},
+        "0",
+        "python",
+        Stored(True, 0, 1, 0.0),
+    )
     return Metrics(lambda: live, lambda _: True).render().decode()
 
 

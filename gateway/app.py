@@ -51,11 +51,12 @@ from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
 from gateway.store.engine import Database
+from gateway.store.keeper import Keeper
 from gateway.store.replicas import Replicas
 from gateway.store.session_store import SessionStore
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
-from gateway.telemetry.metrics import Live, Metrics
+from gateway.telemetry.metrics import Live, Metrics, Stored
 
 log = logging.getLogger(__name__)
 
@@ -98,13 +99,16 @@ class Gateway:
         self.metrics = Metrics(self._live, self._known_model)
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
-        sinks = (self.metrics.observe, self.log.generation, self._keep)
+        self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
+        self.database = Database(config.database, clock) if config.database.kept else None
+        self.keeper = self._keeper(self.database) if self.database else None
+        keeping = (self.keeper.put,) if self.keeper else ()
+        sinks = (self.metrics.observe, self.log.generation, *keeping, self._keep)
         self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
         self.jobs = Jobs(clock, time.time, self.rng, (self.metrics.job_ended, self.log.job))
         self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
         loopback = is_loopback(split_listen(config.listen)[0])
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
-        self.database = Database(config.database, clock) if config.database.kept else None
         self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
         self.tasks = Tasks()
         self.replicas = self._replicas() if self.database and not self.database.sqlite else None
@@ -168,9 +172,9 @@ class Gateway:
         self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config)
         self.ops = Ops(self._exposition, self.fleet, self.clock, self.database)
         try:
+            if self.keeper is not None:
+                await self.keeper.start(DATABASE_SECONDS)
             if self.database is not None:
-                await self.database.start(DATABASE_SECONDS)
-                self.tasks.spawn("database", self.database.run())
                 self.tasks.spawn("answers that were left unfinished", self.sessions.recover(self.database))
             if self.replicas is not None:
                 self.tasks.spawn("bus", self.replicas.bus.run())
@@ -275,16 +279,28 @@ class Gateway:
         await self.connections.close()
         await self.client.close()
         self.generations.flush()
-        if self.database is not None:
-            if self.replicas is not None:
-                await self.replicas.leave()
-            await self.database.close()
+        if self.replicas is not None:
+            await self.replicas.leave()
+        if self.keeper is not None:
+            await self.keeper.close()
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
             logging.getLogger("aiohttp.server").removeFilter(self._quiet)
         self.log.close()
 
     # -- glue ------------------------------------------------------------------------------------------------------------------
+
+    def _keeper(self, database: Database) -> Keeper:
+        metrics = self.metrics
+        return Keeper(
+            database,
+            self.replica,
+            self.clock,
+            time.time,
+            label=metrics.model_label,
+            counted=lambda fate, number: metrics.store_records.labels(fate).inc(number),
+            flushed=metrics.store_flush.labels().observe,
+        )
 
     def _refresh(self) -> Awaitable[None]:
         return self.poller.refresh_inventories(REFRESH_SECONDS)
@@ -334,8 +350,7 @@ class Gateway:
             self.fleet.leased_elsewhere(counts)
             self.admission.assign(self.clock())
 
-        name = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
-        return Replicas(self.database, name, stop, leases, elsewhere, self.tasks)
+        return Replicas(self.database, self.replica, stop, leases, elsewhere, self.tasks)
 
     def _rejected(self, code: str) -> None:
         if reason := REJECTED.get(code):
@@ -364,7 +379,13 @@ class Gateway:
 
     def _live(self) -> Live:
         fleet, label = self.fleet.snapshot(self.clock()), self.metrics.model_label
-        return live(fleet, self.admission, self.generations, self.jobs, label)
+        return live(fleet, self.admission, self.generations, self.jobs, label, self._stored())
+
+    def _stored(self) -> Stored | None:
+        if self.keeper is None:
+            return None
+        records = self.keeper.records
+        return Stored(self.keeper.database.up, records.depth, records.capacity, records.written_at)
 
     async def _watch_lag(self) -> None:
         while True:

@@ -9,7 +9,8 @@ from gateway.errors import StoreUnavailable
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.host import Host
-from gateway.store.engine import Database, without_password
+from gateway.store.connect import without_password
+from gateway.store.engine import Database
 from gateway.store.migrate import HEAD
 
 

@@ -95,6 +95,14 @@ class StoreNewer(StoreUnavailable):
     code = "store_newer"
 
 
+class StoreSlow(CorralError):
+    """The database is there, but what was asked takes too long: ask for a shorter time or with fewer filters."""
+
+    status = 504
+    code = "store_slow"
+    fault = Fault.CLIENT
+
+
 class QueueFull(CorralError):
     """The waiting room is full."""
 

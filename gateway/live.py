@@ -12,13 +12,18 @@ from gateway.process import build, package_version
 from gateway.record import Phase
 from gateway.relay.generations import Generations
 from gateway.routing.admission import Admission
-from gateway.telemetry.metrics import Live
+from gateway.telemetry.metrics import Live, Stored
 
 log = logging.getLogger(__name__)
 
 
 def live(
-    fleet: FleetSnapshot, admission: Admission, generations: Generations, jobs: Jobs, label: Callable[[str], str]
+    fleet: FleetSnapshot,
+    admission: Admission,
+    generations: Generations,
+    jobs: Jobs,
+    label: Callable[[str], str],
+    store: Stored | None,
 ) -> Live:
     """At the moment of the snapshot. ``label`` bounds the models' names."""
     waiting = admission.waiting()
@@ -33,6 +38,7 @@ def live(
         in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
         version=package_version(),
         build=build(),
+        store=store,
     )
 
 

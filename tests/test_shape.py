@@ -25,6 +25,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/none.py": "tests/store/test_sessions.py",
     "gateway/store/session_store.py": "tests/store/test_sessions.py",
     "gateway/store/schema.py": "tests/store/test_migrate.py",
+    "gateway/store/connect.py": "tests/store/test_engine.py",
     "gateway/store/migrations/env.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0001_first.py": "tests/store/test_migrate.py",
     "gateway/live.py": "tests/flows/test_hosts.py",

@@ -15,7 +15,9 @@ POLL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 LOAD = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 JOB = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+FLUSH = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 REJECTED = ("queue_full", "too_large", "bad_request", "draining")
+KEPT = ("written", "summed", "dropped_full", "dropped_poison", "dropped_shutdown")
 
 
 class Catalogue:
@@ -75,6 +77,7 @@ class Catalogue:
         self._declare_routing()
         self._declare_hosts()
         self._declare_jobs()
+        self._declare_store()
 
     def _declare_routing(self) -> None:
         self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", WAIT, "model", "outcome")
@@ -122,6 +125,14 @@ class Catalogue:
         for kind in KINDS:
             for outcome in JobOutcome:
                 self.jobs.labels(kind, outcome)
+
+    def _declare_store(self) -> None:
+        self.store_records = counter(
+            "corral_store_records", "Records of requests by what became of them in the database.", "result"
+        )
+        self.store_flush = histogram("corral_store_flush_seconds", "Writing one batch of records.", FLUSH)
+        for result in KEPT:
+            self.store_records.labels(result)
 
     def families(self) -> list[Family[Counter] | Family[Histogram]]:
         """Every family that is fed by events."""

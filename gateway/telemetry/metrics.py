@@ -28,6 +28,16 @@ _BEGAN = (AttemptOutcome.OK, AttemptOutcome.MIDSTREAM_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """The database and the records that wait for it. ``written_at``: Unix seconds of the last batch."""
+
+    up: bool
+    queued: int
+    queue_limit: int
+    written_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """The live state at one moment. ``wall``: Unix seconds of ``fleet.taken_at``; ``queued``: model → waiting; ``in_flight``: (host, model) → running;
     ``jobs``: kind → running."""
@@ -41,6 +51,7 @@ class Live:
     jobs: dict[str, int]
     version: str
     build: str
+    store: Stored | None = None
 
 
 class Metrics(Catalogue):
@@ -144,6 +155,7 @@ class Metrics(Catalogue):
             _queue_lines(live),
             _host_lines(live),
             _model_lines(live.fleet),
+            _store_lines(live.store),
         )
         return "".join(lines).encode() + generate_latest(self._process)
 
@@ -289,3 +301,16 @@ def _model_lines(fleet: FleetSnapshot) -> Iterator[str]:
         labels,
         ((key, m.context) for key, m in told),
     )
+
+
+def _store_lines(store: Stored | None) -> Iterator[str]:
+    if store is None:
+        return
+    rows: list[tuple[str, str, float | None]] = [
+        ("up", "1 while the database takes what is to be kept.", store.up),
+        ("queue_depth", "Records waiting to be written.", store.queued),
+        ("queue_capacity", "Most records that may wait.", store.queue_limit),
+        ("last_flush_timestamp_seconds", "Unix time of the last batch written.", store.written_at),
+    ]
+    for name, text, value in rows:
+        yield from gauge_lines(f"corral_store_{name}", text, (), [] if value is None else [((), value)])

@@ -1,17 +1,19 @@
 """Connections: urls and their errors, what SQLite is told, and a database that comes and goes."""
 
 import asyncio
+import logging
 import stat
 import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from gateway.config import DatabaseConfig
-from gateway.errors import ConfigError, StoreUnavailable
-from gateway.store.engine import Database, State, parsed, without_password
+from gateway.errors import ConfigError, StoreSlow, StoreUnavailable
+from gateway.store.connect import parsed, without_password
+from gateway.store.engine import Database, State
 from gateway.store.schema import messages, meta, sessions
 from tests.sockets import until
 from tests.store.postgres import Postgres
@@ -166,5 +168,63 @@ async def test_a_server_that_restarts(database: Database, postgres: Postgres) ->
     await until(lambda: database.state is State.UP, 20.0)
     async with database.reading() as connection:
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_value_that_cannot_be_written(database: Database) -> None:
+    """Is its writer's fault: the database is no more lost than before."""
+    with pytest.raises((DataError, UnicodeEncodeError)):
+        await write(database, MESSAGE | {"content": "half \ud800"})
+    assert database.state is State.UP
+
+
+async def test_a_question_that_takes_too_long(database: Database) -> None:
+    """Is stopped, and the next one answered."""
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(StoreSlow, match=r"longer than 0\.1 s"):
+        async with database.reading(0.1) as connection:
+            await connection.execute(text(endless))
+    assert database.state is State.UP
+    for _ in range(4):
+        async with database.reading(5.0) as connection:
+            assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+async def test_a_file_shrinks(database: Database) -> None:
+    """A little at a time, whoever reads meanwhile."""
+    async with database.writing() as connection:
+        await connection.execute(insert(meta), [{"key": str(n), "value": "x" * 10_000} for n in range(500)])
+        await connection.execute(meta.delete())
+
+    async def pages() -> int:
+        async with database.reading() as connection:
+            return int((await connection.execute(text("PRAGMA page_count"))).scalar_one())
+
+    before = await pages()
+    async with database.reading() as connection:
+        await connection.execute(select(meta.c.key))
+        await database.tidy()
+    await database.tidy()
+    assert await pages() < before - 500
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+async def test_a_full_disk_is_told_once(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """It takes every question and no answer: lost and back again and again, but not in the log."""
+    caplog.set_level(logging.INFO)
+    running = asyncio.get_running_loop().create_task(database.run())
+    async with database.writing() as connection:
+        pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
+        await connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+    for _ in range(3):
+        await until(lambda: database.state is State.UP)
+        with pytest.raises(StoreUnavailable, match="full"):
+            async with database.writing() as connection:
+                await connection.execute(insert(meta), [{"key": "big", "value": "x" * 100_000}])
+        assert database.state is State.DOWN
+    await until(lambda: database.state is State.UP)
+    assert len([message for message in caplog.messages if "lost" in message]) == 1
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -23,8 +23,9 @@ from gateway.record import (
     Usage,
 )
 from gateway.routing.filters import Rejection
-from gateway.telemetry.catalogue import REJECTED
-from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, UNKNOWN_MODEL, Live, Metrics
+from gateway.store.records import Fate
+from gateway.telemetry.catalogue import KEPT, REJECTED
+from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, UNKNOWN_MODEL, Live, Metrics, Stored
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import loaded, snapshot, view
 from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, job, record, unserved
@@ -352,6 +353,22 @@ def test_gauges_of_the_gateway() -> None:
     assert told.samples["corral_queue_limit"] == {(): 512}
     assert told.samples["corral_queue_oldest_seconds"] == {(): 1.5}
     assert told.samples["corral_build_info"] == {("0.1.0", "python"): 1}
+
+
+def test_gauges_of_the_store() -> None:
+    """Whether it is there, what waits for it; nothing where nothing is kept."""
+    assert not [name for name in Told().samples if name.startswith("corral_store_queue")]
+    samples = Told(store=Stored(up=False, queued=3, queue_limit=50_000, written_at=None)).samples
+    assert samples["corral_store_up"] == {(): 0}
+    assert samples["corral_store_queue_depth"] == {(): 3}
+    assert samples["corral_store_queue_capacity"] == {(): 50_000}
+    assert "corral_store_last_flush_timestamp_seconds" not in samples
+
+
+def test_every_fate_is_told_from_the_start() -> None:
+    """Under the store's own words."""
+    told = {labels[0] for labels in Told().metrics.store_records.children()}
+    assert told == set(KEPT) == set(Fate)
 
 
 def test_gauges_of_hosts() -> None:

@@ -1,0 +1,48 @@
+"""What a gateway does with its database beside asking it: bring it back, write what requests leave behind. Starts and ends it all."""
+
+from collections.abc import Callable
+
+from gateway.record import GenerationRecord
+from gateway.store.engine import Database
+from gateway.store.records import Fate, Records
+from gateway.tasks import Tasks
+
+CLOSE_SECONDS = 5.0
+
+
+class Keeper:
+    """Owns the tasks around one database. ``put`` is a sink of records: it never waits."""
+
+    def __init__(
+        self,
+        database: Database,
+        replica: str,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        *,
+        label: Callable[[str], str],
+        counted: Callable[[Fate, int], None],
+        flushed: Callable[[float], None],
+    ) -> None:
+        self.database = database
+        self.records = Records(database, replica, clock, wall, label=label, counted=counted, flushed=flushed)
+        self._tasks = Tasks()
+
+    def __repr__(self) -> str:
+        return f"<Keeper of {self.database!r}>"
+
+    def put(self, record: GenerationRecord) -> None:
+        """Keep the record of a request that ended."""
+        self.records.put(record)
+
+    async def start(self, seconds: float) -> None:
+        """Wait for the database, but not for longer than this; the rest happens in tasks."""
+        await self.database.start(seconds)
+        self._tasks.spawn("database", self.database.run())
+        self.records.start()
+
+    async def close(self) -> None:
+        """Write what waits, then leave nothing behind."""
+        await self.records.close(CLOSE_SECONDS)
+        await self._tasks.close()
+        await self.database.close()
