@@ -140,7 +140,7 @@ def _exposition() -> str:
         {"pull": 1},
         "0",
         "python",
-        Stored(True, 0, 1, 0.0),
+        Stored(True, 0, 1, 0.0, 0.0, 0),
     )
     return Metrics(lambda: live, lambda _: True).render().decode()
 

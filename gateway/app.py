@@ -294,12 +294,14 @@ class Gateway:
         metrics = self.metrics
         return Keeper(
             database,
+            self.config.database,
             self.replica,
             self.clock,
             time.time,
             label=metrics.model_label,
             counted=lambda fate, number: metrics.store_records.labels(fate).inc(number),
             flushed=metrics.store_flush.labels().observe,
+            deleted=lambda table, rows: metrics.store_deleted.labels(table).inc(rows),
         )
 
     def _refresh(self) -> Awaitable[None]:
@@ -384,8 +386,12 @@ class Gateway:
     def _stored(self) -> Stored | None:
         if self.keeper is None:
             return None
-        records = self.keeper.records
-        return Stored(self.keeper.database.up, records.depth, records.capacity, records.written_at)
+        keeper, records = self.keeper, self.keeper.records
+        space = keeper.janitor.space
+        free = space.free if space and space.free else None
+        return Stored(
+            keeper.database.up, records.depth, records.capacity, records.written_at, keeper.janitor.oldest_at, free
+        )
 
     async def _watch_lag(self) -> None:
         while True:

@@ -84,6 +84,7 @@ def _add_db(commands: Any) -> None:
     for name, step, what in (
         ("migrate", db.migrate, "bring the database to this version's schema; corral serve does it as well"),
         ("check", db.check, "say what is in it, and whether it is sound"),
+        ("prune", db.prune, "delete what is over its time now; corral serve does so by the hour"),
         ("vacuum", db.vacuum, "give back the space of what was deleted"),
     ):
         parser = steps.add_parser(name, help=what, description=what)

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, text
 
 from gateway.config import DatabaseConfig
 from gateway.errors import ConfigError, StoreUnavailable
+from gateway.store import retention
 from gateway.store.engine import Database, State
 from gateway.store.migrate import HEAD
 from gateway.store.schema import metadata
@@ -53,6 +54,17 @@ async def check(config: DatabaseConfig) -> str:
     if verdict != ["ok"]:
         raise StoreUnavailable("\n".join(lines))
     return "\n".join(lines)
+
+
+async def prune(config: DatabaseConfig) -> str:
+    """Delete now what is over its time; a running gateway does so by the hour."""
+    async with _opened(config) as database:
+        deleted = await retention.prune(database, config, time.time())
+        await database.tidy()
+    return (
+        "\n".join(f"{table:16} {rows:>14,} rows deleted" for table, rows in deleted.items())
+        or "nothing is over its time"
+    )
 
 
 async def vacuum(config: DatabaseConfig) -> str:

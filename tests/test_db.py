@@ -1,5 +1,7 @@
 """``corral db``: what each step says, and what it says of a database that is not there."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,14 @@ def test_nothing_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = told(capsys, "check", "--database", "none")
     assert code == 1
     assert "no database is configured" in text
+
+
+def test_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What went from where; or that nothing was over its time."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    assert told(capsys, "migrate", "--database", url)[0] == 0
+    assert told(capsys, "prune", "--database", url) == (0, "nothing is over its time\n")
+    with closing(sqlite3.connect(tmp_path / "x.db")) as file:
+        file.execute("INSERT INTO ingest_batches VALUES ('old', 1)")
+        file.commit()
+    assert told(capsys, "prune", "--database", url) == (0, "ingest_batches                1 rows deleted\n")

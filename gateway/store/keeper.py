@@ -1,9 +1,11 @@
-"""What a gateway does with its database beside asking it: bring it back, write what requests leave behind. Starts and ends it all."""
+"""What a gateway does with its database beside asking it: bring it back, write what requests leave behind, keep house."""
 
 from collections.abc import Callable
 
+from gateway.config import DatabaseConfig
 from gateway.record import GenerationRecord
 from gateway.store.engine import Database
+from gateway.store.janitor import Janitor
 from gateway.store.records import Fate, Records
 from gateway.tasks import Tasks
 
@@ -16,6 +18,7 @@ class Keeper:
     def __init__(
         self,
         database: Database,
+        config: DatabaseConfig,
         replica: str,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -23,9 +26,11 @@ class Keeper:
         label: Callable[[str], str],
         counted: Callable[[Fate, int], None],
         flushed: Callable[[float], None],
+        deleted: Callable[[str, int], None],
     ) -> None:
         self.database = database
         self.records = Records(database, replica, clock, wall, label=label, counted=counted, flushed=flushed)
+        self.janitor = Janitor(database, config, self.records, clock, wall, deleted)
         self._tasks = Tasks()
 
     def __repr__(self) -> str:
@@ -40,6 +45,7 @@ class Keeper:
         await self.database.start(seconds)
         self._tasks.spawn("database", self.database.run())
         self.records.start()
+        self._tasks.spawn("janitor", self.janitor.run())
 
     async def close(self) -> None:
         """Write what waits, then leave nothing behind."""

@@ -131,6 +131,7 @@ class Catalogue:
             "corral_store_records", "Records of requests by what became of them in the database.", "result"
         )
         self.store_flush = histogram("corral_store_flush_seconds", "Writing one batch of records.", FLUSH)
+        self.store_deleted = counter("corral_store_deleted_rows", "Rows deleted for their age or number.", "table")
         for result in KEPT:
             self.store_records.labels(result)
 

@@ -29,12 +29,14 @@ _BEGAN = (AttemptOutcome.OK, AttemptOutcome.MIDSTREAM_ERROR)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The database and the records that wait for it. ``written_at``: Unix seconds of the last batch."""
+    """The database and the records that wait for it. ``written_at``: Unix seconds of the last batch, ``oldest_at`` of the oldest row."""
 
     up: bool
     queued: int
     queue_limit: int
     written_at: float | None
+    oldest_at: float | None
+    free_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +313,8 @@ def _store_lines(store: Stored | None) -> Iterator[str]:
         ("queue_depth", "Records waiting to be written.", store.queued),
         ("queue_capacity", "Most records that may wait.", store.queue_limit),
         ("last_flush_timestamp_seconds", "Unix time of the last batch written.", store.written_at),
+        ("oldest_timestamp_seconds", "Unix time of the oldest request that is kept.", store.oldest_at),
+        ("free_bytes", "Free on the disk of an SQLite file.", store.free_bytes),
     ]
     for name, text, value in rows:
         yield from gauge_lines(f"corral_store_{name}", text, (), [] if value is None else [((), value)])

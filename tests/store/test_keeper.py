@@ -13,8 +13,10 @@ from tests.store.recorded import Fates, all_of, kept, numbered
 
 def keeper(url: str, fates: Fates) -> Keeper:
     """One that is not started."""
-    database = Database(DatabaseConfig(url), time.monotonic)
-    return Keeper(database, "r", time.monotonic, time.time, label=str, counted=fates, flushed=lambda _seconds: None)
+    config = DatabaseConfig(url)
+    database = Database(config, time.monotonic)
+    told = {"counted": fates, "flushed": lambda _seconds: None, "deleted": lambda _table, _rows: None}
+    return Keeper(database, config, "r", time.monotonic, time.time, label=str, **told)
 
 
 async def test_what_waits_is_written_before_the_end(url: str, database: Database) -> None:

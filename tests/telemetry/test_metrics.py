@@ -358,10 +358,13 @@ def test_gauges_of_the_gateway() -> None:
 def test_gauges_of_the_store() -> None:
     """Whether it is there, what waits for it; nothing where nothing is kept."""
     assert not [name for name in Told().samples if name.startswith("corral_store_queue")]
-    samples = Told(store=Stored(up=False, queued=3, queue_limit=50_000, written_at=None)).samples
+    samples = Told(
+        store=Stored(up=False, queued=3, queue_limit=50_000, written_at=None, oldest_at=None, free_bytes=7)
+    ).samples
     assert samples["corral_store_up"] == {(): 0}
     assert samples["corral_store_queue_depth"] == {(): 3}
     assert samples["corral_store_queue_capacity"] == {(): 50_000}
+    assert samples["corral_store_free_bytes"] == {(): 7}
     assert "corral_store_last_flush_timestamp_seconds" not in samples
 
 
