@@ -32,7 +32,9 @@ from gateway.api.models import Models
 from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
 from gateway.api.sessions import SessionsApi
+from gateway.api.requests import RequestsApi
 from gateway.api.show import Show
+from gateway.api.stats import StatsApi
 from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery
@@ -42,6 +44,7 @@ from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
+from gateway.keeping import keeper, stored
 from gateway.live import HealthTeller, live
 from gateway.lookout import Lookout
 from gateway.process import package_version
@@ -51,12 +54,12 @@ from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
 from gateway.store.engine import Database
-from gateway.store.keeper import Keeper
 from gateway.store.replicas import Replicas
 from gateway.store.session_store import SessionStore
+from gateway.store.stats import Stats
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
-from gateway.telemetry.metrics import Live, Metrics, Stored
+from gateway.telemetry.metrics import Live, Metrics
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,9 @@ class Gateway:
         self._records: list[GenerationRecord] | None = None
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
         self.database = Database(config.database, clock) if config.database.kept else None
-        self.keeper = self._keeper(self.database) if self.database else None
+        self.keeper = (
+            keeper(self.database, config.database, self.replica, self.metrics, clock) if self.database else None
+        )
         keeping = (self.keeper.put,) if self.keeper else ()
         sinks = (self.metrics.observe, self.log.generation, *keeping, self._keep)
         self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
@@ -214,6 +219,7 @@ class Gateway:
 
     def _parts(self) -> tuple[Part, ...]:
         config, limit = self.config, self.config.relay.body_limit_bytes
+        stats = Stats(self.database) if self.database else None
         return (
             self.inference,
             FleetViews(self.fleet, self.clock, config.poll.inventory_ttl_seconds),
@@ -226,6 +232,8 @@ class Gateway:
             JobsApi(self.jobs),
             SessionsApi(self.sessions, lambda: self.fleet.names),
             MessagesApi(self.sessions, time.time),
+            StatsApi(stats, config.database.minutes_days, time.time),
+            RequestsApi(stats, config.database.requests_days, time.time),
             self.ops,
         )
 
@@ -289,20 +297,6 @@ class Gateway:
         self.log.close()
 
     # -- glue ------------------------------------------------------------------------------------------------------------------
-
-    def _keeper(self, database: Database) -> Keeper:
-        metrics = self.metrics
-        return Keeper(
-            database,
-            self.config.database,
-            self.replica,
-            self.clock,
-            time.time,
-            label=metrics.model_label,
-            counted=lambda fate, number: metrics.store_records.labels(fate).inc(number),
-            flushed=metrics.store_flush.labels().observe,
-            deleted=lambda table, rows: metrics.store_deleted.labels(table).inc(rows),
-        )
 
     def _refresh(self) -> Awaitable[None]:
         return self.poller.refresh_inventories(REFRESH_SECONDS)
@@ -381,17 +375,7 @@ class Gateway:
 
     def _live(self) -> Live:
         fleet, label = self.fleet.snapshot(self.clock()), self.metrics.model_label
-        return live(fleet, self.admission, self.generations, self.jobs, label, self._stored())
-
-    def _stored(self) -> Stored | None:
-        if self.keeper is None:
-            return None
-        keeper, records = self.keeper, self.keeper.records
-        space = keeper.janitor.space
-        free = space.free if space and space.free else None
-        return Stored(
-            keeper.database.up, records.depth, records.capacity, records.written_at, keeper.janitor.oldest_at, free
-        )
+        return live(fleet, self.admission, self.generations, self.jobs, label, stored(self.keeper))
 
     async def _watch_lag(self) -> None:
         while True:

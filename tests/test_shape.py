@@ -29,6 +29,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/migrations/env.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0001_first.py": "tests/store/test_migrate.py",
     "gateway/live.py": "tests/flows/test_hosts.py",
+    "gateway/keeping.py": "tests/flows/test_storage.py",
     "gateway/lookout.py": "tests/flows/test_hosts.py",
     "gateway/loader.py": "tests/test_config.py",
     "gateway/doc.py": "tests/api/test_openapi.py",
@@ -48,6 +49,8 @@ TESTED_ELSEWHERE = {
     "gateway/api/jobs.py": "tests/flows/test_managing.py",
     "gateway/api/messages.py": "tests/store/test_api.py",
     "gateway/api/sessions.py": "tests/store/test_api.py",
+    "gateway/api/requests.py": "tests/flows/test_history.py",
+    "gateway/api/stats.py": "tests/flows/test_history.py",
     "gateway/api/models.py": "tests/flows/test_managing.py",
 }
 """Modules without a test file of their own, and the one that tests them."""

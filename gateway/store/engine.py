@@ -129,6 +129,10 @@ class Database:
         except _NOT_LOST:
             raise
         except _LOST as error:
+            if isinstance(error, PoolTimeout) and engine is not self._write:
+                raise StoreUnavailable(
+                    "the database has too much to read just now", retry_after=AGAIN_SECONDS
+                ) from error
             if isinstance(error, DBAPIError) and error.orig and isinstance(error.orig.__cause__, PostgresDataError):
                 raise DataError(error.statement, None, error.orig, hide_parameters=True) from error
             self._lose(error)

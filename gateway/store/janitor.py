@@ -48,7 +48,10 @@ class Janitor:
 
     async def run(self) -> None:
         """For ever."""
-        await supervise("the database's janitor", self.step, lambda: pause(LOOK_SECONDS))
+        await supervise("the database's janitor", self.step, self._rest)
+
+    async def _rest(self) -> None:
+        await pause(LOOK_SECONDS)
 
     async def step(self) -> None:
         """Look at the disk, and go round if it is time."""

@@ -1,0 +1,37 @@
+"""Joins the store to the metrics: siblings that do not know each other."""
+
+import time
+from collections.abc import Callable
+
+from gateway.config import DatabaseConfig
+from gateway.store.engine import Database
+from gateway.store.keeper import Keeper
+from gateway.telemetry.metrics import Metrics, Stored
+
+
+def keeper(
+    database: Database, config: DatabaseConfig, replica: str, metrics: Metrics, clock: Callable[[], float]
+) -> Keeper:
+    """A keeper whose doings are counted."""
+    return Keeper(
+        database,
+        config,
+        replica,
+        clock,
+        time.time,
+        label=metrics.model_label,
+        counted=lambda fate, number: metrics.store_records.labels(fate).inc(number),
+        flushed=metrics.store_flush.labels().observe,
+        deleted=lambda table, rows: metrics.store_deleted.labels(table).inc(rows),
+    )
+
+
+def stored(keeper: Keeper | None) -> Stored | None:
+    """How the store is now, for a scrape."""
+    if keeper is None:
+        return None
+    records, space = keeper.records, keeper.janitor.space
+    free = space.free if space and space.free else None
+    return Stored(
+        keeper.database.up, records.depth, records.capacity, records.written_at, keeper.janitor.oldest_at, free
+    )

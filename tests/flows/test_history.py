@@ -1,0 +1,127 @@
+"""What was, as anybody asks for it: sums and single requests, after real ones; and every question that cannot be answered."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import OTHER, TEXT, call, simulated
+from tests.conftest import Corral
+from tests.contract.raw import ask
+from tests.sockets import until
+from tests.stage import Stage
+
+
+@pytest.fixture
+async def stage(corral: Corral, tmp_path: Path) -> Stage:
+    """Three answers of one model, one of another, and one that nobody could give; all written down."""
+    made = await corral(simulated(), database={"url": f"sqlite:///{tmp_path}/corral.db"})
+    for model in (TEXT, TEXT, TEXT, OTHER, "made-up"):
+        await made.ask(call("/api/chat", model, tokens=3, headers={"X-Corral-Session": model}))
+    await made.records.until(5)
+    await until(lambda: made.gateway.keeper and made.gateway.keeper.records.depth == 0)
+    return made
+
+
+async def test_summary(stage: Stage) -> None:
+    """Everything, and of one model; names as people write them."""
+    got = await stage.get("/api/stats/summary")
+    assert (got["requests"], got["outcomes"]) == (5, {"client_error": 1, "ok": 4})
+    assert (got["output_tokens"], got["attempts"], got["ttft"]["count"], got["duration"]["count"]) == (12, 4, 4, 4)
+    assert got["duration"]["p50"] > 0
+    assert got["duration"]["p99"] is None
+    assert got["from"] < got["to"]
+    assert (await stage.get(f"/api/stats/summary?range=1h&model={TEXT.upper()}&host=gpu1"))["requests"] == 3
+    nothing = await stage.get("/api/stats/summary?host=%00%ff&principal=x")
+    assert (nothing["requests"], nothing["tokens_per_second"], nothing["ttft"]["p50"]) == (0, None, None)
+
+
+async def test_models_hosts_errors(stage: Stage) -> None:
+    """The busiest first."""
+    models = (await stage.get("/api/stats/models"))["models"]
+    assert sorted((row["model"], row["requests"]) for row in models) == sorted([(TEXT, 3), (OTHER, 1), ("_unknown", 1)])
+    assert models[0]["model"] == TEXT
+    hosts = (await stage.get("/api/stats/hosts?range=1h"))["hosts"]
+    assert [(row["host"], row["requests"]) for row in hosts] == [("gpu1", 4), (None, 1)]
+    assert (await stage.get("/api/stats/errors"))["errors"] == [
+        {"outcome": "client_error", "model": "_unknown", "host": None, "requests": 1, "output_tokens": 0}
+    ]
+
+
+async def test_timeseries(stage: Stage) -> None:
+    """Every step has a point, those with nothing in them as well."""
+    got = await stage.get("/api/stats/timeseries?range=1h")
+    assert got["step_seconds"] == 60
+    assert len(got["points"]) in (60, 61)
+    assert sum(point["requests"] for point in got["points"]) == 5
+    assert (got["points"][0]["at"], got["points"][0]["requests"]) == (got["from"], 0)
+    assert len((await stage.get("/api/stats/timeseries?range=7d&step=1h"))["points"]) in (168, 169)
+
+
+async def test_requests(stage: Stage) -> None:
+    """Page by page, filtered, and one alone."""
+    got = await stage.get("/api/requests")
+    assert [row["id"] for row in got["requests"]] == [record.id for record in reversed(stage.records)]
+    assert got["next"] is None
+    first, record = got["requests"][-1], stage.records[0]
+    assert first == await stage.get(f"/api/requests/{record.id}")
+    same = ("model", "host", "outcome", "session", "client", "endpoint", "status", "chunks", "bytes_out", "stream")
+    assert {name: first[name] for name in same} == {name: getattr(record, name) for name in same}
+    assert first["duration_seconds"] == pytest.approx(record.duration_seconds, abs=1e-5)
+    assert first["detail"] is None
+    assert got["requests"][0]["detail"]["attempts"] == []
+    pages: list[Any] = []
+    following: str | None = ""
+    while following is not None:
+        got = await stage.get(f"/api/requests?limit=2{f'&before={following}' if following else ''}")
+        pages.append([row["id"] for row in got["requests"]])
+        following = got["next"]
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [id_ for page in pages for id_ in page] == [record.id for record in reversed(stage.records)]
+    failed = (await stage.get("/api/requests?outcome=failed&range=1h"))["requests"]
+    assert [row["requested_model"] for row in failed] == ["made-up"]
+    assert len((await stage.get(f"/api/requests?session={OTHER}&model={OTHER}&outcome=ok"))["requests"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/api/stats/summary?range=1y", 400, "write it like 15m"),
+        ("/api/stats/summary?modle=x", 400, "unknown parameter 'modle'; known: range"),
+        ("/api/stats/summary?step=1m", 400, "unknown parameter 'step'"),
+        ("/api/stats/timeseries?range=30d&step=1m", 400, "kept for 14 days"),
+        ("/api/stats/timeseries?step=1h&from=1", 400, "points"),
+        ("/api/stats/models?from=yesterday", 400, "2026-11-22T14:00:00Z"),
+        ("/api/requests?limit=501", 400, "a number from 1 to 500"),
+        ("/api/requests?limit=-1", 400, "a number from 1 to 500"),
+        ("/api/requests?before=x", 400, "take it from next"),
+        ("/api/requests?before=1-%00", 400, "take it from next"),
+        ("/api/requests?outcome=bad", 400, "it is failed, or one of ok"),
+        ("/api/requests/0123456789abcdef01234567", 404, "no request '0123"),
+        ("/api/requests/%00", 404, "no request"),
+    ],
+)
+async def test_questions_that_cannot_be_answered(stage: Stage, path: str, status: int, words: str) -> None:
+    """In Ollama's shape, with what would have been right."""
+    answer = await ask(stage.url, "GET", path)
+    assert answer.status == status
+    assert words in json.loads(answer.body)["error"]
+
+
+async def test_nothing_is_kept(corral: Corral) -> None:
+    """Where there is no database there is no past."""
+    stage = await corral(simulated())
+    for path in ("/api/stats/summary", "/api/stats/timeseries", "/api/requests", "/api/requests/1"):
+        answer = await ask(stage.url, "GET", path)
+        assert (answer.status, "nothing is kept" in json.loads(answer.body)["error"]) == (404, True)
+
+
+async def test_the_database_is_away(corral: Corral, tmp_path: Path) -> None:
+    """A 503 that says when to ask again."""
+    (tmp_path / "file").write_text("where a folder should be")
+    stage = await corral(simulated(), database={"url": f"sqlite:///{tmp_path}/file/corral.db"})
+    for path in ("/api/stats/hosts", "/api/requests"):
+        answer = await ask(stage.url, "GET", path)
+        assert answer.status == 503
+        assert answer.all("Retry-After") == ["2"]
