@@ -218,7 +218,7 @@ def cli_page() -> str:
     """docs/cli.md."""
     root = cli.parser()
     lines = ["# Command line", "", "```", root.format_help().strip(), "```"]
-    for name in ("serve", "check", "demo", "db"):
+    for name in ("serve", "check", "demo", "db", "export"):
         lines += ["", f"## corral {name}", "", "```", _command(root, name).format_help().strip(), "```"]
     lines += [
         "",

@@ -5,19 +5,24 @@ import asyncio
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway import check, db, demo
+from gateway.api.span import span
 from gateway.config import DEFAULT_LISTEN, Config, DatabaseConfig, split_listen
-from gateway.errors import ConfigError, StoreUnavailable
+from gateway.errors import BadRequest, ConfigError, StoreUnavailable
 from gateway.listen import explain_taken
 from gateway.loader import config_file, database_config, mistyped
 from gateway.loader import load as read_config
 from gateway.process import build, package_version
+from gateway.record import Outcome
 from gateway.serve import serve
+from gateway.store.export import STDOUT, CsvSink, ParquetSink, Sink
+from gateway.store.history import Filter
 
 LOOP: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -70,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=lambda parsed: demo.demo(parsed.listen, _serve_config))
     _add_db(commands)
+    _add_export(commands)
     text = "simulated Ollama hosts, until Ctrl-C"
     commands.add_parser(
         "simulate", help=text, description=f"{text}. Its options: corral simulate --help", add_help=False
@@ -88,21 +94,65 @@ def _add_db(commands: Any) -> None:
         ("vacuum", db.vacuum, "give back the space of what was deleted"),
     ):
         parser = steps.add_parser(name, help=what, description=what)
-        parser.add_argument(
-            "--config", type=Path, help="TOML file (default: $CORRAL_CONFIG, or ./corral.toml if there)"
-        )
-        parser.add_argument("--database", help="its url, instead of the configured one")
+        _add_database(parser)
         parser.set_defaults(run=partial(_db, step))
+    what = "everything into another database, which must be empty; stop the gateways first"
+    parser = steps.add_parser("copy", help=what, description=what)
+    _add_database(parser)
+    parser.add_argument(
+        "--to", required=True, metavar="URL", help="postgresql://user:password@host/name, or sqlite:///…"
+    )
+    parser.set_defaults(run=lambda parsed: _db(partial(db.copy, to=parsed.to), parsed))
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, help="TOML file (default: $CORRAL_CONFIG, or ./corral.toml if there)")
+    parser.add_argument("--database", help="its url, instead of the configured one")
+
+
+def _add_export(commands: Any) -> None:
+    text = "write the requests that are kept into a file"
+    command = commands.add_parser("export", help=text, description=text)
+    kind = command.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--csv", type=Path, metavar="FILE", help="- is standard output")
+    kind.add_argument(
+        "--parquet", type=Path, metavar="FILE", help="needs pyarrow: pip install 'ollama-corral[parquet]'"
+    )
+    command.add_argument("--range", help="15m, 24h, 7d, 2w (default: everything)")
+    command.add_argument("--from", help="like 2026-11-22T14:00:00Z, or Unix seconds")
+    command.add_argument("--to", help="idem")
+    command.add_argument("--model", help="its name as in the records")
+    command.add_argument("--host", help="its name")
+    command.add_argument("--outcome", choices=["failed", *Outcome], help="failed: all but ok")
+    _add_database(command)
+    command.set_defaults(run=_export)
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    query = {name: value for name in ("range", "from", "to") if (value := getattr(parsed, name))} or {"from": "0"}
+    sink: Callable[[], Sink] = partial(CsvSink, parsed.csv) if parsed.csv else partial(ParquetSink, parsed.parquet)
+    try:
+        wanted = Filter(*span(query, time.time()), model=parsed.model, host=parsed.host, outcome=parsed.outcome)
+        return _db(partial(db.export, wanted=wanted, sink=sink), parsed)
+    except BadRequest as error:
+        print(f"corral: --{error.message}", file=sys.stderr)
+    except OSError as error:
+        print(f"corral: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 def _db(step: Callable[[DatabaseConfig], Coroutine[Any, Any, str]], parsed: argparse.Namespace) -> int:
     environ = dict(os.environ) | ({"CORRAL_DATABASE_URL": parsed.database} if parsed.database else {})
     try:
-        print(_run(step(database_config(parsed.config, environ))))
+        print(_run(step(database_config(parsed.config, environ))), file=sys.stderr if _takes_stdout(parsed) else None)
     except StoreUnavailable as error:
         print(f"corral: {error.message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _takes_stdout(parsed: argparse.Namespace) -> bool:
+    return getattr(parsed, "csv", None) == STDOUT
 
 
 def _config(parsed: argparse.Namespace) -> Config:

@@ -1,15 +1,20 @@
 """``corral db``: looking after the database by hand. Each step returns what to print; StoreUnavailable says what is wrong."""
 
+import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from sqlalchemy import func, select, text
 
 from gateway.config import DatabaseConfig
 from gateway.errors import ConfigError, StoreUnavailable
+from gateway.store import copy as copying
+from gateway.store import export as exporting
 from gateway.store import retention
 from gateway.store.engine import Database, State
+from gateway.store.export import Sink
+from gateway.store.history import Filter
 from gateway.store.migrate import HEAD
 from gateway.store.schema import metadata
 
@@ -65,6 +70,23 @@ async def prune(config: DatabaseConfig) -> str:
         "\n".join(f"{table:16} {rows:>14,} rows deleted" for table, rows in deleted.items())
         or "nothing is over its time"
     )
+
+
+async def copy(config: DatabaseConfig, to: str) -> str:
+    """Everything into another database, which must be empty."""
+    async with _opened(config) as source, _opened(dataclasses.replace(config, url=to, direct_url="")) as target:
+        if source.url == target.url:
+            raise ConfigError("both databases are the same")
+        began = time.monotonic()
+        rows = await copying.copy(source, target)
+        lines = [f"  {table:16} {number:>14,} rows" for table, number in rows.items()]
+        return "\n".join([f"{source.name} -> {target.name}", *lines, f"equal, in {time.monotonic() - began:.1f} s"])
+
+
+async def export(config: DatabaseConfig, wanted: Filter, sink: Callable[[], Sink]) -> str:
+    """Rows of requests into a file."""
+    async with _opened(config) as database:
+        return f"{await exporting.export(database, wanted, sink()):,} requests"
 
 
 async def vacuum(config: DatabaseConfig) -> str:

@@ -35,6 +35,22 @@ def test_the_usual_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "sound" in text
 
 
+def test_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was copied; into what is not empty nothing is."""
+    one, other = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/other.db"
+    assert told(capsys, "migrate", "--database", one)[0] == 0
+    with closing(sqlite3.connect(tmp_path / "one.db")) as file:
+        file.execute("INSERT INTO meta VALUES ('a', 'b')")
+        file.commit()
+    code, text = told(capsys, "copy", "--database", one, "--to", other)
+    assert code == 0
+    assert "meta                          1 rows" in text
+    assert text.splitlines()[-1].startswith("equal")
+    code, text = told(capsys, "copy", "--database", one, "--to", other)
+    assert (code, "has rows in meta already" in text) == (1, True)
+    assert "both databases are the same" in told(capsys, "copy", "--database", one, "--to", one)[1]
+
+
 def test_vacuum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The sizes before and after."""
     url = f"sqlite:///{tmp_path}/x.db"
@@ -76,3 +92,30 @@ def test_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file.execute("INSERT INTO ingest_batches VALUES ('old', 1)")
         file.commit()
     assert told(capsys, "prune", "--database", url) == (0, "ingest_batches                1 rows deleted\n")
+
+
+def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """How many there were; to standard output only the file itself."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    code = main(["export", "--csv", str(tmp_path / "x.csv"), "--database", url])
+    assert (code, capsys.readouterr().out) == (0, "0 requests\n")
+    assert (tmp_path / "x.csv").read_text().startswith("ts_us,id,")
+    assert main(["export", "--csv", "-", "--database", url, "--range", "1h", "--outcome", "failed"]) == 0
+    out = capsys.readouterr()
+    assert (out.out.startswith("ts_us,id,"), out.err) == (True, "0 requests\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--csv", "x.csv", "--range", "1y"], "--range='1y': write it like 15m"),
+        (["--csv", "no/such/folder.csv"], "No such file or directory"),
+        (["--parquet", "-"], "name a file"),
+    ],
+)
+def test_exports_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    """Each is told why."""
+    assert main(["export", *arguments, "--database", f"sqlite:///{tmp_path}/x.db"]) == 1
+    assert words in capsys.readouterr().err

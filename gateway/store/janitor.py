@@ -92,7 +92,7 @@ class Janitor:
         if not self._database.sqlite:
             async with self._database.writing() as connection:
                 if await alone(connection):
-                    await partitions.make(connection, self._wall())
+                    await partitions.make(connection, partitions.ahead(self._wall()))
         deleted = await prune(self._database, self._config, self._wall())
         for table, rows in deleted.items():
             self._deleted(table, rows)

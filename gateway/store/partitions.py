@@ -1,11 +1,13 @@
 """The days of ``requests`` on PostgreSQL: a table for each, made ahead and dropped whole, which takes no time however full it is."""
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 AHEAD_DAYS = 7
+MOST_DAYS = 400
 DAY_US = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
 _NAMES = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'requests'::regclass"
@@ -24,13 +26,20 @@ async def days(connection: AsyncConnection) -> dict[date, str]:
     return {datetime.strptime(name, "requests_%Y%m%d").replace(tzinfo=UTC).date(): name for name in dated}
 
 
-async def make(connection: AsyncConnection, now: float) -> int:
-    """Tables for yesterday (clocks differ), today and the days to come; how many were missing.
-
-    Rows of such a day that came before its table are moved into it.
-    """
+def ahead(now: float) -> list[date]:
+    """Yesterday (clocks differ), today and the days to come."""
     today = datetime.fromtimestamp(now, UTC).date()
-    wanted = [today + timedelta(days=number) for number in range(-1, AHEAD_DAYS + 1)]
+    return [today + timedelta(days=number) for number in range(-1, AHEAD_DAYS + 1)]
+
+
+def between(first_us: int, last_us: int) -> list[date]:
+    """The days of two moments and those between, the newest MOST_DAYS."""
+    first, last = first_us // DAY_US, last_us // DAY_US
+    return [_EPOCH + timedelta(days=number) for number in range(max(first, last - MOST_DAYS + 1), last + 1)]
+
+
+async def make(connection: AsyncConnection, wanted: Iterable[date]) -> int:
+    """Tables for these days; how many were missing. Rows of such a day that came before its table are moved into it."""
     there = await days(connection)
     missing = [day for day in wanted if day not in there]
     if missing:  # nobody may write where we are moving

@@ -72,7 +72,7 @@ async def test_whole_days_are_dropped_at_once(database: Database) -> None:
     """On PostgreSQL; both say how many rows went."""
     if not database.sqlite:
         async with database.writing() as connection:
-            await partitions.make(connection, NOW - 10 * DAY)
+            await partitions.make(connection, partitions.ahead(NOW - 10 * DAY))
     await write(database, [*aged(9, 7), *aged(0, 2)])
     assert await prune(database, CONFIG, NOW) == {"requests": 7}
     assert (await kept(database))["rows"] == 2
