@@ -10,6 +10,7 @@ from tests.conftest import Corral
 from tests.contract.raw import ask
 from tests.sockets import until
 from tests.stage import Stage
+from tests.store.recorded import numbered
 
 
 async def told(stage: Stage) -> tuple[int, str, int, str]:
@@ -57,3 +58,36 @@ async def test_a_database_that_is_not_there(corral: Corral, tmp_path: Path) -> N
     assert (ready, storage, status) == (200, "degraded", 503)
     assert "File exists" in why or "Not a directory" in why
     assert (await stage.ask(call("/api/chat", tokens=3))).status == 200
+
+
+async def test_relaying_goes_on_without_it(corral: Corral, tmp_path: Path) -> None:
+    """While another process holds the file, and records come by the hundred: every answer is whole, and all is written afterwards."""
+    path = tmp_path / "corral.db"
+    stage = await corral(simulated(), database={"url": f"sqlite:///{path}"})
+    keeper = stage.gateway.keeper
+    assert keeper is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(20):
+            for one in numbered(50):
+                keeper.put(one)
+            assert (await stage.ask(call("/api/chat", tokens=3, stream=bool(number % 2)))).status == 200
+        await stage.records.until(20)
+        await stage.quiet()
+        await until(lambda: keeper.records.depth == 1020)
+        assert await stage.totals("corral_store_queue_depth") == {(): 1020}
+        other.execute("ROLLBACK")
+    await until(lambda: keeper.records.depth == 0, 20.0)
+    assert await stage.totals("corral_store_records_total", "result") == {"written": 1020}
+
+
+async def test_the_end_writes_what_waits(corral: Corral, tmp_path: Path) -> None:
+    """A stop loses nothing."""
+    path = tmp_path / "corral.db"
+    stage = await corral(simulated(), database={"url": f"sqlite:///{path}"})
+    for _ in range(3):
+        await stage.ask(call("/api/chat", tokens=3))
+    await stage.records.until(3)
+    await stage.finish()
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*), (SELECT sum(n) FROM rollup_1h) FROM requests").fetchone() == (3, 3)
