@@ -125,6 +125,8 @@ def _start_corral(name: str, hosts: list[Running], env: dict[str, str]) -> Runni
     port = free_port()
     config, lines = BUILD / f"{name}.toml", BUILD / f"{name}-lines.log"
     lines.unlink(missing_ok=True)
+    for old in BUILD.glob(f"{name}.db*"):
+        old.unlink()
     named = (
         f'[[hosts]]\nname = "{host.name}"\nurl = "http://127.0.0.1:{host.port}"\nslots = 10000\n\n' for host in hosts
     )

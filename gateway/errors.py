@@ -100,7 +100,7 @@ class StoreSlow(CorralError):
 
     status = 504
     code = "store_slow"
-    fault = Fault.CLIENT
+    fault = Fault.GATEWAY
 
 
 class QueueFull(CorralError):
