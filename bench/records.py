@@ -23,8 +23,8 @@ from gateway.config import DatabaseConfig
 from gateway.record import Accounting, Attempt, AttemptOutcome, GenerationRecord, Outcome, Phase, Usage
 from gateway.store import bulk
 from gateway.store.engine import Database, State
-from gateway.store.records import Records
 from gateway.store.entries import SUMS, bucket
+from gateway.store.records import Records
 from gateway.store.schema import HISTOGRAM_BUCKETS, rollup_1m
 from gateway.store.stats import Stats, Wanted
 from gateway.tasks import pause

@@ -31,8 +31,8 @@ from gateway.api.middleware import QuietNonsense, boundary
 from gateway.api.models import Models
 from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
-from gateway.api.sessions import SessionsApi
 from gateway.api.requests import RequestsApi
+from gateway.api.sessions import SessionsApi
 from gateway.api.show import Show
 from gateway.api.stats import StatsApi
 from gateway.config import DNS, Config, split_listen

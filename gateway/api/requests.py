@@ -13,8 +13,8 @@ from gateway.api.span import known, said, span
 from gateway.dialects.names import canonical
 from gateway.errors import BadRequest, NotFound
 from gateway.record import Outcome
-from gateway.store.history import FAILED, Filter, Position, one, page
 from gateway.store.entries import Row, clean
+from gateway.store.history import FAILED, Filter, Position, one, page
 from gateway.store.stats import Stats
 
 LIMIT, MOST = 50, 500

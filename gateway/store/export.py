@@ -12,8 +12,8 @@ from sqlalchemy import BigInteger, Boolean, Double, Integer, SmallInteger
 
 from gateway.errors import ConfigError
 from gateway.store.engine import Database
-from gateway.store.history import Filter, pages
 from gateway.store.entries import Row
+from gateway.store.history import Filter, pages
 from gateway.store.schema import requests
 
 STDOUT = Path("-")

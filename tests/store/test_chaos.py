@@ -15,8 +15,8 @@ from gateway.store import records as records_module
 from gateway.store.engine import State
 from tests.processes import ROOT
 from tests.sockets import until
-from tests.store.recorded import kept
 from tests.store.postgres import Postgres
+from tests.store.recorded import kept
 from tests.store.storm import PER_SECOND, storm
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)

@@ -13,8 +13,8 @@ from gateway.record import GenerationRecord
 from gateway.store import bulk
 from gateway.store.copy import copy
 from gateway.store.engine import Database
-from gateway.store.partitions import DAY_US
 from gateway.store.entries import Entry, Row, hours, minutes, ordered, row
+from gateway.store.partitions import DAY_US
 from gateway.store.schema import messages, metadata, requests, rollup_1h, rollup_1m, sessions
 from tests.store.recorded import kept, numbered
 from tests.store.test_engine import MESSAGE, SESSION

@@ -11,9 +11,9 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.record import Outcome
 from gateway.store.engine import Database
+from gateway.store.entries import Row, row
 from gateway.store.export import STDOUT, CsvSink, ParquetSink, Sink, export
 from gateway.store.history import PAGE, Filter
-from gateway.store.entries import Row, row
 from tests.components import missing
 from tests.store.recorded import NOW, numbered
 from tests.store.test_retention import write

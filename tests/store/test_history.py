@@ -5,8 +5,8 @@ import pytest
 from gateway.record import Outcome
 from gateway.store import history
 from gateway.store.engine import Database
-from gateway.store.history import FAILED, Filter, Position, one, page, pages
 from gateway.store.entries import Row
+from gateway.store.history import FAILED, Filter, Position, one, page, pages
 from tests.store.recorded import NOW, numbered
 from tests.store.test_retention import write
 
