@@ -1,5 +1,6 @@
 """A gateway and its database: relaying goes on whatever becomes of it, and both health endpoints say how it is."""
 
+import asyncio
 import json
 import sqlite3
 from contextlib import closing
@@ -66,8 +67,8 @@ async def test_relaying_goes_on_without_it(corral: Corral, tmp_path: Path) -> No
     stage = await corral(simulated(), database={"url": f"sqlite:///{path}"})
     keeper = stage.gateway.keeper
     assert keeper is not None
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")  # the gateway may be in the middle of something
         for number in range(20):
             for one in numbered(50):
                 keeper.put(one)

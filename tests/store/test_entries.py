@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.record import Accounting, Attempt, AttemptOutcome, CancelSource, GenerationRecord, Outcome, Usage
-from gateway.store import rows
+from gateway.store import entries as module
 from gateway.store.entries import BIG_MOST, MOST, Entry, Row, bucket, hours, minutes, ordered, row
 from gateway.store.schema import HISTOGRAM_BUCKETS, requests, rollup_1h, rollup_1m
 from tests.store.recorded import NOW, numbered
@@ -23,7 +23,7 @@ def test_a_row_is_a_row_of_the_table() -> None:
     """Every column, in the table's order; the sums as well."""
     assert Row._fields == tuple(requests.columns.keys())
     for table in (rollup_1m, rollup_1h):
-        assert len(table.columns) == rows.KEYS + rows.SUMS + 2 * HISTOGRAM_BUCKETS
+        assert len(table.columns) == module.KEYS + module.SUMS + 2 * HISTOGRAM_BUCKETS
         assert len(ordered(minutes([Entry(row(RECORD, "r"), "m")]))[0]) == len(table.columns)
 
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_stored_is_mended() -> None:
 @given(st.text(st.characters(codec=None), max_size=300), st.integers(0, 300))
 def test_any_text_can_be_stored(value: str, length: int) -> None:
     """It can be encoded, holds no NUL and is not too long; what was good already is cut at most."""
-    made = rows.text(value, length)
+    made = module.text(value, length)
     made.encode()
     assert "\0" not in made
     assert len(made) <= length
@@ -110,8 +110,8 @@ def test_sums() -> None:
     )
     minute = int(NOW // 60)
     first = sums[minute, RECORD.model, "gpu1", "", "ok"]
-    assert first[: rows.SUMS] == [3, 1, 2, 3, 42, 75, 75, 7500.0, 750.0, 3000.0, 11250.0]
-    first_token, duration = first[rows.SUMS :][:HISTOGRAM_BUCKETS], first[rows.SUMS :][HISTOGRAM_BUCKETS:]
+    assert first[: module.SUMS] == [3, 1, 2, 3, 42, 75, 75, 7500.0, 750.0, 3000.0, 11250.0]
+    first_token, duration = first[module.SUMS :][:HISTOGRAM_BUCKETS], first[module.SUMS :][HISTOGRAM_BUCKETS:]
     assert (first_token[bucket(1500.0)], sum(first_token)) == (2, 2)
     assert (duration[bucket(3750.0)], sum(duration)) == (3, 3)
     assert sums[minute + 1, RECORD.model, "gpu1", "", "ok"][6:8] == [0, 0]  # counted tokens have no pace
