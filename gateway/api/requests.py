@@ -1,67 +1,97 @@
 """Single requests of the past, newest first, and one with all that explains it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
-from gateway.api.answers import json_answer
+from gateway.api.handler import handler
 from gateway.api.span import known, said, span
+from gateway.api.stats import When
 from gateway.dialects.names import canonical
-from gateway.errors import BadRequest, NotFound
-from gateway.record import Outcome
+from gateway.doc import doc
+from gateway.errors import NotFound, StoreSlow, StoreUnavailable
 from gateway.store.entries import Row, clean
-from gateway.store.history import FAILED, Filter, Position, one, page
+from gateway.store.history import Filter, Position, one, page
 from gateway.store.stats import Stats
 
-LIMIT, MOST = 50, 500
-PARAMETERS = ("range", "from", "to", "model", "host", "principal", "session", "outcome", "limit", "before")
 ID_LENGTH = 32
+Ended = Literal[
+    "failed", "ok", "client_error", "upstream_error", "timeout", "no_host", "rejected", "cancelled", "gateway_error"
+]
 
 
 class RequestRow(msgspec.Struct, frozen=True):
     """One request that ended. Times in seconds; what they mean is said of the log line in docs/operations.md."""
 
-    id: str
-    received_at: str
-    replica: str
-    session: str | None
-    principal: str
-    client: str
-    dialect: str
-    endpoint: str
-    operation: str
-    requested_model: str
-    model: str
-    stream: bool
-    outcome: str
-    reason: str
-    phase: str
-    cancelled_by: str | None
-    status: int
-    host: str | None
-    cold: bool
-    queue_seconds: float
-    ttft_seconds: float | None
-    duration_seconds: float
-    max_gap_seconds: float
-    load_seconds: float
-    prefill_seconds: float
-    decode_seconds: float
-    input_tokens: int
-    output_tokens: int
-    accounting: str
-    chunks: int
-    bytes_in: int
-    bytes_out: int
-    attempts: int
-    route_reason: str | None
-    predicted_seconds: float | None
-    runner_up: str | None
-    detail: dict[str, Any] | None
+    id: Annotated[str, doc("unique, sortable by time")]
+    received_at: Annotated[str, doc("in UTC, ISO 8601")]
+    replica: Annotated[str, doc("the gateway that took it")]
+    session: Annotated[str | None, doc("the caller's word in `X-Corral-Session`")]
+    principal: Annotated[str, doc("whose request it was; empty where nobody has to say")]
+    client: Annotated[str, doc("the caller's address")]
+    dialect: Annotated[str, doc("`ollama`, `openai` or `anthropic`")]
+    endpoint: Annotated[str, doc("the path that was called")]
+    operation: Annotated[str, doc("what kind of inference")]
+    requested_model: Annotated[str, doc("the model as it was named")]
+    model: Annotated[str, doc("its full name")]
+    stream: Annotated[bool, doc("whether the answer came in pieces")]
+    outcome: Annotated[str, doc("how it ended")]
+    reason: Annotated[str, doc("why, for people")]
+    phase: Annotated[str, doc("where it was then")]
+    cancelled_by: Annotated[str | None, doc("who stopped it")]
+    status: Annotated[int, doc("of the answer")]
+    host: Annotated[str | None, doc("where it ran last; null: no host was reached")]
+    cold: Annotated[bool, doc("whether the host had to load the model")]
+    queue_seconds: Annotated[float, doc("wait for a slot")]
+    ttft_seconds: Annotated[float | None, doc("to the first byte")]
+    duration_seconds: Annotated[float, doc("in all")]
+    max_gap_seconds: Annotated[float, doc("the longest silence after the first byte")]
+    load_seconds: Annotated[float, doc("as the host told it")]
+    prefill_seconds: Annotated[float, doc("idem")]
+    decode_seconds: Annotated[float, doc("idem")]
+    input_tokens: Annotated[int, doc("of the prompt")]
+    output_tokens: Annotated[int, doc("of the answer")]
+    accounting: Annotated[str, doc("`reported` by the host, or `counted` in passing")]
+    chunks: Annotated[int, doc("as read from the host")]
+    bytes_in: Annotated[int, doc("of the request's body")]
+    bytes_out: Annotated[int, doc("of the answer's")]
+    attempts: Annotated[int, doc("tries on hosts")]
+    route_reason: Annotated[str | None, doc("why it went to this host")]
+    predicted_seconds: Annotated[float | None, doc("to the first token, as routing thought")]
+    runner_up: Annotated[str | None, doc("the second cheapest host")]
+    detail: Annotated[
+        dict[str, Any] | None, doc("attempts, costs and hosts left out, where it was not one plain attempt")
+    ]
+
+
+class RequestsPage(msgspec.Struct, frozen=True):
+    """Requests that ended."""
+
+    requests: Annotated[list[RequestRow], doc("newest first")]
+    next: Annotated[str | None, doc("`before` of the page that follows; null at the end")]
+
+
+class OneRequest(msgspec.Struct, frozen=True):
+    """Names a request."""
+
+    id: Annotated[str, doc("its id, as `X-Corral-Generation` told it")]
+
+
+class RequestsQuery(When, frozen=True, rename={"from_": "from"}):
+    """Which requests."""
+
+    model: Annotated[str, doc("a model's name")] | UnsetType = UNSET
+    host: Annotated[str, doc("a host's name")] | UnsetType = UNSET
+    principal: Annotated[str, doc("whose requests")] | UnsetType = UNSET
+    session: Annotated[str, doc("of one session")] | UnsetType = UNSET
+    outcome: Annotated[Ended, doc("one of them, or `failed`: all but `ok`")] | UnsetType = UNSET
+    limit: Annotated[int, doc("rows of a page", ge=1, le=500)] = 50
+    before: Annotated[str, doc("`next` of the page before", pattern="^[0-9]{1,18}-[0-9a-f]{1,32}$")] | UnsetType = UNSET
 
 
 class RequestsApi:
@@ -82,35 +112,36 @@ class RequestsApi:
             raise NotFound("nothing is kept here: database.url is 'none'")
         return self._kept
 
-    async def all(self, request: web.Request) -> web.Response:
-        """A page, newest first; ``next`` is ``before`` of the one that follows, null at the end."""
-        query = request.query
-        known(query, PARAMETERS)
-        wanted, limit = self._wanted(query), _limit(query)
-        before = _position(query["before"]) if "before" in query else None
+    @handler(NotFound, StoreUnavailable, StoreSlow)
+    async def all(self, query: RequestsQuery, request: web.Request) -> RequestsPage:
+        """Single requests, newest first. All that are kept, where nothing is said."""
+        known(request.query, RequestsQuery.__struct_encode_fields__)
+        wanted = self._wanted(query)
+        before = _position(query.before) if query.before else None
         async with self._stats.reading() as connection:
-            found = await connection.execute(page(wanted, newest_first=True, after=before, limit=limit))
+            found = await connection.execute(page(wanted, newest_first=True, after=before, limit=query.limit))
             rows = [Row(*row) for row in found]
-        following = f"{rows[-1].ts_us}-{rows[-1].id}" if len(rows) == limit else None
-        return json_answer({"requests": [msgspec.to_builtins(told(row)) for row in rows], "next": following})
+        following = f"{rows[-1].ts_us}-{rows[-1].id}" if len(rows) == query.limit else None
+        return RequestsPage([told(row) for row in rows], following)
 
-    async def one(self, request: web.Request) -> web.Response:
-        """One, by its id."""
-        id_ = clean(request.match_info["id"])
+    @handler(NotFound, StoreUnavailable, StoreSlow)
+    async def one(self, path: OneRequest) -> RequestRow:
+        """One request, with what explains it."""
+        id_ = clean(path.id)
         async with self._stats.reading() as connection:
             found = (await connection.execute(one(id_[:ID_LENGTH]))).first()
         if found is None or len(id_) > ID_LENGTH:
             raise NotFound(f"no request {id_[:64]!r} is kept")
-        return json_answer(msgspec.to_builtins(told(Row(*found))))
+        return told(Row(*found))
 
-    def _wanted(self, query: Mapping[str, str]) -> Filter:
-        usual = {"range": f"{self._days}d"} if not {"range", "from"} & set(query) else {}
-        asked = span({**query, **usual}, self._wall())
-        outcome = query.get("outcome")
-        if outcome is not None and outcome not in (FAILED, *Outcome):
-            raise BadRequest(f"outcome={outcome[:64]!r}: it is {FAILED}, or one of {', '.join(Outcome)}")
-        model, host, principal, session = (said(query, name) for name in ("model", "host", "principal", "session"))
-        return Filter(*asked, None if model is None else canonical(model), host, principal, session, outcome)
+    def _wanted(self, query: RequestsQuery) -> Filter:
+        given = msgspec.to_builtins(query)
+        usual = {} if query.range or query.from_ else {"range": f"{self._days}d"}
+        asked = span({**given, **usual}, self._wall())
+        model, host, principal, session = (said(given, name) for name in ("model", "host", "principal", "session"))
+        return Filter(
+            *asked, None if model is None else canonical(model), host, principal, session, query.outcome or None
+        )
 
 
 def told(row: Row) -> RequestRow:
@@ -134,15 +165,6 @@ def _seconds(ms: float | None) -> Any:
     return None if ms is None else round(ms / 1000, 6)
 
 
-def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit", str(LIMIT))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MOST:
-        raise BadRequest(f"limit={text[:64]!r}: a number from 1 to {MOST}")
-    return int(text)
-
-
 def _position(text: str) -> Position:
     at, _, id_ = text.partition("-")
-    if not at.isascii() or not at.isdigit() or len(at) > 18 or not id_ or len(id_) > ID_LENGTH or id_ != clean(id_):
-        raise BadRequest(f"before={text[:64]!r}: take it from next in an answer")
     return Position(int(at), id_)

@@ -14,6 +14,7 @@ DEFAULT_RANGE = 86400
 USUAL_POINTS, MOST_POINTS = 300, 1000
 BY_MINUTE_SECONDS = 6 * 3600  # longer ones are summed from hours
 LAST = 10**11
+DURATION = "^[1-9][0-9]{0,6}[mhdw]$"
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([mhdw])\Z")
 
 
@@ -42,12 +43,10 @@ def said(query: Mapping[str, str], name: str) -> str | None:
 
 
 def span(query: Mapping[str, str], now: float) -> Span:
-    """The last day where nothing is said. Raises BadRequest."""
+    """The last day where nothing is said; a range counts where from or to is missing. Raises BadRequest."""
     given = seconds(query["range"], "range") if "range" in query else None
     since = moment(query["from"], "from") if "from" in query else None
     until = moment(query["to"], "to") if "to" in query else None
-    if given is not None and since is not None and until is not None:
-        raise BadRequest("give two of range, from and to")
     if until is None:
         until = now if since is None or given is None else since + given
     if since is None:

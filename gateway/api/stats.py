@@ -3,48 +3,151 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
-from gateway.api.answers import json_answer
-from gateway.api.span import Span, bucket_of, known, said, span, step_of
+from gateway.api.handler import handler
+from gateway.api.span import DURATION, Span, bucket_of, known, said, span, step_of
 from gateway.dialects.names import canonical
-from gateway.errors import NotFound
+from gateway.doc import doc
+from gateway.errors import NotFound, StoreSlow, StoreUnavailable
 from gateway.record import Outcome
 from gateway.store.stats import Percentiles, Stats, Total, Wanted
 
 MOST_ROWS = 500
 WHO = ("model", "host", "principal")
-WHEN = ("range", "from", "to")
+ERRORS = (NotFound, StoreUnavailable, StoreSlow)
+_RENAMED = {"from_": "from"}
+
+
+class When(msgspec.Struct, frozen=True, rename=_RENAMED):
+    """The time a question is about."""
+
+    range: (
+        Annotated[str, doc("like 15m, 24h, 7d or 2w; where from or to is not given", pattern=DURATION)] | UnsetType
+    ) = UNSET
+    from_: (
+        Annotated[str, doc("ISO 8601, UTC where it names no zone, or Unix seconds; usually a day before `to`")]
+        | UnsetType
+    ) = UNSET
+    to: Annotated[str, doc("idem; usually now")] | UnsetType = UNSET
+
+
+class WhenAndWho(When, frozen=True, rename=_RENAMED):
+    """And whom."""
+
+    model: Annotated[str, doc("a model's name")] | UnsetType = UNSET
+    host: Annotated[str, doc("a host's name")] | UnsetType = UNSET
+    principal: Annotated[str, doc("whose requests")] | UnsetType = UNSET
+
+
+class InSteps(WhenAndWho, frozen=True, rename=_RENAMED):
+    """And in what steps."""
+
+    step: (
+        Annotated[
+            str,
+            doc("like 1m, 5m or 1h, 1,000 points at most; usually so that there are some hundreds", pattern=DURATION),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Seconds(msgspec.Struct, frozen=True):
     """How long it took, in seconds; percentiles to within a few percent, null where too few requests stand behind them."""
 
-    count: int
-    mean: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
+    count: Annotated[int, doc("of how many requests")]
+    mean: Annotated[float | None, doc("on average")]
+    p50: Annotated[float | None, doc("the median")]
+    p95: Annotated[float | None, doc("of 20 requests or more")]
+    p99: Annotated[float | None, doc("of 100 requests or more")]
 
 
 class Numbers(msgspec.Struct, frozen=True):
     """Sums over some requests."""
 
-    requests: int
-    outcomes: dict[str, int]
-    cancelled: int
-    attempts: int
-    cold_loads: int
-    input_tokens: int
-    output_tokens: int
-    wasted_tokens: int  # generated for requests that were cancelled, timed out or broke off
-    tokens_per_second: float | None  # of decoding, as hosts told it
-    queue_seconds: float | None  # mean
-    ttft: Seconds  # to the first token, of streams
-    duration: Seconds  # of those that went well
+    requests: Annotated[int, doc("how many")]
+    outcomes: Annotated[dict[str, int], doc("how many of each outcome")]
+    cancelled: Annotated[int, doc("how many were cancelled")]
+    attempts: Annotated[int, doc("tries on hosts")]
+    cold_loads: Annotated[int, doc("requests whose host had to load the model")]
+    input_tokens: Annotated[int, doc("tokens of prompts")]
+    output_tokens: Annotated[int, doc("tokens of answers")]
+    wasted_tokens: Annotated[int, doc("of answers that were cancelled, timed out or broke off")]
+    tokens_per_second: Annotated[float | None, doc("of decoding, as hosts told it")]
+    queue_seconds: Annotated[float | None, doc("wait for a slot, on average")]
+    ttft: Annotated[Seconds, doc("to the first token, of streams")]
+    duration: Annotated[Seconds, doc("of those that went well")]
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """The time that was summed up."""
+
+    since: Annotated[str, doc("from then, UTC: the time asked for in whole minutes, hours or steps")]
+    until: Annotated[str, doc("until before then")]
+
+
+class Summary(Numbers, frozen=True):
+    """Sums over all requests of a time."""
+
+    since: Annotated[str, doc("from then, UTC: the time asked for in whole minutes or hours")]
+    until: Annotated[str, doc("until before then")]
+
+
+class Point(Numbers, frozen=True):
+    """Sums over one step."""
+
+    at: Annotated[str, doc("when it begins, UTC")]
+
+
+class Series(_Asked, frozen=True):
+    """Sums over each step of a time."""
+
+    step_seconds: Annotated[int, doc("from point to point")]
+    points: Annotated[list[Point], doc("oldest first, those included in which nothing happened")]
+
+
+class ModelNumbers(Numbers, frozen=True):
+    """Sums over one model's requests."""
+
+    model: Annotated[str, doc("its name; `_unknown`: names that no host had")]
+
+
+class ByModel(_Asked, frozen=True):
+    """Sums by model."""
+
+    models: Annotated[list[ModelNumbers], doc("the busiest first, 500 at most")]
+
+
+class HostNumbers(Numbers, frozen=True):
+    """Sums over the requests that one host served."""
+
+    host: Annotated[str | None, doc("its name; null: no host was reached")]
+
+
+class ByHost(_Asked, frozen=True):
+    """Sums by host."""
+
+    hosts: Annotated[list[HostNumbers], doc("the busiest first, 500 at most")]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What did not go well, how often."""
+
+    outcome: Annotated[str, doc("how it ended")]
+    model: Annotated[str, doc("the model; `_unknown`: names that no host had")]
+    host: Annotated[str | None, doc("the host; null: none was reached")]
+    requests: Annotated[int, doc("how many")]
+    output_tokens: Annotated[int, doc("generated all the same")]
+
+
+class Failures(_Asked, frozen=True):
+    """All that did not go well."""
+
+    errors: Annotated[list[Failure], doc("most first, 500 at most")]
 
 
 class _Question(NamedTuple):
@@ -77,80 +180,86 @@ class StatsApi:
             raise NotFound("nothing is kept here: database.url is 'none'")
         return self._kept
 
-    async def summary(self, request: web.Request) -> web.Response:
-        """Everything summed up."""
-        asked = self._asked(request.query)
+    @handler(*ERRORS)
+    async def summary(self, query: WhenAndWho, request: web.Request) -> Summary:
+        """Everything summed up. From minutes up to six hours, from hours beyond: `since` and `until` say what that came to."""
+        asked = self._asked(query, request)
         totals = await self._stats.totals(asked.wanted, asked.bucket)
-        return json_answer(_when(asked.span) | msgspec.to_builtins(numbers(totals.get("", Total()))))
+        return Summary(**_when(asked.span), **numbers(totals.get("", Total())))
 
-    async def timeseries(self, request: web.Request) -> web.Response:
-        """The same for each step, those included in which nothing happened."""
-        query, now = request.query, self._wall()
-        known(query, (*WHEN, "step", *WHO))
-        asked = span(query, now)
-        step = step_of(query, asked, now, self._minutes_days)
+    @handler(*ERRORS)
+    async def timeseries(self, query: InSteps, request: web.Request) -> Series:
+        """Sums over each step of a time."""
+        known(request.query, InSteps.__struct_encode_fields__)
+        said_, now = _given(query), self._wall()
+        asked = span(said_, now)
+        step = step_of(said_, asked, now, self._minutes_days)
         asked = asked.widened(step)
-        found = await self._stats.series(_wanted(query, asked), step)
+        found = await self._stats.series(_wanted(said_, asked), step)
         points = await asyncio.to_thread(_points, found, asked, step)
-        return json_answer(_when(asked) | {"step_seconds": step, "points": points})
+        return Series(**_when(asked), step_seconds=step, points=points)
 
-    async def models(self, request: web.Request) -> web.Response:
-        """The same for each model, the busiest first; ``_unknown`` are names that no host had."""
-        return await self._by(request, "model")
+    @handler(*ERRORS)
+    async def models(self, query: WhenAndWho, request: web.Request) -> ByModel:
+        """Sums by model, the busiest first."""
+        asked, found = await self._by(query, request, "model")
+        return ByModel(**_when(asked), models=[ModelNumbers(model=name, **numbers(total)) for name, total in found])
 
-    async def hosts(self, request: web.Request) -> web.Response:
-        """The same for each host, the busiest first; null for requests that reached none."""
-        return await self._by(request, "host")
+    @handler(*ERRORS)
+    async def hosts(self, query: WhenAndWho, request: web.Request) -> ByHost:
+        """Sums by host, the busiest first."""
+        asked, found = await self._by(query, request, "host")
+        return ByHost(**_when(asked), hosts=[HostNumbers(host=name or None, **numbers(total)) for name, total in found])
 
-    async def errors(self, request: web.Request) -> web.Response:
+    @handler(*ERRORS)
+    async def errors(self, query: WhenAndWho, request: web.Request) -> Failures:
         """What did not go well: how often, by outcome, model and host."""
-        asked = self._asked(request.query)
+        asked = self._asked(query, request)
         rows = await self._stats.errors(asked.wanted, asked.bucket, MOST_ROWS)
-        keys = ("outcome", "model", "host", "requests", "output_tokens")
-        errors = [dict(zip(keys, row, strict=True)) | {"host": row[2] or None} for row in rows]
-        return json_answer(_when(asked.span) | {"errors": errors})
+        errors = [Failure(outcome, model, host or None, n, tokens) for outcome, model, host, n, tokens in rows]
+        return Failures(**_when(asked.span), errors=errors)
 
-    async def _by(self, request: web.Request, column: str) -> web.Response:
-        asked = self._asked(request.query)
+    async def _by(self, query: WhenAndWho, request: web.Request, column: str) -> tuple[Span, list[tuple[str, Total]]]:
+        asked = self._asked(query, request)
         found = await self._stats.totals(asked.wanted, asked.bucket, column)
-        busiest = sorted(found.items(), key=lambda item: (-item[1].requests, item[0]))[:MOST_ROWS]
-        rows = [{column: name or None} | msgspec.to_builtins(numbers(total)) for name, total in busiest]
-        return json_answer(_when(asked.span) | {f"{column}s": rows})
+        return asked.span, sorted(found.items(), key=lambda item: (-item[1].requests, item[0]))[:MOST_ROWS]
 
-    def _asked(self, query: Mapping[str, str]) -> _Question:
-        known(query, (*WHEN, *WHO))
-        now = self._wall()
-        asked = span(query, now)
+    def _asked(self, query: WhenAndWho, request: web.Request) -> _Question:
+        known(request.query, WhenAndWho.__struct_encode_fields__)
+        given, now = _given(query), self._wall()
+        asked = span(given, now)
         bucket = bucket_of(asked, now, self._minutes_days)
         asked = asked.widened(bucket)
-        return _Question(asked, _wanted(query, asked), bucket)
+        return _Question(asked, _wanted(given, asked), bucket)
 
 
-_NOTHING = Total()
+def _given(query: msgspec.Struct) -> dict[str, str]:
+    given: dict[str, str] = msgspec.to_builtins(query)  # without what is unset
+    return given
 
 
-def _points(found: Mapping[int, Total], asked: Span, step: int) -> list[dict[str, object]]:
-    times = range(int(asked.since), int(asked.until), step)
-    return [{"at": _iso(at)} | msgspec.to_builtins(numbers(found.get(at, _NOTHING))) for at in times]
-
-
-def numbers(total: Total) -> Numbers:
-    """As it is told: three digits of what is not counted."""
+def numbers(total: Total) -> dict[str, Any]:
+    """The fields of Numbers: three digits of what is not counted."""
     sums = total.sums
-    return Numbers(
-        requests=total.requests,
-        outcomes=dict(sorted(total.outcomes.items())),
-        cancelled=total.outcomes[Outcome.CANCELLED],
-        attempts=int(sums[3]),
-        cold_loads=int(sums[1]),
-        input_tokens=int(sums[4]),
-        output_tokens=int(sums[5]),
-        wasted_tokens=total.wasted_tokens,
-        tokens_per_second=_short(total.tokens_per_second),
-        queue_seconds=_short(total.queue_seconds),
-        ttft=_seconds(total.ttft),
-        duration=_seconds(total.total),
-    )
+    return {
+        "requests": total.requests,
+        "outcomes": dict(sorted(total.outcomes.items())),
+        "cancelled": total.outcomes[Outcome.CANCELLED],
+        "attempts": int(sums[3]),
+        "cold_loads": int(sums[1]),
+        "input_tokens": int(sums[4]),
+        "output_tokens": int(sums[5]),
+        "wasted_tokens": total.wasted_tokens,
+        "tokens_per_second": _short(total.tokens_per_second),
+        "queue_seconds": _short(total.queue_seconds),
+        "ttft": _seconds(total.ttft),
+        "duration": _seconds(total.total),
+    }
+
+
+def _points(found: Mapping[int, Total], asked: Span, step: int) -> list[Point]:
+    nothing, times = Total(), range(int(asked.since), int(asked.until), step)
+    return [Point(at=_iso(at), **numbers(found.get(at, nothing))) for at in times]
 
 
 def _seconds(told: Percentiles) -> Seconds:
@@ -161,15 +270,15 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.3g}")
 
 
-def _wanted(query: Mapping[str, str], asked: Span) -> Wanted:
-    model, host, principal = (said(query, name) for name in WHO)
+def _wanted(given: Mapping[str, str], asked: Span) -> Wanted:
+    model, host, principal = (said(given, name) for name in WHO)
     if model and not model.startswith("_"):
         model = canonical(model)
     return Wanted(int(asked.since), int(asked.until), model, host, principal)
 
 
-def _when(asked: Span) -> dict[str, object]:
-    return {"from": _iso(asked.since), "to": _iso(asked.until)}
+def _when(asked: Span) -> dict[str, Any]:
+    return {"since": _iso(asked.since), "until": _iso(asked.until)}
 
 
 def _iso(at: float) -> str:

@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from gateway.api.requests import Ended
+from gateway.record import Outcome
+from gateway.store.history import FAILED
 from tests.builders import OTHER, TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
@@ -31,7 +34,7 @@ async def test_summary(stage: Stage) -> None:
     assert (got["output_tokens"], got["attempts"], got["ttft"]["count"], got["duration"]["count"]) == (12, 4, 4, 4)
     assert got["duration"]["p50"] > 0
     assert got["duration"]["p99"] is None
-    assert got["from"] < got["to"]
+    assert got["since"] < got["until"]
     assert (await stage.get(f"/api/stats/summary?range=1h&model={TEXT.upper()}&host=gpu1"))["requests"] == 3
     nothing = await stage.get("/api/stats/summary?host=%00%ff&principal=x")
     assert (nothing["requests"], nothing["tokens_per_second"], nothing["ttft"]["p50"]) == (0, None, None)
@@ -55,7 +58,7 @@ async def test_timeseries(stage: Stage) -> None:
     assert got["step_seconds"] == 60
     assert len(got["points"]) in (60, 61)
     assert sum(point["requests"] for point in got["points"]) == 5
-    assert (got["points"][0]["at"], got["points"][0]["requests"]) == (got["from"], 0)
+    assert (got["points"][0]["at"], got["points"][0]["requests"]) == (got["since"], 0)
     assert len((await stage.get("/api/stats/timeseries?range=7d&step=1h"))["points"]) in (168, 169)
 
 
@@ -87,17 +90,17 @@ async def test_requests(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("/api/stats/summary?range=1y", 400, "write it like 15m"),
+        ("/api/stats/summary?range=1y", 400, "matching regex"),
         ("/api/stats/summary?modle=x", 400, "unknown parameter 'modle'; known: range"),
         ("/api/stats/summary?step=1m", 400, "unknown parameter 'step'"),
         ("/api/stats/timeseries?range=30d&step=1m", 400, "kept for 14 days"),
         ("/api/stats/timeseries?step=1h&from=1", 400, "points"),
         ("/api/stats/models?from=yesterday", 400, "2026-11-22T14:00:00Z"),
-        ("/api/requests?limit=501", 400, "a number from 1 to 500"),
-        ("/api/requests?limit=-1", 400, "a number from 1 to 500"),
-        ("/api/requests?before=x", 400, "take it from next"),
-        ("/api/requests?before=1-%00", 400, "take it from next"),
-        ("/api/requests?outcome=bad", 400, "it is failed, or one of ok"),
+        ("/api/requests?limit=501", 400, "<= 500"),
+        ("/api/requests?limit=-1", 400, ">= 1"),
+        ("/api/requests?before=x", 400, "matching regex"),
+        ("/api/requests?before=1-%00", 400, "matching regex"),
+        ("/api/requests?outcome=bad", 400, "Invalid enum value 'bad'"),
         ("/api/requests/0123456789abcdef01234567", 404, "no request '0123"),
         ("/api/requests/%00", 404, "no request"),
     ],
@@ -107,6 +110,11 @@ async def test_questions_that_cannot_be_answered(stage: Stage, path: str, status
     answer = await ask(stage.url, "GET", path)
     assert answer.status == status
     assert words in json.loads(answer.body)["error"]
+
+
+def test_every_outcome_can_be_asked_for() -> None:
+    """And all but ok together."""
+    assert set(get_args(Ended)) == {FAILED, *Outcome}
 
 
 async def test_nothing_is_kept(corral: Corral) -> None:

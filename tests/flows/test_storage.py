@@ -1,6 +1,5 @@
 """A gateway and its database: relaying goes on whatever becomes of it, and both health endpoints say how it is."""
 
-import asyncio
 import json
 import sqlite3
 from contextlib import closing
@@ -11,7 +10,7 @@ from tests.conftest import Corral
 from tests.contract.raw import ask
 from tests.sockets import until
 from tests.stage import Stage
-from tests.store.recorded import numbered
+from tests.store.recorded import hold, numbered
 
 
 async def told(stage: Stage) -> tuple[int, str, int, str]:
@@ -67,8 +66,7 @@ async def test_relaying_goes_on_without_it(corral: Corral, tmp_path: Path) -> No
     stage = await corral(simulated(), database={"url": f"sqlite:///{path}"})
     keeper = stage.gateway.keeper
     assert keeper is not None
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
-        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")  # the gateway may be in the middle of something
+    with closing(await hold(path)) as other:
         for number in range(20):
             for one in numbered(50):
                 keeper.put(one)

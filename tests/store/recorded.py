@@ -1,7 +1,9 @@
 """Short ways to records in a row, and to what the database made of them."""
 
 import itertools
+import sqlite3
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -10,6 +12,7 @@ from gateway.record import GenerationRecord
 from gateway.store.engine import Database
 from gateway.store.records import Fate
 from gateway.store.schema import ingest_batches, requests, rollup_1h, rollup_1m
+from tests.sockets import until
 from tests.telemetry.builders import record
 
 NOW = 1_795_354_500.0
@@ -24,6 +27,21 @@ def numbered(count: int, **changes: Any) -> list[GenerationRecord]:
         record(**({"id": f"{next(_numbers):024x}", "received_at": NOW + number / 1000} | changes))
         for number in range(count)
     ]
+
+
+async def hold(path: Path) -> sqlite3.Connection:
+    """Another process's hold on a file: nobody writes until its ROLLBACK. Not waited for in SQLite, which would hold up who has it."""
+    other = sqlite3.connect(path, isolation_level=None, timeout=0)
+
+    def held() -> bool:
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+    await until(held, 20.0)
+    return other
 
 
 class Fates(Counter[str]):

@@ -16,7 +16,7 @@ from gateway.store.engine import State
 from tests.processes import ROOT
 from tests.sockets import until
 from tests.store.postgres import Postgres
-from tests.store.recorded import kept
+from tests.store.recorded import hold, kept
 from tests.store.storm import PER_SECOND, storm
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
@@ -33,8 +33,7 @@ async def test_locked_by_another_process(url: str) -> None:
     """What comes meanwhile waits."""
     async with storm(url) as wind:
         await wind.written()
-        with closing(sqlite3.connect(file_of(url), isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with closing(await hold(file_of(url))) as other:
             before = wind.fates["written"]
             await wind.blow(1.2)
             assert wind.records.depth >= PER_SECOND / 2
@@ -49,8 +48,7 @@ async def test_a_queue_that_cannot_hold_it_all(url: str) -> None:
     """What does not fit is dropped and counted, the rest is there."""
     async with storm(url, capacity=300) as wind:
         await wind.written()
-        with closing(sqlite3.connect(file_of(url), isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with closing(await hold(file_of(url))) as other:
             await until(lambda: wind.fates["dropped_full"] > 100, 10.0)
             other.execute("ROLLBACK")
         await wind.written()
