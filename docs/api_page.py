@@ -48,6 +48,33 @@ Field names carry their units. What an answer may lack is null, not left out. Er
 """
 
 REST = """\
+## Detached generations
+
+Any inference request with `?detach=true` is answered at once with 202 and `{"id", "session", "stream", "cancel"}` (`stream` and `cancel` are
+paths; `Location` is the first of them) and runs on, whoever leaves. What can be refused at once (a body that cannot be read, a full queue,
+no host) is, in the dialect of the path. Everything else is as for any request: routing, the queue, failover, deadline, record, metrics. An
+unload is answered as always.
+
+`GET /api/generations/{id}/stream?from=N` replays its answer from chunk N on and follows it to the end, for any number of readers. A chunk is
+one NDJSON line or one server-sent event, counted from 0; an answer in one piece is one chunk.
+
+| reader | what it gets |
+| --- | --- |
+| any | status, type and bytes as the caller would have got them, with the first byte; `id: N` before each event where the answer is one of events. If it failed before its first byte: the error's status and body |
+| with `Accept: text/event-stream` | its head at once, comments (`: queued`) while nothing is said, each line as an event with `id: N`; `Last-Event-ID: N` goes on behind N, also over `from`. An error is `event: error` with the body as data, or a status if it is known by then. 204 when nothing is left, which ends a browser's `EventSource` |
+
+A slow reader is held back by its own connection alone. What is held is bounded (`[generations]` in [config.md](config.md)): beyond
+`answer_bytes` an answer's oldest chunks go, and a reader who wants them is told `{"gone": {"from": 0, "to": 41}}` in a line of its own, or
+`event: gone` with `{"from", "to"}`; an answer in one piece that is larger is 410 `gone`. An answer that breaks off without last words breaks
+its readers' connections, as it would have broken the caller's. After its end it can be read for `keep_seconds`, while it is among the last
+`keep_count` and `held_bytes` has room for it, and as long as somebody reads it.
+
+In the lists a detached generation has `"detached": true`, `readers`, `chunks` (that have come), `first_chunk` (that is still held), and,
+once it has ended, `outcome` and `reason`. A page that was reloaded finds its own with `?session=…&kept=true`. A generation that is not
+detached cannot be followed: its answer passes without being copied (409).
+
+Readers who leave end nothing. With `generations.orphan_seconds` a generation that nobody has read for so long is stopped.
+
 ## Who may call
 
 Web pages: as with Ollama, pages of this machine (`localhost`, `127.0.0.1`, `0.0.0.0`, any port) and of desktop applications (`app://`,

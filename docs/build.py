@@ -28,7 +28,7 @@ from gateway import cli, config, errors
 from gateway.app import running
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel
-from gateway.telemetry.metrics import Live, Metrics, Stored
+from gateway.telemetry.metrics import Kept, Live, Metrics, Stored
 from simulator import __main__ as simulator
 
 DOCS = Path(__file__).parent
@@ -138,6 +138,7 @@ def _exposition() -> str:
         0.0,
         {("h", "m"): 1},
         {"pull": 1},
+        Kept(0, 0, 0, 0),
         "0",
         "python",
         Stored(True, 0, 1, 0.0, 0.0, 0),
@@ -147,7 +148,7 @@ def _exposition() -> str:
 
 def metrics_page() -> str:
     """docs/metrics.md."""
-    live = Live(FleetSnapshot(0.0, ()), 0.0, {}, 1, 0.0, {}, {}, "0", "python")
+    live = Live(FleetSnapshot(0.0, ()), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python")
     labels = {
         family.name: (family.labelnames, family.bounds) for family in Metrics(lambda: live, lambda _: True).families()
     }

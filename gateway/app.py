@@ -21,6 +21,7 @@ from aiohttp import web
 from gateway.api.account import Account
 from gateway.api.explain import Explain
 from gateway.api.fleet import FleetViews
+from gateway.api.following import FollowingApi
 from gateway.api.generations import GenerationsApi
 from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
@@ -50,6 +51,7 @@ from gateway.lookout import Lookout
 from gateway.process import package_version
 from gateway.record import CancelSource, GenerationRecord
 from gateway.relay.connections import Connections
+from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
@@ -70,13 +72,6 @@ CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their l
 LAG_EVERY_SECONDS = 0.5
 DELIVERY_SECONDS = 0.02
 BACKLOG = 4096
-
-REJECTED = {
-    "queue_full": "queue_full",
-    "too_large": "too_large",
-    "bad_request": "bad_request",
-    "shutting_down": "draining",
-}
 
 
 class Part(Protocol):
@@ -152,21 +147,14 @@ class Gateway:
         self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
         self.discovery = Discovery(self.config, self._configure)
         self._lookout = Lookout(self.config, self.discovery, self._reconfigure)
-        self.relay = Relay(
-            self.fleet,
-            self.admission,
-            self.connections,
-            self.clock,
-            attempts=relay.attempts,
-            refresh=self._refresh,
-            poke=lambda host: self.poller.poke(host, inventory=True),
-        )
+        self._make_relay()
         unloader = Unloader(self.fleet, self.client, self.clock)
         self.inference = Inference(
             self.relay,
             self.generations,
+            self.detached,
             unloader.unload,
-            self._rejected,
+            self.metrics.refused,
             self.metrics.responded,
             self.manners,
             self.rng,
@@ -192,6 +180,23 @@ class Gateway:
             raise
         self.tasks.spawn("loop lag", self._watch_lag())
         self.tasks.spawn("lookout", self._lookout.run())
+
+    def _make_relay(self) -> None:
+        self.relay = Relay(
+            self.fleet,
+            self.admission,
+            self.connections,
+            self.clock,
+            attempts=self.config.relay.attempts,
+            refresh=self._refresh,
+            poke=lambda host: self.poller.poke(host, inventory=True),
+        )
+        kept, refused, dropped = (
+            self.config.generations,
+            self.metrics.refused,
+            self.metrics.detached_dropped.labels().inc,
+        )
+        self.detached = Detached(self.relay, self.generations, self.tasks, kept, self.rng, refused, dropped)
 
     async def _listen(self) -> None:
         app = web.Application(
@@ -227,7 +232,8 @@ class Gateway:
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
             HostsApi(self.fleet, self.clock, self._fleet_changed),
-            GenerationsApi(self.generations),
+            GenerationsApi(self.generations, self.detached),
+            FollowingApi(self.detached, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),
             SessionsApi(self.sessions, lambda: self.fleet.names),
@@ -240,7 +246,7 @@ class Gateway:
     async def stop(self) -> None:
         """Stop accepting, let streams finish for the grace period, cut the rest, close everything."""
         if self._runner is not None:
-            self.inference.draining = self.models.draining = self.ops.draining = True
+            self.inference.draining = self.detached.draining = self.models.draining = self.ops.draining = True
             if self._site is not None:
                 await self._site.stop()
             await self._drain()
@@ -250,6 +256,7 @@ class Gateway:
         try:
             async with asyncio.timeout(self.config.shutdown.grace_seconds):
                 await self.idle()
+                await self.detached.idle()
                 await self._delivered()
         except TimeoutError:
             cut, jobs = self.stop_all()
@@ -287,6 +294,7 @@ class Gateway:
         await self.connections.close()
         await self.client.close()
         self.generations.flush()
+        self.detached.close()
         if self.replicas is not None:
             await self.replicas.leave()
         if self.keeper is not None:
@@ -348,10 +356,6 @@ class Gateway:
 
         return Replicas(self.database, self.replica, stop, leases, elsewhere, self.tasks)
 
-    def _rejected(self, code: str) -> None:
-        if reason := REJECTED.get(code):
-            self.metrics.rejected.labels(reason).inc()
-
     @property
     def records(self) -> list[GenerationRecord] | None:
         """Every record since a list was set here: for tests."""
@@ -375,7 +379,7 @@ class Gateway:
 
     def _live(self) -> Live:
         fleet, label = self.fleet.snapshot(self.clock()), self.metrics.model_label
-        return live(fleet, self.admission, self.generations, self.jobs, label, stored(self.keeper))
+        return live(fleet, self.admission, self.generations, self.detached, self.jobs, label, stored(self.keeper))
 
     async def _watch_lag(self) -> None:
         while True:

@@ -71,6 +71,20 @@ class RelayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationsConfig:
+    """Detached generations: they run on without their caller, and their answers are kept for readers."""
+
+    answer_bytes: Count = 16 * 1024 * 1024  # of one answer that are held; over that its oldest chunks go
+    held_bytes: Count = (
+        256 * 1024 * 1024
+    )  # of all; over that the oldest ended answers go, then chunks of those that run
+    keep_seconds: NotNegative = 600.0  # how long an answer can be read after its end
+    keep_count: Count = 200  # ended answers that can be read
+    orphan_seconds: NotNegative = 0.0  # one that nobody has read for so long is stopped; 0: it may finish
+    heartbeat_seconds: Positive = 15.0  # between comments to readers of server-sent events while nothing is said
+
+
+@dataclass(frozen=True, slots=True)
 class PollConfig:
     """How hosts are watched."""
 
@@ -160,6 +174,7 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     relay: RelayConfig = field(default_factory=RelayConfig)
+    generations: GenerationsConfig = field(default_factory=GenerationsConfig)
     poll: PollConfig = field(default_factory=PollConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     health: HealthConfig = field(default_factory=HealthConfig)

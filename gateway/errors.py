@@ -66,6 +66,14 @@ class NotFound(CorralError):
     fault = Fault.CLIENT
 
 
+class Gone(CorralError):
+    """An answer was too large to be kept for its readers."""
+
+    status = 410
+    code = "gone"
+    fault = Fault.CLIENT
+
+
 class NoHost(CorralError):
     """The model may exist, but no host can take the request."""
 

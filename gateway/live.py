@@ -10,9 +10,10 @@ from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.jobs import Jobs
 from gateway.process import build, package_version
 from gateway.record import Phase
+from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.routing.admission import Admission
-from gateway.telemetry.metrics import Live, Stored
+from gateway.telemetry.metrics import Kept, Live, Stored
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def live(
     fleet: FleetSnapshot,
     admission: Admission,
     generations: Generations,
+    detached: Detached,
     jobs: Jobs,
     label: Callable[[str], str],
     store: Stored | None,
@@ -35,6 +37,7 @@ def live(
         queue_limit=admission.limit,
         oldest_seconds=fleet.taken_at - min((waiter.since for waiter in waiting), default=fleet.taken_at),
         jobs=jobs.running(),
+        kept=Kept(detached.running, len(detached) - detached.running, detached.size, detached.readers),
         in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
         version=package_version(),
         build=build(),

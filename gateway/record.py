@@ -44,6 +44,7 @@ class CancelSource(StrEnum):
     OPERATOR = "api"
     DEADLINE = "timeout"
     SHUTDOWN = "shutdown"
+    ORPHAN = "orphan"  # nobody read what a detached one said
 
 
 class AttemptOutcome(StrEnum):
@@ -170,6 +171,7 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
     bytes_out: int
     attempts: tuple[Attempt, ...]
     route: Route | None
+    detached: bool = False  # it ran on without its caller
 
     @property
     def overhead_seconds(self) -> float:

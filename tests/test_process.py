@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.process import GC_THRESHOLDS, build, package_version, tune_gc
-from gateway.telemetry.metrics import Live, Metrics
+from gateway.telemetry.metrics import Kept, Live, Metrics
 from tests.fleet.builders import snapshot
 
 
@@ -24,7 +24,9 @@ def collector() -> Iterator[None]:
 @pytest.mark.usefixtures("collector")
 def test_the_garbage_collector_is_watched() -> None:
     """Its pauses are measured, by generation."""
-    metrics = Metrics(lambda: Live(snapshot(), 0.0, {}, 1, 0.0, {}, {}, "0", "python"), lambda _: True)
+    metrics = Metrics(
+        lambda: Live(snapshot(), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python"), lambda _: True
+    )
     tune_gc(metrics)
     assert gc.get_threshold() == GC_THRESHOLDS
     gc.collect(0)

@@ -39,6 +39,7 @@ TESTED_ELSEWHERE = {
     "gateway/relay/connections.py": "tests/relay/test_upstream.py",
     "gateway/relay/failures.py": "tests/flows/test_failover.py",
     "gateway/relay/relay.py": "tests/flows/test_relay.py",
+    "gateway/relay/detached.py": "tests/flows/test_detached.py",
     "gateway/relay/exchange.py": "tests/flows/test_relay.py",
     **{
         f"gateway/api/{path.name}": "tests/flows/test_relay.py"
@@ -46,6 +47,8 @@ TESTED_ELSEWHERE = {
         if path.parent.name == "api"  # answers are asked for over real sockets
         and not (ROOT / "tests" / "api" / f"test_{path.name}").exists()
     },
+    "gateway/api/detaching.py": "tests/flows/test_detached.py",
+    "gateway/api/following.py": "tests/flows/test_detached.py",
     "gateway/api/jobs.py": "tests/flows/test_managing.py",
     "gateway/api/messages.py": "tests/store/test_api.py",
     "gateway/api/sessions.py": "tests/store/test_api.py",

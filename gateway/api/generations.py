@@ -1,5 +1,6 @@
 """What is in flight, and how to stop it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -9,8 +10,10 @@ from aiohttp import web
 from gateway.api.handler import handler
 from gateway.doc import doc
 from gateway.errors import NotFound
-from gateway.record import CancelSource, Phase, RouteReason
+from gateway.record import CancelSource, Outcome, Phase, RouteReason
+from gateway.relay.detached import Detached
 from gateway.relay.generations import Generation, Generations
+from gateway.relay.kept import KeptAnswer
 
 STOPPED = "stopped by an operator"
 
@@ -21,8 +24,21 @@ class OneGeneration(msgspec.Struct, frozen=True):
     id: Annotated[str, doc("a generation's id, as `X-Corral-Generation` told it")]
 
 
+class OneOrSession(msgspec.Struct, frozen=True):
+    """Names a generation, or all of a session."""
+
+    id: Annotated[str, doc("a generation's id, or the word of a session, as `X-Corral-Session` said it")]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which generations."""
+
+    session: Annotated[str | None, doc("of one session only")] = None
+    kept: Annotated[bool, doc("`true`: before them the detached that ended and can still be read")] = False
+
+
 class GenerationRow(msgspec.Struct, frozen=True):
-    """One generation in flight."""
+    """One generation in flight, or a detached one that ended and can still be read."""
 
     id: Annotated[str, doc("unique, sortable by time")]
     session: Annotated[str | None, doc("the caller's word in `X-Corral-Session`")]
@@ -32,7 +48,7 @@ class GenerationRow(msgspec.Struct, frozen=True):
         Phase,
         doc(
             "`queued`; `connecting`; `prefill`: sent, nothing back yet: the host queues, loads or reads the prompt; "
-            "`streaming`; `done`: the host is, the caller has not taken it all"
+            "`streaming`; `done`: the host is, the caller has not taken it all; or it has ended"
         ),
     ]
     dialect: Annotated[str, doc("`ollama`, `openai` or `anthropic`")]
@@ -40,16 +56,24 @@ class GenerationRow(msgspec.Struct, frozen=True):
     stream: Annotated[bool, doc("whether the answer comes in pieces")]
     client: Annotated[str, doc("the caller's address")]
     received_at: Annotated[str, doc("in UTC, ISO 8601", extra_json_schema={"format": "date-time"})]
-    age_seconds: Annotated[float, doc("since it was received")]
+    age_seconds: Annotated[float, doc("since it was received; how long it took once it has ended")]
     tokens: Annotated[int, doc("output tokens so far, as counted in passing", ge=0)]
     attempts: Annotated[int, doc("how many hosts were tried, with the present one", ge=0)]
     route_reason: Annotated[RouteReason | None, doc("why it went to this host; null while it is queued")]
+    detached: Annotated[
+        bool, doc("whether it runs on without its caller; only then what follows can be other than null")
+    ]
+    readers: Annotated[int | None, doc("who read its answer now")]
+    chunks: Annotated[int | None, doc("lines or events that have come")]
+    first_chunk: Annotated[int | None, doc("number of the oldest that is still held")]
+    outcome: Annotated[Outcome | None, doc("how it ended; null while it runs")]
+    reason: Annotated[str | None, doc("why it ended so; null while it runs")]
 
 
 class InFlight(msgspec.Struct, frozen=True):
     """All that is in flight."""
 
-    generations: Annotated[list[GenerationRow], doc("oldest first")]
+    generations: Annotated[list[GenerationRow], doc("oldest first; those that ended before the others")]
 
 
 class GenerationStopped(msgspec.Struct, frozen=True):
@@ -61,11 +85,21 @@ class GenerationStopped(msgspec.Struct, frozen=True):
     already: Annotated[bool, doc("whether it was ending before")]
 
 
+class SessionStopped(msgspec.Struct, frozen=True):
+    """All generations of a session, which end now."""
+
+    id: Annotated[str, doc("the session's word")]
+    cancelled: Annotated[int, doc("how many end", ge=1)]
+    already: Annotated[bool, doc("whether all were ending before")]
+    generations: Annotated[list[str], doc("their ids")]
+
+
 class GenerationsApi:
     """Handlers of ``/api/generations`` and ``/api/chat/cancel``."""
 
-    def __init__(self, generations: Generations) -> None:
+    def __init__(self, generations: Generations, detached: Detached) -> None:
         self._generations = generations
+        self._detached = detached
 
     def routes(self) -> list[web.RouteDef]:
         """List, look at, stop."""
@@ -77,27 +111,38 @@ class GenerationsApi:
         ]
 
     @handler()
-    async def all(self) -> InFlight:
+    async def all(self, query: Wanted) -> InFlight:
         """Everything in flight, oldest first."""
-        return InFlight([self._row(generation) for generation in self._generations])
+        rows = [_ended(answer) for answer in self._detached.ended()] if query.kept else []
+        rows += [self._row(generation) for generation in self._generations]
+        return InFlight([row for row in rows if query.session in (None, row.session)])
 
     @handler(NotFound)
     async def one(self, path: OneGeneration) -> GenerationRow:
-        """One generation in flight."""
+        """One generation in flight, or a detached one that ended and can still be read."""
+        if self._generations.get(path.id) is None and (answer := self._detached.get(path.id)) is not None:
+            return _ended(answer)
         return self._row(self._found(path.id))
 
     @handler(NotFound)
     async def stop(self, path: OneGeneration) -> GenerationStopped:
         """Stop a generation. Idempotent while it winds down; 404 once it is gone."""
-        return self._stopped(path.id)
+        return self._stopped(self._found(path.id))
 
     @handler(NotFound)
-    async def cancel(self, path: OneGeneration) -> GenerationStopped:
-        """Stop a generation, as DELETE does: a path that some tools know."""
-        return self._stopped(path.id)
+    async def cancel(self, path: OneOrSession) -> GenerationStopped | SessionStopped:
+        """Stop a generation, as DELETE does, or all that carry the word of a session."""
+        if self._generations.get(path.id) is None:
+            meant = [generation for generation in self._generations if generation.request.session == path.id]
+            if meant:
+                return self._all_stopped(path.id, meant)
+        return self._stopped(self._found(path.id))
 
-    def _stopped(self, id_: str) -> GenerationStopped:
-        generation = self._found(id_)
+    def _all_stopped(self, session: str, meant: Sequence[Generation]) -> SessionStopped:
+        stopped = sum(generation.stop(CancelSource.OPERATOR, STOPPED) for generation in meant)
+        return SessionStopped(session, len(meant), not stopped, [generation.id for generation in meant])
+
+    def _stopped(self, generation: Generation) -> GenerationStopped:
         phase = generation.phase
         stopped = generation.stop(CancelSource.OPERATOR, STOPPED)
         return GenerationStopped(generation.id, cancelled=True, phase=phase, already=not stopped)
@@ -109,7 +154,7 @@ class GenerationsApi:
         return generation
 
     def _row(self, generation: Generation) -> GenerationRow:
-        request = generation.request
+        request, answer = generation.request, self._detached.get(generation.id)
         return GenerationRow(
             id=generation.id,
             session=request.session,
@@ -120,9 +165,46 @@ class GenerationsApi:
             endpoint=request.endpoint.path,
             stream=request.stream,
             client=request.client,
-            received_at=datetime.fromtimestamp(generation.received_at, UTC).isoformat(timespec="milliseconds"),
+            received_at=_moment(generation.received_at),
             age_seconds=round(self._generations.clock() - generation.received, 3),
             tokens=generation.tokens,
             attempts=len(generation.attempts) + (generation.phase is not Phase.QUEUED),
             route_reason=generation.route.reason if generation.route else None,
+            detached=answer is not None,
+            readers=answer.readers if answer else None,
+            chunks=answer.count if answer else None,
+            first_chunk=answer.first if answer else None,
+            outcome=None,
+            reason=None,
         )
+
+
+def _ended(answer: KeptAnswer) -> GenerationRow:
+    record = answer.record
+    assert record is not None
+    return GenerationRow(
+        id=record.id,
+        session=record.session,
+        model=record.model,
+        host=record.host,
+        phase=Phase.DONE,
+        dialect=record.dialect,
+        endpoint=record.endpoint,
+        stream=record.stream,
+        client=record.client,
+        received_at=_moment(record.received_at),
+        age_seconds=round(record.duration_seconds, 3),
+        tokens=record.usage.output_tokens,
+        attempts=len(record.attempts),
+        route_reason=record.route.reason if record.route else None,
+        detached=True,
+        readers=answer.readers,
+        chunks=answer.count,
+        first_chunk=answer.first,
+        outcome=record.outcome,
+        reason=record.reason,
+    )
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

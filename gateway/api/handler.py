@@ -14,7 +14,7 @@ What a method can take, by name:
 ``request``                        the request, for what has no shape
 
 It answers a Struct or one of several kinds (``A | B``), sent as JSON, or text as ``bytes``; with several ``statuses`` a pair of the status
-and that. The docstring's first sentence is the summary, the rest the description. What it raises is named to the decorator.
+and that. A stream writes itself and is answered as ``web.StreamResponse``. The docstring's first sentence is the summary, the rest the description. What it raises is named to the decorator.
 """
 
 import functools
@@ -61,6 +61,8 @@ def handler(
         async def handle(part: Any, request: web.Request) -> web.StreamResponse:
             taken = {name: await _READERS[name](request, kind) for name, kind in what.takes.items()}
             answer = await method(part, **taken)
+            if isinstance(answer, web.StreamResponse):
+                return answer
             status, row = answer if isinstance(answer, tuple) else (usual, answer)
             if isinstance(row, bytes):
                 return Answer(status=status, body=row, headers={"Content-Type": content_type})
@@ -87,6 +89,7 @@ def _read(
     if get_origin(answer) is tuple:
         answer = get_args(answer)[1]
     answers = get_args(answer) if get_origin(answer) in (Union, UnionType) else (answer,)
+    answers = tuple(bytes if one is web.StreamResponse else one for one in answers)
     implied: tuple[type[CorralError], ...] = ()
     if "body" in takes:
         implied = (BadRequest, TooLarge)

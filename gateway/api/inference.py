@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from gateway.api.answers import JSON_UTF8, Answer, rendered
+from gateway.api.detaching import accepted, detaching
 from gateway.api.manners import CORS, Headers, Manners
 from gateway.api.sinks import ResponseSink, TransportSink
 from gateway.config import RelayConfig
@@ -20,7 +21,8 @@ from gateway.errors import CorralError, Loop, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
-from gateway.relay.generations import Generations
+from gateway.relay.detached import Detached
+from gateway.relay.generations import Generations, new_id
 from gateway.relay.headers import inbound
 from gateway.relay.relay import Relay
 
@@ -44,6 +46,7 @@ class Inference:
         self,
         relay: Relay,
         generations: Generations,
+        detached: Detached,
         unload: Unload,
         rejected: Rejected,
         responded: Responded,
@@ -54,6 +57,7 @@ class Inference:
     ) -> None:
         self._relay = relay
         self._generations = generations
+        self._detached = detached
         self._unload = unload
         self._rejected = rejected
         self._responded = responded
@@ -93,9 +97,7 @@ class Inference:
         headers = inbound(request.raw_headers)
         if headers.expect and otherwise is not None:
             return await otherwise(request)  # aiohttp says 100-continue, then calls us again
-        id_ = (
-            f"{int(generations.wall() * 1000):011x}{self._rng.getrandbits(52):013x}"  # 24 hex digits, sortable by time
-        )
+        id_ = new_id(generations.wall(), self._rng)
         sink: TransportSink | ResponseSink | None = None
         try:
             body = await self._body(request)
@@ -115,15 +117,21 @@ class Inference:
             if headers.generation and generations.get(headers.generation) is not None:
                 _refuse_loop()
             pinned(inference.pin, self._fleet.names)
+            detach, query = False, request.rel_url.raw_query_string
+            if headers.detach or "detach" in query:
+                detach, query = detaching(query, headers.detach)
             if inference.kind is Kind.UNLOAD:
                 response: web.StreamResponse = _answered(*await self._unload(inference), id_)
                 log.info(
                     "unloaded %s: %s answered %d", inference.model, response.headers["X-Corral-Host"], response.status
                 )
+            elif detach:
+                answer = await self._detached.start(inference, headers, query, received)
+                response = accepted(answer, request.path.removesuffix(endpoint.path))
             else:
                 with generations.track(inference, received) as generation:
                     sink = _sink(request, id_, () if otherwise is not None else request.get(CORS, ()))
-                    await self._relay.run(generation, headers, request.rel_url.raw_query_string, sink)
+                    await self._relay.run(generation, headers, query, sink)
                     response = sink.response()
         except CorralError as error:
             self._rejected(error.code)

@@ -28,6 +28,7 @@ Every GET is answered for HEAD too. A path that is not there is 404, a method th
 """
 
 REQUEST_HEADERS = {
+    "X-Corral-Detach": "Inference: `true` lets the generation run on without its caller, as `?detach=true` does.",
     "X-Corral-Session": "Inference: a word of yours; it is in the live view and the log line.",
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "
     "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`.",

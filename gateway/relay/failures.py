@@ -22,6 +22,7 @@ STOPPED: dict[CancelSource, type[CorralError]] = {
     CancelSource.OPERATOR: Cancelled,
     CancelSource.DEADLINE: DeadlineExceeded,
     CancelSource.SHUTDOWN: ShuttingDown,
+    CancelSource.ORPHAN: Cancelled,
 }
 _OUTCOMES = {
     "model_not_found": Outcome.CLIENT_ERROR,

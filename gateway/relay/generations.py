@@ -8,6 +8,7 @@ Operator, session, deadline and shutdown end a generation through its scope: ``s
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,11 @@ log = logging.getLogger(__name__)
 _CANCELLED = {CancelSource.DEADLINE: Outcome.TIMEOUT}
 _NOTHING_USED = Usage()
 FLUSH_SECONDS = 0.02
+
+
+def new_id(wall: float, rng: random.Random) -> str:
+    """24 hex digits, unique and sortable by time. ``wall``: Unix seconds."""
+    return f"{int(wall * 1000):011x}{rng.getrandbits(52):013x}"
 
 
 class Generation:
@@ -39,6 +45,8 @@ class Generation:
     cancelled_by: CancelSource | None = None
     cancel_noticed: float | None = None
     delivering = False  # the host is done, but the client has not taken it all
+    detached = False  # its caller has gone on: its answer is kept
+    _over = False
     _task: "asyncio.Task[object] | None" = None
     _cancelling = 0
     _deadline: asyncio.TimerHandle | None = None
@@ -107,18 +115,20 @@ class Generation:
             )
 
     def stop(self, source: CancelSource, why: str) -> bool:
-        """End the scope. Idempotent; False if it had ended or was being stopped already."""
-        if self.cancelled_by is not None or self._task is None or (self.outcome is not None and not self.delivering):
+        """End the scope, as soon as it is open. Idempotent; False if it had ended or was being stopped already."""
+        if self.cancelled_by is not None or self._over or (self.outcome is not None and not self.delivering):
             return False
         self.cancelled_by, self.reason = source, why
         self.cancel_noticed = self._owner.clock()
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         return True
 
     def close_scope(self, *, cancelled: bool) -> bool:
         """The work is over. ``cancelled``: by a CancelledError. True if that was ``stop``'s doing and ends here."""
         task, self._task = self._task, None
         assert task is not None
+        self._over = True
         if self._deadline is not None:
             self._deadline.cancel()
         if self.cancelled_by is not None:
@@ -138,7 +148,7 @@ class Generation:
         request, endpoint, meter, duration = self.request, self.request.endpoint, self.meter, now - self.received
         cancelled = outcome is Outcome.CANCELLED or outcome is Outcome.TIMEOUT
         closed = self.received + self.attempts[-1].at_seconds + self.attempts[-1].seconds if self.attempts else None
-        return GenerationRecord(  # in the order of its fields: naming 28 of them costs a microsecond
+        return GenerationRecord(  # in the order of its fields: naming 29 of them costs a microsecond
             wall - duration,
             request.id,
             endpoint.dialect,
@@ -167,6 +177,7 @@ class Generation:
             self.bytes_out,
             self.attempts,
             self.route,
+            self.detached,
         )
 
 
@@ -227,14 +238,16 @@ class Generations:
         """Put into the live view."""
         self._running[generation.request.id] = generation
 
-    def leave(self, generation: Generation) -> None:
+    def leave(self, generation: Generation) -> GenerationRecord:
         """Take out and make the record; the sinks hear of it at the next flush."""
         del self._running[generation.request.id]
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
         if not self._finished:
             self.loop.call_later(FLUSH_SECONDS, self.flush)
-        self._finished.append(generation.record(self.clock(), self.wall()))
+        record = generation.record(self.clock(), self.wall())
+        self._finished.append(record)
+        return record
 
     def flush(self) -> None:
         """Tell the sinks of all that finished: together, which costs a third of telling them one by one."""

@@ -79,6 +79,7 @@ _from_client = _Roles(
             b"expect",
             b"x-corral-session",
             b"x-corral-host",
+            b"x-corral-detach",
             OURS + b"generation",
         )
     ),
@@ -96,6 +97,7 @@ class Inbound(NamedTuple):
     expect: str = ""
     pin: str = ""
     generation: str = ""  # of a Corral that sent this on
+    detach: str = ""
 
 
 def inbound(headers: RawHeaders) -> Inbound:
@@ -130,6 +132,7 @@ def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound
         values.get(b"expect", ""),
         values.get(b"x-corral-host", ""),
         values.get(b"x-corral-generation", ""),
+        values.get(b"x-corral-detach", ""),
     )
 
 

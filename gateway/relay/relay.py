@@ -77,6 +77,8 @@ class Relay:
         tried = NOBODY
         generation.open_scope()
         try:
+            if generation.cancelled_by is not None:  # before its task's turn came
+                raise asyncio.CancelledError  # noqa: TRY301 - as if a moment later
             while True:
                 lease = self._leased(generation, tried) or await self._admitted(generation, tried, failures)
                 exchange = Exchange(generation, lease, sink, self._fleet, self._clock)
@@ -308,7 +310,8 @@ class Relay:
             error = STOPPED[source](why, retry_after=5.0 if source is CancelSource.SHUTDOWN else None)
             generation.status = error.status
             raise error
-        self._farewell(generation, sink, why, STOPPED[source].code, cancelled=source is CancelSource.OPERATOR)
+        asked_for = source in (CancelSource.OPERATOR, CancelSource.ORPHAN)
+        self._farewell(generation, sink, why, STOPPED[source].code, cancelled=asked_for)
 
     def _farewell(self, generation: Generation, sink: Sink, message: str, code: str, *, cancelled: bool) -> None:
         meter = generation.meter

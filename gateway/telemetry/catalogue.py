@@ -107,6 +107,11 @@ class Catalogue:
             for phase in (Phase.QUEUED, Phase.CONNECTING, Phase.PREFILL, Phase.STREAMING):
                 self.cancellations.labels(source, phase)
 
+        self.detached_dropped = counter(
+            "corral_detached_chunks_dropped", "Chunks of detached answers that the bounds did not let be kept."
+        )
+        self.detached_dropped.labels()
+
     def _declare_hosts(self) -> None:
         self.poll_duration = histogram("corral_host_poll_duration_seconds", "Duration of a poll.", POLL, "host")
         self.poll_errors = counter("corral_host_poll_errors", "Poll failures.", "host", "endpoint", "reason")

@@ -8,6 +8,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -19,12 +20,21 @@ from gateway.fleet.host import FleetSnapshot
 from gateway.fleet.hygiene import FindingKind, findings
 from gateway.fleet.jobs import BLOB, Job
 from gateway.record import Accounting, AttemptOutcome, GenerationRecord, Outcome
-from gateway.telemetry.catalogue import Catalogue
+from gateway.telemetry.catalogue import REJECTED, Catalogue
 from gateway.telemetry.families import Counter, gauge_lines
 
 MODEL_LABELS_LIMIT = 200
 UNKNOWN_MODEL, OTHER_MODEL, NO_HOST = "_unknown", "_other", ""
 _BEGAN = (AttemptOutcome.OK, AttemptOutcome.MIDSTREAM_ERROR)
+
+
+class Kept(NamedTuple):
+    """Detached generations that run, those that ended and can be read, the bytes that are held of their answers, and who reads them."""
+
+    running: int
+    ended: int
+    size: int
+    readers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Live:
     oldest_seconds: float
     in_flight: dict[tuple[str, str], int]
     jobs: dict[str, int]
+    kept: Kept
     version: str
     build: str
     store: Stored | None = None
@@ -126,6 +137,12 @@ class Metrics(Catalogue):
         if child is None:
             child = self._responded[route, status] = self.responses.labels(route, str(status))
         child.inc()
+
+    def refused(self, code: str) -> None:
+        """Count one request that ended in an error with this code, if it was refused before routing."""
+        reason = "draining" if code == "shutting_down" else code
+        if reason in REJECTED:
+            self.rejected.labels(reason).inc()
 
     def polled(self, host: str, seconds: float) -> None:
         """A poll succeeded."""
@@ -250,6 +267,13 @@ def _queue_lines(live: Live) -> Iterator[str]:
     )
     jobs = (((kind,), count) for kind, count in live.jobs.items())
     yield from gauge_lines("corral_jobs_in_flight", "Jobs that change models now.", ("kind",), jobs)
+    kept = live.kept
+    states = ((("running",), kept.running), (("ended",), kept.ended))
+    yield from gauge_lines(
+        "corral_detached_generations", "Detached generations whose answers can be read.", ("state",), states
+    )
+    yield from gauge_lines("corral_detached_held_bytes", "Bytes held of their answers.", (), [((), kept.size)])
+    yield from gauge_lines("corral_detached_readers", "Readers of their answers now.", (), [((), kept.readers)])
     yield from gauge_lines(
         "corral_build_info",
         "Constant 1; build facts as labels.",

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.builders import call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
+from tests.flows.detaching import detach
 from tests.sockets import until
 from tests.stage import Stage
 
@@ -67,8 +68,8 @@ parameters = {{ "{parameter}" = {{ dictionary = "{name}", probability = {share} 
 
 
 async def _settings(stage: Stage, tasks: contextlib.AsyncExitStack) -> str:
-    """Settings that know the hosts, and something of everything: generations that stream and wait, a job that ended."""
-    await stage.ask(call("/api/generate"))
+    """Settings that know the hosts, and something of everything: generations that stream, wait or are kept, a job that ended."""
+    kept = await detach(stage, call("/api/generate"))
     gone = await ask(stage.url, "DELETE", "/api/delete", json.dumps({"model": "nobody"}).encode())
     await stage.records.until(1)
     await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
@@ -78,7 +79,8 @@ async def _settings(stage: Stage, tasks: contextlib.AsyncExitStack) -> str:
         await tasks.enter_async_context(stage.begun(call("/api/generate"), str(number)))
     rows = await stage.until(lambda rows: rows if len(rows) == WAITING else None)
     known: dict[str, tuple[list[str], str, str, float]] = {
-        "generations": ([row["id"] for row in rows], "generations|cancel", "path.id", 0.5),
+        "generations": ([row["id"] for row in rows], "generations/[{]id[}]$|cancel", "path.id", 0.5),
+        "kept": ([kept], "stream$", "path.id", 0.5),
         "jobs": ([str(gone.get("X-Corral-Job"))], "jobs", "path.id", 0.5),
         "hosts": (["gpu1"], "hosts", "path.name", 0.5),
         "requests": ([record.id for record in stage.records], "requests", "path.id", 0.5),

@@ -359,9 +359,13 @@ async def test_stopping_what_has_ended_already() -> None:
 
 
 async def test_stopping_before_the_scope_is_open() -> None:
-    """There is nothing to stop yet."""
+    """It is known by the time it opens: nothing is cancelled, the relay looks."""
     with Flight().track() as generation:
-        assert generation.stop(CancelSource.OPERATOR, "early") is False
+        assert generation.stop(CancelSource.OPERATOR, "early") is True
+        assert generation.stop(CancelSource.DEADLINE, "later") is False
+        generation.open_scope()
+        assert generation.cancelled_by is CancelSource.OPERATOR
+        assert generation.close_scope(cancelled=True) is True
 
 
 async def test_stopping_all() -> None:

@@ -25,7 +25,7 @@ from gateway.record import (
 from gateway.routing.filters import Rejection
 from gateway.store.records import Fate
 from gateway.telemetry.catalogue import KEPT, REJECTED
-from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, UNKNOWN_MODEL, Live, Metrics, Stored
+from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, UNKNOWN_MODEL, Kept, Live, Metrics, Stored
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import loaded, snapshot, view
 from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, job, record, unserved
@@ -46,6 +46,7 @@ class Told:
             "oldest_seconds": 0.0,
             "in_flight": {},
             "jobs": {},
+            "kept": Kept(0, 0, 0, 0),
             "version": "0.1.0",
             "build": "python",
         }
