@@ -132,7 +132,7 @@ def _start_corral(name: str, hosts: list[Running], env: dict[str, str]) -> Runni
     )
     config.write_text(f'{"".join(named)}[queue]\nlimit = 10000\n\n[log]\nformat = "json"\npath = "{lines}"\n')
     command: list[str | Path] = [program, "serve", "--listen", f"127.0.0.1:{port}"]
-    return start(name, command, port, env={"CORRAL_CONFIG": str(config), **env})
+    return start(name, command, port, env={"CORRAL_CONFIG": str(config), "CORRAL_DATABASE_URL": "none", **env})
 
 
 def _no_proxy(hosts: list[Running]) -> Running:
@@ -144,7 +144,11 @@ CONTENDERS = {
     for contender in (
         Contender("direct", "the client on the simulated host, no proxy", _no_proxy),
         Contender("nginx", "one worker, kept-alive upstream, no buffering, no access log", _start_nginx),
-        Contender("corral", "Corral, compiled, with metrics, records and its log line to a file", _start_compiled),
+        Contender(
+            "corral",
+            "Corral, compiled, with metrics, records and its log line to a file; what a database adds: `python -m bench.records`",
+            _start_compiled,
+        ),
         Contender("corral-uncompiled", "the same as it is where there is no C compiler", _start_uncompiled),
         Contender(
             "naive",
