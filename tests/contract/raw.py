@@ -75,7 +75,10 @@ class Connection:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """Send a request; Host and Content-Length are added unless given, or the body comes in chunks."""
-        host, port = self._writer.get_extra_info("peername")[:2]
+        peer = self._writer.get_extra_info("peername")
+        if peer is None:  # let in by the kernel, and reset by whoever was about to close
+            raise ConnectionResetError("reset before the request")
+        host, port = peer[:2]
         given = dict(headers or {})
         sized = body is not None and "Transfer-Encoding" not in given
         every = {"Host": f"{host}:{port}"} | ({"Content-Length": str(len(body or b""))} if sized else {}) | given
