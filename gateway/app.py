@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -55,8 +55,8 @@ from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
+from gateway.sharing import sharing
 from gateway.store.engine import Database
-from gateway.store.replicas import Replicas
 from gateway.store.session_store import SessionStore
 from gateway.store.stats import Stats
 from gateway.tasks import Tasks
@@ -111,7 +111,9 @@ class Gateway:
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
         self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
         self.tasks = Tasks()
-        self.replicas = self._replicas() if self.database and not self.database.sqlite else None
+        self.replicas = sharing(
+            self.database, self.replica, self.fleet, self.admission, self.generations, clock, self.tasks
+        )
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._handler: LogHandler | None = None
@@ -232,7 +234,7 @@ class Gateway:
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
             HostsApi(self.fleet, self.clock, self._fleet_changed),
-            GenerationsApi(self.generations, self.detached),
+            GenerationsApi(self.generations, self.detached, self.replicas),
             FollowingApi(self.detached, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),
@@ -338,23 +340,6 @@ class Gateway:
         if (now := set(self.fleet.names)) != before:
             log.info("hosts: added %s, removed %s", sorted(now - before) or "none", sorted(before - now) or "none")
         self.admission.assign(self.clock())
-
-    def _replicas(self) -> Replicas:
-        assert self.database is not None
-
-        def stop(name: str, seconds: float) -> int:
-            return self.generations.stop_named(
-                name, CancelSource.OPERATOR, "stopped by an operator at another gateway", older_than=seconds
-            )
-
-        def leases() -> dict[str, int]:
-            return {view.name: view.leases for view in self.fleet.snapshot(self.clock()).hosts}
-
-        def elsewhere(counts: Mapping[str, int]) -> None:
-            self.fleet.leased_elsewhere(counts)
-            self.admission.assign(self.clock())
-
-        return Replicas(self.database, self.replica, stop, leases, elsewhere, self.tasks)
 
     @property
     def records(self) -> list[GenerationRecord] | None:

@@ -356,7 +356,10 @@ async def test_the_connection_survives_a_stop(corral: Corral) -> None:
 # -- who may be stopped -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "path"), [("DELETE", "/api/generations/{}"), ("POST", "/api/chat/cancel/{}")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("DELETE", "/api/generations/{}"), ("POST", "/api/chat/cancel/{}"), ("POST", "/api/sessions/{}/cancel")],
+)
 async def test_stopping_what_is_not_there(corral: Corral, method: str, path: str) -> None:
     """An id that is not in flight is 404, and nothing else happens."""
     stage = await corral(simulated())

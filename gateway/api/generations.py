@@ -9,11 +9,13 @@ from aiohttp import web
 
 from gateway.api.handler import handler
 from gateway.doc import doc
-from gateway.errors import NotFound
+from gateway.errors import NotFound, StoreUnavailable
 from gateway.record import CancelSource, Outcome, Phase, RouteReason
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generation, Generations
+from gateway.relay.intents import Intent
 from gateway.relay.kept import KeptAnswer
+from gateway.store.replicas import Replicas
 
 STOPPED = "stopped by an operator"
 
@@ -86,20 +88,23 @@ class GenerationStopped(msgspec.Struct, frozen=True):
 
 
 class SessionStopped(msgspec.Struct, frozen=True):
-    """All generations of a session, which end now."""
+    """All generations of a session, or what another gateway runs under an id. They end now."""
 
-    id: Annotated[str, doc("the session's word")]
-    cancelled: Annotated[int, doc("how many end", ge=1)]
-    already: Annotated[bool, doc("whether all were ending before")]
-    generations: Annotated[list[str], doc("their ids")]
+    id: Annotated[str, doc("the session's word, or what was asked for")]
+    cancelled: Annotated[int, doc("how many end, wherever they run", ge=1)]
+    already: Annotated[bool, doc("whether all that run here were ending before")]
+    generations: Annotated[list[str], doc("the ids of those that run here")]
+    elsewhere: Annotated[int | None, doc("how many of them run at other gateways; null: those cannot be reached now")]
 
 
 class GenerationsApi:
-    """Handlers of ``/api/generations`` and ``/api/chat/cancel``."""
+    """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``. ``replicas``: the gateways that share the
+    database, if any do."""
 
-    def __init__(self, generations: Generations, detached: Detached) -> None:
+    def __init__(self, generations: Generations, detached: Detached, replicas: Replicas | None) -> None:
         self._generations = generations
         self._detached = detached
+        self._replicas = replicas
 
     def routes(self) -> list[web.RouteDef]:
         """List, look at, stop."""
@@ -108,6 +113,7 @@ class GenerationsApi:
             web.get("/api/generations/{id}", self.one),
             web.delete("/api/generations/{id}", self.stop),
             web.post("/api/chat/cancel/{id}", self.cancel),
+            web.post("/api/sessions/{id}/cancel", self.cancel_session),
         ]
 
     @handler()
@@ -124,23 +130,42 @@ class GenerationsApi:
             return _ended(answer)
         return self._row(self._found(path.id))
 
-    @handler(NotFound)
-    async def stop(self, path: OneGeneration) -> GenerationStopped:
-        """Stop a generation. Idempotent while it winds down; 404 once it is gone."""
-        return self._stopped(self._found(path.id))
+    @handler(NotFound, StoreUnavailable)
+    async def stop(self, path: OneGeneration) -> GenerationStopped | SessionStopped:
+        """Stop a generation, here or at another gateway on the same PostgreSQL. Idempotent while it winds down; 404 once it is gone."""
+        found = self._generations.get(path.id)
+        return self._stopped(found) if found is not None else await self._all_stopped(path.id, ())
 
-    @handler(NotFound)
+    @handler(NotFound, StoreUnavailable)
     async def cancel(self, path: OneOrSession) -> GenerationStopped | SessionStopped:
-        """Stop a generation, as DELETE does, or all that carry the word of a session."""
-        if self._generations.get(path.id) is None:
-            meant = [generation for generation in self._generations if generation.request.session == path.id]
-            if meant:
-                return self._all_stopped(path.id, meant)
-        return self._stopped(self._found(path.id))
+        """Stop a generation, as DELETE does, or all of a session: what is queued, what loads, what streams, at every gateway on the same
+        PostgreSQL."""
+        return await self._cancelled(path.id)
 
-    def _all_stopped(self, session: str, meant: Sequence[Generation]) -> SessionStopped:
-        stopped = sum(generation.stop(CancelSource.OPERATOR, STOPPED) for generation in meant)
-        return SessionStopped(session, len(meant), not stopped, [generation.id for generation in meant])
+    @handler(NotFound, StoreUnavailable)
+    async def cancel_session(self, path: OneOrSession) -> GenerationStopped | SessionStopped:
+        """The same as `/api/chat/cancel/{id}`."""
+        return await self._cancelled(path.id)
+
+    async def _cancelled(self, id_: str) -> GenerationStopped | SessionStopped:
+        found = self._generations.get(id_)
+        return self._stopped(found) if found is not None else await self._all_stopped(id_, self._generations.named(id_))
+
+    async def _all_stopped(self, id_: str, meant: Sequence[Generation | Intent]) -> SessionStopped:
+        """First those that run here, then, once they end, those elsewhere. Raises StoreUnavailable where only those could be meant."""
+        stopped = sum(one.stop(CancelSource.OPERATOR, STOPPED) for one in meant)
+        elsewhere: int | None = 0
+        if self._replicas is not None:
+            try:
+                elsewhere = await self._replicas.cancel(id_)
+            except StoreUnavailable:
+                if not meant:
+                    raise
+                elsewhere = None
+        count = len(meant) + (elsewhere or 0)
+        if not count:
+            raise NotFound(f"no generation {id_[:64]!r} is in flight, and none of such a session")
+        return SessionStopped(id_, count, bool(meant) and not stopped, [one.id for one in meant], elsewhere)
 
     def _stopped(self, generation: Generation) -> GenerationStopped:
         phase = generation.phase

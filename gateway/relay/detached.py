@@ -77,14 +77,19 @@ class Detached:
         """The answer of the generation with this id, if it can be read."""
         return self._running.get(id_) or self._ended.get(id_)
 
-    async def ask(self, path: str, body: bytes, *, session: str | None = None, pin: str = "") -> KeptAnswer:
+    async def ask(
+        self, path: str, body: bytes, *, session: str | None = None, pin: str = "", client: str = "", id_: str = ""
+    ) -> KeptAnswer:
         """Start a generation of Corral's own: ``body`` as a caller would post it to ``path``. Raises CorralError if it cannot be.
 
-        ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
+        ``id_``: one that was told before (``fresh_id``); ``client``: the address of whoever it is for. ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
         """
-        id_ = new_id(self._generations.wall(), self._rng)
-        request = read(ENDPOINTS[path], body, id_, _JSON, "", session, "", pin)
+        request = read(ENDPOINTS[path], body, id_ or self.fresh_id(), _JSON, "", session, client, pin)
         return await self.start(request, _OF_OUR_OWN, "", self._generations.clock())
+
+    def fresh_id(self) -> str:
+        """An id for a generation that is about to be."""
+        return new_id(self._generations.wall(), self._rng)
 
     async def start(self, request: InferenceRequest, headers: Inbound, query: str, received: float) -> KeptAnswer:
         """Run it. Returns in a moment; raises CorralError if it is refused in that moment (the queue is full, no host)."""
@@ -95,6 +100,9 @@ class Detached:
         loop, limit = self._generations.loop, self._config.answer_bytes
         answer = KeptAnswer(loop, generation, limit, self._hold, self._attend)
         self._generations.enter(generation)
+        intent = self._generations.intended(answer.id)
+        if intent is not None and intent.stopped is not None:
+            generation.stop(*intent.stopped)
         self._running[answer.id] = answer
         self._refusable.add(answer.id)
         self._watch(answer)

@@ -16,6 +16,7 @@ from typing import Self
 from gateway.dialects.lines import Meter
 from gateway.dialects.request import InferenceRequest
 from gateway.record import Attempt, CancelSource, GenerationRecord, Outcome, Phase, Route, Usage
+from gateway.relay.intents import Intent
 
 Sink = Callable[[GenerationRecord], None]
 log = logging.getLogger(__name__)
@@ -199,6 +200,7 @@ class Generations:
         self._sinks = tuple(sinks)
         self._finished: list[GenerationRecord] = []
         self._running: dict[str, Generation] = {}
+        self._intents: dict[str, Intent] = {}
         self._idle: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -224,11 +226,31 @@ class Generations:
             self._idle = self.loop.create_future()
             await self._idle
 
+    def named(self, name: str) -> list[Generation | Intent]:
+        """The generation with this id, or all of the session of this name, with those that are about to be."""
+        if (one := self._running.get(name)) is not None:
+            return [one]
+        running = [one for one in self._running.values() if one.request.session == name]
+        return [
+            *running,
+            *(one for one in self._intents.values() if name in (one.id, one.session) and one.id not in self._running),
+        ]
+
     def stop_named(self, name: str, source: CancelSource, why: str, *, older_than: float = 0.0) -> int:
-        """End the generation with this id, and all of the session of this name, that began at least ``older_than`` seconds ago; how many."""
+        """End all that are ``named`` so and began at least ``older_than`` seconds ago; how many end, by this or before."""
         before = self.clock() - older_than
-        named = [one for one in self if name in (one.id, one.request.session) and one.received <= before]
-        return sum(generation.stop(source, why) for generation in named)
+        meant = [one for one in self.named(name) if one.received <= before]
+        for one in meant:
+            one.stop(source, why)
+        return len(meant)
+
+    def intend(self, id_: str, session: str) -> Intent:
+        """``with generations.intend(…)`` around all that comes before a generation of a session: what is said to the session is not lost."""
+        return Intent(self._intents, id_, session, self.clock())
+
+    def intended(self, id_: str) -> Intent | None:
+        """Who is about to start the generation with this id."""
+        return self._intents.get(id_)
 
     def stop_all(self, source: CancelSource, why: str) -> int:
         """End every scope; how many there were."""

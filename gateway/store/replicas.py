@@ -57,7 +57,8 @@ class Replicas:
         self._stop = stop
         self._leases = leases
         self._elsewhere = elsewhere
-        self._done: dict[int, int] = {}  # cancellations that were seen to, oldest first, and how much each stopped
+        # Cancellations that were seen to, oldest first, and how much each stopped. A server that crashed may give a number once more.
+        self._done: dict[tuple[int, str], int] = {}
         self._asking: dict[int, dict[str, int]] = {}  # cancellation → who has answered, and how many each stopped
         self._answered = asyncio.Event()
         self._tasks = tasks
@@ -140,7 +141,7 @@ class Replicas:
             number = (
                 await connection.execute(insert(cancellations).values(row).returning(cancellations.c.id))
             ).scalar_one()
-        self._done[number] = 0
+        self._done[number, target] = 0
         answers = self._asking[number] = {}
         try:
             await self.bus.say(json.dumps({"cancel": target, "number": number, "by": self.name}))
@@ -188,8 +189,8 @@ class Replicas:
 
     def _see_to(self, number: int, target: str, seconds: float) -> int:
         """Once each. ``seconds``: how long ago it was asked."""
-        if number not in self._done:
-            self._done[number] = self._stop(target, seconds)
+        if (number, target) not in self._done:
+            self._done[number, target] = self._stop(target, seconds)
             while len(self._done) > REMEMBERED:
                 del self._done[next(iter(self._done))]
-        return self._done[number]
+        return self._done[number, target]

@@ -218,11 +218,12 @@ async def test_a_whole_session(corral: Corral) -> None:
         row = await stage.row("my talk", "prefill")
         ids = [row["id"], *[await detach(stage, call("/api/chat"), "my talk") for _ in range(3)]]
         answer = await stage.operate("POST", "/api/chat/cancel/my%20talk")
-        assert json.loads(answer.body) == {"id": "my talk", "cancelled": 4, "already": False, "generations": ids}
+        told = {"id": "my talk", "cancelled": 4, "already": False, "generations": ids, "elsewhere": 0}
+        assert json.loads(answer.body) == told
         assert (await attached.answer()).status == 499
     assert {record.cancelled_by for record in await stage.records.until(4)} == {"api"}
     assert [row["id"] for row in await stage.in_flight()] == [other]
-    await stage.operate("POST", "/api/chat/cancel/my%20talk%2F2")
+    await stage.operate("POST", "/api/sessions/my%20talk%2F2/cancel")
     missing = await stage.operate("POST", "/api/chat/cancel/my%20talk")
     assert missing.status == 404
     host.faults.clear("hang_before_headers")

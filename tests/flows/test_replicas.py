@@ -1,19 +1,25 @@
-"""Two gateways before the same hosts, on one PostgreSQL: each minds what the other has under way."""
+"""Two gateways before the same hosts, on one PostgreSQL: each minds what the other has under way, and can stop it."""
 
+import asyncio
+import contextlib
 import itertools
 import json
+import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.builders import TEXT, call, simulated
+from tests.builders import TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
+from tests.flows.detaching import detach, read
 from tests.sockets import until
 from tests.stage import Stage
 from tests.store.postgres import Postgres
 
 _numbers = itertools.count()
+ROUNDS = 5
+SLOW = {"tokens_per_second": 5.0}
 
 
 @pytest.fixture
@@ -51,6 +57,99 @@ async def test_what_runs_at_the_other_one_counts(corral: Corral, shared: Callabl
         assert route["host"] != busy
         assert next(row for row in route["costs"] if row["host"] == busy)["queue_wait"] > 0
     await until(lambda: elsewhere(two)[busy] == 0, 10.0)
+
+
+@pytest.mark.parametrize("path", ["/api/chat/cancel/{}", "/api/sessions/{}/cancel"])
+async def test_a_session_that_runs_at_the_other_one(
+    corral: Corral, shared: Callable[[], dict[str, object]], path: str
+) -> None:
+    """All of it is stopped: what is queued, what streams, here and there; another session is left alone."""
+    host = simulated("gpu1", parallel=2, **SLOW)
+    one = await corral(host, slots=2, database=shared())
+    two = await corral(host, slots=2, database=shared())
+    await acquainted(one, two)
+    long = call("/api/chat", tokens=1000)
+    async with contextlib.AsyncExitStack() as clients:
+        here = await clients.enter_async_context(one.begun(long, "talk"))
+        await here.head()
+        queued = [await detach(one, long, "talk") for _ in range(2)]
+        other = await detach(one, long, "another")
+        mine = await detach(two, long, "talk")
+        told = json.loads((await two.operate("POST", path.format("talk"))).body)
+        assert told == {"id": "talk", "cancelled": 4, "already": False, "generations": [mine], "elsewhere": 3}
+        await one.records.until(3)
+    assert [row["id"] for row in await one.in_flight()] == [other]
+    assert {record.cancelled_by for record in (*one.records, *two.records)} == {"api"}
+    assert {record.reason for record in one.records} == {"stopped by an operator at another gateway"}
+    assert (await read(one, queued[-1])).status == 499
+    assert (await two.operate("POST", path.format("talk"))).status == 404
+    stopped = await two.operate("DELETE", f"/api/generations/{other}")
+    assert json.loads(stopped.body)["elsewhere"] == 1
+    assert (await two.operate("DELETE", f"/api/generations/{other}")).status == 404
+
+
+async def test_stopped_in_a_moment(corral: Corral, shared: Callable[[], dict[str, object]], postgres: Postgres) -> None:
+    """Of a hundred sessions at the one that are stopped through the other 99 end within a tenth of a second, also after PostgreSQL restarts."""
+    host = simulated("gpu1", **SLOW)
+    one = await corral(host, database=shared())
+    two = await corral(host, database=shared())
+    await acquainted(one, two)
+    await a_hundred(one, two)
+    postgres.stop()
+    await until(lambda: not up(one) and not up(two), 20.0)
+    postgres.start()
+    await until(lambda: up(one) and up(two), 30.0)
+    await acquainted(one, two)
+    await a_hundred(one, two)
+
+
+async def a_hundred(one: Stage, two: Stage) -> None:
+    """Stop so many, one after the other. Where others use the machine too, one round of several has to do."""
+    request = call("/api/chat", tokens=1000)
+    for _ in range(ROUNDS):
+        took = sorted([await stopping(one, two, request, f"s{next(_numbers)}") for _ in range(100)])
+        if took[98] < 0.1:
+            return
+    raise AssertionError(f"the slowest of the last round took {took[-5:]} s")
+
+
+async def stopping(one: Stage, two: Stage, request: Call, session: str) -> float:
+    """Seconds from asking the other gateway until it has ended at the one."""
+    id_ = await detach(one, request, session)
+    asked = time.monotonic()
+    stopped = asyncio.ensure_future(one.records.of(session))  # noqa: TID251 - both at once
+    answer = await two.operate("POST", f"/api/sessions/{session}/cancel")
+    assert json.loads(answer.body)["elsewhere"] == 1, (answer.body, id_)
+    await stopped
+    return time.monotonic() - asked
+
+
+async def test_when_the_others_cannot_be_asked(
+    corral: Corral, shared: Callable[[], dict[str, object]], postgres: Postgres
+) -> None:
+    """What runs here is stopped all the same; what does not is a 503, as nobody knows."""
+    host = simulated("gpu1", **SLOW)
+    one = await corral(host, database=shared())
+    two = await corral(host, database=shared())
+    await acquainted(one, two)
+    mine = await detach(one, call("/api/chat", tokens=1000), "talk")
+    postgres.stop()
+    await until(lambda: not up(one) and not up(two), 20.0)
+    nobody = await two.operate("POST", "/api/sessions/talk/cancel")
+    assert (nobody.status, nobody.get("X-Corral-Error")) == (503, "store_unavailable")
+    told = json.loads((await one.operate("POST", "/api/sessions/talk/cancel")).body)
+    assert told == {"id": "talk", "cancelled": 1, "already": False, "generations": [mine], "elsewhere": None}
+    await one.records.of("talk")
+    postgres.start()
+    await until(lambda: up(one) and up(two), 30.0)
+
+
+def up(stage: Stage) -> bool:
+    """Whether a gateway has its database, and hears the others."""
+    database, replicas = stage.gateway.database, stage.gateway.replicas
+    assert database is not None
+    assert replicas is not None
+    return database.up and replicas.bus.up
 
 
 def elsewhere(stage: Stage) -> dict[str | None, int]:

@@ -156,6 +156,17 @@ async def test_what_was_asked_while_the_server_was_away(
         assert await a.of.cancel("s2") == 1
 
 
+async def test_a_number_that_is_given_twice(url: str) -> None:
+    """As a server does that crashed before it had written the number down: the second one counts as well."""
+    async with gateways(url, "a", "b") as (a, b):
+        for target in ("g1", "g2"):
+            b.run(target)
+            assert await a.of.cancel(target) == 1
+            async with a.database.writing() as connection:
+                await connection.execute(text("TRUNCATE cancellations RESTART IDENTITY"))
+        assert b.running == {}
+
+
 async def test_it_runs_by_itself(url: str) -> None:
     """Every second, whatever becomes of the database; old rows are forgotten."""
     async with gateways(url, "a", "b") as (a, b):

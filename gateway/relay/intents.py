@@ -1,0 +1,37 @@
+"""A generation of a session that is about to be: its question is being kept. Who stops the session means it too."""
+
+from types import TracebackType
+from typing import Self
+
+from gateway.record import CancelSource, Phase
+
+
+class Intent:
+    """``with`` it: it is among ``announced``. ``stopped``: who wants it stopped, and why. ``received`` is in monotonic seconds."""
+
+    def __init__(self, announced: dict[str, "Intent"], id_: str, session: str, received: float) -> None:
+        self._announced = announced
+        self.id = id_
+        self.session = session
+        self.received = received
+        self.phase = Phase.QUEUED
+        self.stopped: tuple[CancelSource, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Intent {self.id} [{self.session}]>"
+
+    def __enter__(self) -> Self:
+        self._announced[self.id] = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self._announced[self.id]
+
+    def stop(self, source: CancelSource, why: str) -> bool:
+        """Let it not begin. False if that was said before."""
+        if self.stopped is not None:
+            return False
+        self.stopped = (source, why)
+        return True

@@ -1,0 +1,38 @@
+"""Joins what runs here to the gateways that share the database: what each holds, and what another one wants stopped."""
+
+from collections.abc import Callable, Mapping
+
+from gateway.fleet.registry import Fleet
+from gateway.record import CancelSource
+from gateway.relay.generations import Generations
+from gateway.routing.admission import Admission
+from gateway.store.engine import Database
+from gateway.store.replicas import Replicas
+from gateway.tasks import Tasks
+
+
+def sharing(
+    database: Database | None,
+    name: str,
+    fleet: Fleet,
+    admission: Admission,
+    generations: Generations,
+    clock: Callable[[], float],
+    tasks: Tasks,
+) -> Replicas | None:
+    """This gateway among those on one PostgreSQL; None where nothing can be shared. ``name`` is its own."""
+    if database is None or database.sqlite:
+        return None
+
+    def stop(target: str, seconds: float) -> int:
+        why = "stopped by an operator at another gateway"
+        return generations.stop_named(target, CancelSource.OPERATOR, why, older_than=seconds)
+
+    def leases() -> dict[str, int]:
+        return {view.name: view.leases for view in fleet.snapshot(clock()).hosts}
+
+    def elsewhere(counts: Mapping[str, int]) -> None:
+        fleet.leased_elsewhere(counts)
+        admission.assign(clock())
+
+    return Replicas(database, name, stop, leases, elsewhere, tasks)
