@@ -234,7 +234,7 @@ class Gateway:
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
             HostsApi(self.fleet, self.clock, self._fleet_changed),
-            GenerationsApi(self.generations, self.detached, self.replicas),
+            GenerationsApi(self.generations, self.detached, self.replicas, self.sessions.sessions),
             FollowingApi(self.detached, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),

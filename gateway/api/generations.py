@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.api.handler import handler
+from gateway.api.sessions import OWNER
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.record import CancelSource, Outcome, Phase, RouteReason
@@ -16,6 +17,7 @@ from gateway.relay.generations import Generation, Generations
 from gateway.relay.intents import Intent
 from gateway.relay.kept import KeptAnswer
 from gateway.store.replicas import Replicas
+from gateway.store.sessions import Sessions
 
 STOPPED = "stopped by an operator"
 
@@ -91,7 +93,7 @@ class SessionStopped(msgspec.Struct, frozen=True):
     """All generations of a session, or what another gateway runs under an id. They end now."""
 
     id: Annotated[str, doc("the session's word, or what was asked for")]
-    cancelled: Annotated[int, doc("how many end, wherever they run", ge=1)]
+    cancelled: Annotated[int, doc("how many end, wherever they run", ge=0)]
     already: Annotated[bool, doc("whether all that run here were ending before")]
     generations: Annotated[list[str], doc("the ids of those that run here")]
     elsewhere: Annotated[int | None, doc("how many of them run at other gateways; null: those cannot be reached now")]
@@ -101,10 +103,13 @@ class GenerationsApi:
     """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``. ``replicas``: the gateways that share the
     database, if any do."""
 
-    def __init__(self, generations: Generations, detached: Detached, replicas: Replicas | None) -> None:
+    def __init__(
+        self, generations: Generations, detached: Detached, replicas: Replicas | None, sessions: Sessions
+    ) -> None:
         self._generations = generations
         self._detached = detached
         self._replicas = replicas
+        self._sessions = sessions
 
     def routes(self) -> list[web.RouteDef]:
         """List, look at, stop."""
@@ -144,8 +149,15 @@ class GenerationsApi:
 
     @handler(NotFound, StoreUnavailable)
     async def cancel_session(self, path: OneOrSession) -> GenerationStopped | SessionStopped:
-        """The same as `/api/chat/cancel/{id}`."""
-        return await self._cancelled(path.id)
+        """The same as `/api/chat/cancel/{id}`; a stored session in which nothing runs is not a 404."""
+        try:
+            return await self._cancelled(path.id)
+        except NotFound as nothing:
+            try:
+                await self._sessions.get(OWNER, path.id)
+            except StoreUnavailable:
+                raise nothing from None
+            return SessionStopped(path.id, 0, already=True, generations=[], elsewhere=0)
 
     async def _cancelled(self, id_: str) -> GenerationStopped | SessionStopped:
         found = self._generations.get(id_)

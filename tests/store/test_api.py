@@ -266,3 +266,11 @@ async def test_what_a_gateway_left_behind(corral: Corral, url: str) -> None:
     answer = (await second.call("GET", f"/{id_}/messages"))["messages"][-1]
     assert (answer["content"], answer["state"]) == ("half", "error")
     assert answer["error"].startswith("broken off")
+
+
+async def test_nothing_runs_in_a_session(desk: Desk) -> None:
+    """It can be cancelled all the same; only one that is not there is a 404."""
+    made = await desk.new(title="Quiet")
+    stopped = await desk.call("POST", f"/{made['id']}/cancel")
+    assert stopped == {"id": made["id"], "cancelled": 0, "already": True, "generations": [], "elsewhere": 0}
+    assert "no session" in await desk.refused("POST", "/nothing/cancel", status=404)
