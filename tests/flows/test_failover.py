@@ -192,7 +192,7 @@ async def test_a_ghost_is_forgotten(corral: Corral) -> None:
 
 async def test_the_breaker(corral: Corral) -> None:
     """A host that keeps failing is left alone, tried again by one request after a while, and trusted again when that goes well."""
-    stage, bad, good = await two(corral, slots=3, health={"failures": 1, "eject_seconds": 0.2})
+    stage, bad, good = await two(corral, slots=3, health={"failures": 1, "eject_seconds": 1.0})
     bad.faults.set("close_before_headers", times=1)
     assert (await stage.ask(call("/api/chat"))).get("X-Corral-Host") == "good"
     assert (await stage.totals("corral_host_state", "host", "state"))["bad", "ejected"] == 1
