@@ -5,7 +5,7 @@ What comes in is anybody's: all of it is checked and bounded, and an error says 
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -24,6 +24,7 @@ from gateway.messages import (
     Session,
     SystemPrompt,
     Title,
+    clean,
 )
 
 SESSIONS_MOST = 2_000
@@ -94,6 +95,13 @@ def own(entry: Any, where: str) -> Import:
         read = msgspec.convert(entry, _Own)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{where}: {error}") from None
+    times = [read.session.created_at, read.session.updated_at]
+    times += [at for message in read.messages for at in (message.created_at, message.updated_at)]
+    try:
+        for at in times:
+            at.astimezone(UTC)
+    except OverflowError:
+        raise BadRequest(f"{where}: a time is before the year 1 or after 9999") from None
     return numbered(read.session, read.messages, where)
 
 
@@ -150,7 +158,7 @@ def _said(message: Message) -> list[str]:
     if message.content.strip():
         parts.append(message.content.strip())
     if message.tool_calls:
-        parts.append(f"~~~~json\n{json.dumps(message.tool_calls, indent=2, ensure_ascii=False)}\n~~~~")
+        parts.append(f"~~~~json\n{clean(json.dumps(message.tool_calls, indent=2, ensure_ascii=False))}\n~~~~")
     if message.state is not MessageState.DONE:
         parts.append(f"*{message.state}{': ' + _line(message.error) if message.error else ''}*")
     return parts

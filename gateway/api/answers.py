@@ -3,6 +3,7 @@
 import html
 import json
 import math
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -41,17 +42,26 @@ class Answer(Streamed, web.Response):
 
 def json_answer(value: Any, *, status: int = 200, content_type: str = JSON_UTF8, newline: bool = False) -> Answer:
     """``value``, Structs among it, as JSON. ``newline``: with a newline at the end, as Ollama's /v1 answers have it."""
-    fields = msgspec.structs.asdict
     try:
-        body = orjson.dumps(value, default=fields, option=orjson.OPT_APPEND_NEWLINE if newline else None)
-    except TypeError:  # half a character, in words that a host chose: JSON can still say it
-        body = json.dumps(value, default=fields).encode() + (b"\n" if newline else b"")
+        body = orjson.dumps(value, default=_plain, option=orjson.OPT_APPEND_NEWLINE if newline else None)
+    except TypeError:  # half a character, a huge number, deep nesting, in what others chose: JSON can still say it
+        body = json.dumps(value, default=_plain).encode() + (b"\n" if newline else b"")
     return Answer(status=status, body=body, headers={"Content-Type": content_type})
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else msgspec.structs.asdict(value)
+
+
+def type_of(answer: HostAnswer) -> dict[str, str]:
+    """A host's Content-Type as a header that can be written: hosts may say anything."""
+    kind = answer.content_type
+    return {"Content-Type": kind} if kind and kind.isprintable() else {}
 
 
 def passed_on(answer: HostAnswer, host: str) -> Answer:
     """A host's small answer as it came: status, type and body."""
-    headers = {"X-Corral-Host": host} | ({"Content-Type": answer.content_type} if answer.content_type else {})
+    headers = {"X-Corral-Host": host} | type_of(answer)
     return Answer(status=answer.status, body=answer.body or None, headers=headers)
 
 

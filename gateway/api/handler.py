@@ -116,6 +116,8 @@ async def _body(request: web.Request, kind: Any) -> Any:
         return body
     try:
         return msgspec.json.decode(body, type=kind)
+    except RecursionError:
+        raise BadRequest("body: nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"body: {error}") from None
 

@@ -141,6 +141,6 @@ def _read_place(text: str) -> Place:
         place = (bool(int(pinned)), int(updated_us), id_)
     except ValueError:
         place = (False, 0, "")
-    if _place(place) != text or abs(place[1]) >= 2**63:
+    if _place(place) != text or "\0" in text or abs(place[1]) >= 2**63:
         raise BadRequest("query: after is not what `next` of a page said")
     return place

@@ -93,6 +93,8 @@ def step_of(query: Mapping[str, str], asked: Span, now: float, minutes_days: int
         usual = [step for step in STEPS if length / step <= USUAL_POINTS and (step >= 3600 or not old)]
         return usual[0] if usual else -(-int(length) // (USUAL_POINTS * 86400)) * 86400
     step = seconds(query["step"], "step")
+    if step > LAST:
+        raise BadRequest(f"step={query['step']} is too long")
     if step > 3600 and step % 3600:
         raise BadRequest(f"step={query['step']}: over an hour, whole hours")
     if step < 3600 and old:

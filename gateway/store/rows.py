@@ -33,7 +33,7 @@ _TIMES = {name: f"{name.removesuffix('_seconds')}_ms" for name in Timings.__stru
 
 async def found(connection: AsyncConnection, owner: str, id_: str, *, lock: bool = False) -> Row[Any]:
     """The row of a session. ``lock``: nobody else writes to it until the transaction ends. Raises NotFound."""
-    wanted = select(sessions).where(sessions.c.id == id_, sessions.c.owner == owner)
+    wanted = select(sessions).where(sessions.c.id == clean(id_), sessions.c.owner == owner)
     row = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
     if row is None:
         raise NotFound(f"there is no session {id_[:64]!r}")

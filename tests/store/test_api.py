@@ -274,3 +274,38 @@ async def test_nothing_runs_in_a_session(desk: Desk) -> None:
     stopped = await desk.call("POST", f"/{made['id']}/cancel")
     assert stopped == {"id": made["id"], "cancelled": 0, "already": True, "generations": [], "elsewhere": 0}
     assert "no session" in await desk.refused("POST", "/nothing/cancel", status=404)
+
+
+@pytest.mark.parametrize("value", ["12345678901234567890123", "[" * 300 + "]" * 300], ids=["huge", "deep"])
+async def test_odd_options_do_not_spoil_the_list(desk: Desk, value: str) -> None:
+    """What orjson cannot write is written all the same, beside times."""
+    made = await desk.call("POST", "", b'{"options":{"a":%b}}' % value.encode(), status=201)
+    assert made["options"] == {"a": json.loads(value)}
+    assert made["created_at"].endswith("+00:00")
+    assert await desk.call("GET") == {"sessions": [made], "next": None}
+
+
+async def test_half_a_character_in_a_tool_call(desk: Desk) -> None:
+    """It can be read and exported."""
+    at = "2026-01-01T00:00:00Z"
+    times = {"created_at": at, "updated_at": at}
+    message = {"seq": 0, "parent": None, "role": "assistant", "content": "hi", "tool_calls": [{"a": "\ud800"}], **times}
+    body = {"format": "corral.session", "version": 1, "session": times, "messages": [message]}
+    (kept,) = (await desk.call("POST", "/import", body, status=201))["sessions"]
+    (told,) = (await desk.call("GET", f"/{kept['id']}/messages"))["messages"]
+    assert told["tool_calls"] == [{"a": "\ud800"}]
+    assert b"\xef\xbf\xbd" in (await desk.call("GET", f"/{kept['id']}/export.md")).body
+    for edge in ("9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"):
+        text = await desk.refused("POST", "/import", body | {"messages": [message | {"updated_at": edge}]})
+        assert "a time is before the year 1 or after 9999" in text
+
+
+async def test_what_no_database_takes(desk: Desk) -> None:
+    """A NUL in a name, a body without a bottom, a step without an end."""
+    for path in ("/a%00b", "/a%00b/messages"):
+        assert "there is no session" in await desk.refused("GET", path, status=404)
+    assert "after is not what `next`" in await desk.refused("GET", "?after=0-1-%00")
+    deep = b'{"options":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}"
+    assert await desk.refused("POST", "", deep) == "body: nested too deeply"
+    answer = await ask(desk.stage.url, "GET", "/api/stats/timeseries?range=9999999w&step=9999999w")
+    assert (answer.status, json.loads(answer.body)["error"]) == (400, "step=9999999w is too long")
