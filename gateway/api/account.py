@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.api.answers import passed_on
 from gateway.api.inference import read_body
+from gateway.api.manners import bare
 from gateway.config import Config
 from gateway.errors import NoHost
 from gateway.fleet.client import HostClient, HostError
@@ -45,7 +46,7 @@ class Account:
         """The host's answer, as it came. 503 if there is none."""
         pin = pinned(request.headers.get("X-Corral-Host", ""), self._fleet.names)
         body = await read_body(request, self._body_limit)
-        path = request.rel_url.raw_path_qs.removeprefix(self._prefix)
+        path = bare(request.rel_url.raw_path_qs, self._prefix)
         host, headers = self._host(pin), to_host(request.raw_headers)
         try:
             answer = await self._client.call(host, request.method, path, body or None, ACCOUNT_SECONDS, headers)

@@ -184,6 +184,11 @@ def clean(path: str) -> str:
     return f"{tidy}/" if path.endswith("/") and tidy != "/" else tidy
 
 
+def bare(path: str, prefix: str) -> str:
+    """A path without the prefix: ``/api/me`` does not begin with the prefix ``/a``."""
+    return path.removeprefix(prefix) or "/" if f"{path}/".startswith(f"{prefix}/") else path
+
+
 def location(path: str, query: str) -> str:
     """A Location header. A backslash would be a slash to browsers, and lead to another site."""
     safe = quote(path, safe="/%:@!$&'()*+,;=~", errors="surrogateescape")

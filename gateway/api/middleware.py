@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from gateway.api.answers import Answer, moved, plain, rendered
-from gateway.api.manners import CORS, Greeting, Manners, allow, clean, exposing, location
+from gateway.api.manners import CORS, Greeting, Manners, allow, bare, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError
 
@@ -22,7 +22,7 @@ def boundary(manners: Manners, responded: Counted) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        headers, route = request.headers, _route(request).removeprefix(manners.prefix) or "/"
+        headers, route = request.headers, bare(_route(request), manners.prefix)
         asked = headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
         greeting = manners.greet(request.method, headers.get(hdrs.HOST, ""), headers.get(hdrs.ORIGIN, ""), asked)
         if greeting.status:

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
-from aiohttp import ClientError, web
+from aiohttp import ClientError, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.api.answers import JSON, Answer, Streamed, json_answer, rendered
+from gateway.api.answers import JSON, Answer, Streamed, json_answer, rendered, type_of
 from gateway.api.inference import read_body
 from gateway.api.manners import CORS, exposing
 from gateway.config import Config
@@ -153,6 +153,8 @@ class _Progress:
         self._job = job
         self._stream = asked.stream
         self._response = Streamed(headers={"Content-Type": NDJSON, **_about(job)})
+        if request.version < HttpVersion11:
+            self._response.force_close()  # how such a client learns where the answer ends
         if cors := request.get(CORS, ()):
             self._response.headers.extend((*cors, *exposing(self._response.headers)))
 
@@ -200,8 +202,7 @@ def _about(job: Job) -> dict[str, str]:
 
 
 def _answered(answer: HostAnswer) -> Answer:
-    headers = {"Content-Type": answer.content_type} if answer.content_type else {}
-    return Answer(status=answer.status, body=answer.body or None, headers=headers)
+    return Answer(status=answer.status, body=answer.body or None, headers=type_of(answer))
 
 
 async def _pieces(request: web.Request) -> AsyncIterator[bytes]:

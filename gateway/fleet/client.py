@@ -199,11 +199,15 @@ def _failures(path: str, timeout: aiohttp.ClientTimeout) -> Iterator[None]:
     except TimeoutError:
         within = f" within {timeout.total:g} s" if timeout.total else ""
         raise HostError(f"no answer to {path}{within}", "timeout") from None
+    except UnicodeError:  # a host's name that no name server can be asked for
+        raise HostError("cannot connect: its name is none", "connect_error", unreachable=True) from None
     except aiohttp.ClientError as error:
         raise HostError(f"{path}: {_words(error)}", "protocol_error") from None
 
 
 async def _whole(path: str, response: aiohttp.ClientResponse) -> HostAnswer:
+    if not 200 <= response.status < 600:
+        raise HostError(f"it answered {response.status}", "protocol_error")
     text = await response.content.read(ANSWER_LIMIT_BYTES + 1)
     while len(text) <= ANSWER_LIMIT_BYTES and (more := await response.content.read(ANSWER_LIMIT_BYTES)):
         text += more
@@ -223,7 +227,8 @@ def _session(watching: Mapping[str, int]) -> aiohttp.ClientSession:
         return sock
 
     connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, socket_factory=make)
-    return aiohttp.ClientSession(connector=connector, auto_decompress=True)
+    # Every caller shares the session: what a host would have one of them remember must not reach the next.
+    return aiohttp.ClientSession(connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

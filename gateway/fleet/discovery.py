@@ -65,7 +65,7 @@ class Discovery:
     async def _source(self, name: str, look: Callable[[], Any]) -> tuple[HostConfig, ...]:
         try:
             self._last[name] = tuple(await look())
-        except (OSError, ValueError, ConfigError) as error:
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
             if name not in self._failing:
                 log.warning("%s tells no hosts: %s; those it told last stay", name, error)
             self._failing.add(name)
@@ -92,7 +92,7 @@ async def _resolved(host: HostConfig) -> list[HostConfig]:
 
 
 def read_targets(path: Path) -> list[HostConfig]:
-    """The hosts of one file. Raises OSError, ValueError, ConfigError."""
+    """The hosts of one file. Raises OSError, ValueError, ConfigError; RecursionError for what is nested too deeply."""
     with path.open("rb") as file:
         text = file.read(FILE_LIMIT_BYTES + 1)
     if len(text) > FILE_LIMIT_BYTES:

@@ -108,7 +108,7 @@ class Progress:
         if not part.running:
             return []
         if error := line.get("error"):
-            return self.end(host, PartState.FAILED, str(error), now)
+            return self.end(host, PartState.FAILED, _words(error), now)
         part.take(line)
         if part.status == SUCCESS:
             return self.end(host, PartState.SUCCEEDED, "", now)
@@ -170,4 +170,11 @@ def _text(line: Mapping[str, Any], key: str) -> str:
 
 def _count(line: Mapping[str, Any], key: str) -> int:
     value = line.get(key)
-    return value if isinstance(value, int) and 0 < value < 2**62 else 0
+    return value if type(value) is int and 0 < value < 2**62 else 0
+
+
+def _words(error: Any) -> str:
+    try:
+        return str(error)
+    except RecursionError:
+        return "an error that is nested too deeply"

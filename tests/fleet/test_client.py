@@ -344,3 +344,25 @@ async def test_leaving_breaks_it_off(client: HostClient) -> None:
         async with client.open(at(host.url), "POST", "/api/pull", b'{"model":"llama3.1:8b"}') as stream:
             assert await anext(stream.lines()) == {"status": "pulling manifest"}
         await host.wait_until(lambda: host.ledger.abandoned["/api/pull"] == 1)
+
+
+async def test_cookies_are_nobodys(client: HostClient) -> None:
+    """All callers share the client: what one was given is not sent for the next."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await asked(reader):
+            heads.append(head)
+            writer.write(http(b"{}", 200, "application/json", "Set-Cookie: who=alice; Path=/"))
+
+    async with listening(serve) as url:
+        for _ in range(2):
+            await client.call(at(url.replace("127.0.0.1", "localhost")), "POST", "/api/me", b"{}")
+    assert [b"cookie" in head.lower() for head in heads] == [False, False]
+
+
+async def test_a_name_that_is_none(client: HostClient) -> None:
+    """What cannot be asked of a name server is a host that is not there."""
+    with pytest.raises(HostError) as raised:
+        await client.call(at("http://a..b:1"), "GET", "/api/version")
+    assert raised.value.unreachable

@@ -172,3 +172,12 @@ async def test_another_configuration() -> None:
     await found.step()
     found.discovery.configure(Config(hosts=(HostConfig("gpu2", "http://10.0.0.6:11434"),)))
     assert await found.step() == ["gpu2"]
+
+
+async def test_a_file_without_a_bottom(tmp_path: Path) -> None:
+    """Nested too deeply is one more way to tell no hosts; the others stay."""
+    file = tmp_path / "hosts.json"
+    file.write_text("[" * 100_000, encoding="utf-8")
+    found = Found(STATIC, files=(str(file),))
+    await found.discovery.step()
+    assert [host.name for host in found.told[-1]] == ["gpu1"]

@@ -163,3 +163,11 @@ def test_whatever_the_interleaving(data: st.DataObject, count: int) -> None:
         assert all(0 <= value <= 100 for value in values)
         paced = [at for at, value in bars if value < 100]
         assert all(later - sooner >= PACE_SECONDS for sooner, later in itertools.pairwise(paced))
+
+
+def test_truth_is_no_count() -> None:
+    """JSON's true would be told as bytes."""
+    part = Part()
+    part.take({"digest": "sha256:a", "total": True, "completed": True})
+    assert (part.total, part.completed) == (0, 0)
+    assert type(part.completed) is int

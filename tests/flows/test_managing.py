@@ -673,3 +673,63 @@ async def test_a_web_page(corral: Corral, stream: bool) -> None:
     refused = await stage.ask(manage("/api/pull", {"Origin": "http://elsewhere.example"}, model=NEW))
     assert refused.status == 403
     assert len(await jobs(stage)) == 1
+
+
+# -- hosts that say anything ---------------------------------------------------------------------------------------------------------
+
+
+def always(answer: bytes) -> ScriptedHost:
+    """A host with one answer."""
+
+    async def answering(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+
+    return ScriptedHost("a", answering)
+
+
+async def test_a_content_type_that_cannot_be_written(corral: Corral) -> None:
+    """It is left out; the answer is told."""
+    stage = await corral(always(http(b"{}", content_type="a\x01b")))
+    for call in (manage("/api/copy", source=TEXT, destination="x"), manage("/api/show", model=TEXT), manage("/api/me")):
+        answer = await stage.ask(call)
+        assert (answer.status, answer.body) == (200, b"{}")
+
+
+@pytest.mark.parametrize("status", [0, 99, 101, 600, 999])
+async def test_a_status_that_is_none(corral: Corral, status: int) -> None:
+    """It is a host's failure, not an answer."""
+    stage = await corral(always(b"HTTP/1.1 %03d X\r\nContent-Length: 0\r\n\r\n" % status))
+    for call, wanted in ((manage("/api/show", model=TEXT), 503), (manage("/api/me"), 503), (manage("/api/pull"), 502)):
+        answer = await stage.ask(call)
+        assert answer.status == wanted
+        assert f"answered {status}" in error(answer)[1]
+
+
+async def test_an_error_without_a_bottom(corral: Corral) -> None:
+    """It fails that host's part alone."""
+    deep = b'{"error":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    b = simulated("b")
+    stage = await corral(always(http(deep)), b)
+    said = lines(await stage.ask(manage("/api/pull", model=NEW)))
+    assert said[-1] == {"error": "a: an error that is nested too deeply (succeeded on b)"}
+    assert having(NEW, b) == ["b"]
+
+
+async def test_progress_to_an_old_client(corral: Corral) -> None:
+    """HTTP/1.0 has no chunks: the end of the connection is the end, whatever the client asked for."""
+    stage = await corral(simulated())
+    async with Client.to(stage.url) as client:
+        body = json.dumps({"model": NEW}).encode()
+        head = b"POST /api/pull HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await client.write(head + body)
+        async with asyncio.timeout(SECONDS):
+            said = await client._reader.read()
+    assert json.loads(said.splitlines()[-1]) == SUCCESS
+
+
+async def test_a_prefix_that_begins_as_paths_do(corral: Corral) -> None:
+    """`/a` is not cut off `/api/me`."""
+    stage = await corral(always(http(b"{}")), http={"prefix": "/a"})
+    for path in ("/api/me", "/a/api/me"):
+        assert (await ask(stage.url, "POST", path, b"{}")).status == 200
+    assert await stage.totals("corral_http_responses_total", "route") == {"/api/me": 2}
