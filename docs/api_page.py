@@ -149,6 +149,13 @@ where it is away a 503 with Retry-After). Nobody sees another owner's sessions; 
 Messages with the same `parent` are branches: a question that was edited, an answer that was made again; `siblings` are the numbers of all
 that stand in one's place. An unknown key in a body is a 400 that names it. NUL and halves of characters become `\\ufffd`.
 
+**Turns.** `POST /api/sessions/{id}/chat` with `{"message": {"content": "…"}}` answers as `/api/chat` would. What the model gets to see: the session's
+system prompt, and of the branch the newest messages that fit into its context (`options.num_ctx`, else that with which it is loaded,
+else `sessions.context_tokens`) with room left for the answer (`options.num_predict`, else a quarter). Tokens are estimated: one for every four bytes, 768 for
+an image. Question and empty answer are in the database before a host is asked; the answer is written about once a second and at its end. It
+is `done`, `stopped` by whoever left or cancelled, or an `error` that says why. If the database goes away meanwhile, the stream goes on and
+its end is written later.
+
 | of | at most |
 | --- | --- |
 | a title; a system prompt; a message | 300; 100,000; 1,000,000 characters |

@@ -36,6 +36,7 @@ from gateway.api.requests import RequestsApi
 from gateway.api.sessions import SessionsApi
 from gateway.api.show import Show
 from gateway.api.stats import StatsApi
+from gateway.api.turns import TurnsApi
 from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery
@@ -62,6 +63,7 @@ from gateway.store.stats import Stats
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
+from gateway.turns.chats import Chats
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +201,10 @@ class Gateway:
             self.metrics.detached_dropped.labels().inc,
         )
         self.detached = Detached(self.relay, self.generations, self.tasks, kept, self.rng, refused, dropped)
+        context = self.config.sessions.context_tokens
+        self.chats = Chats(
+            self.sessions, self.detached, self.generations, self.fleet, self.tasks, self.replica, context
+        )
 
     async def _listen(self) -> None:
         app = web.Application(
@@ -240,6 +246,7 @@ class Gateway:
             JobsApi(self.jobs),
             SessionsApi(self.sessions, lambda: self.fleet.names),
             MessagesApi(self.sessions, time.time),
+            TurnsApi(self.chats),
             StatsApi(stats, config.database.minutes_days, time.time),
             RequestsApi(stats, config.database.requests_days, time.time),
             self.ops,
@@ -268,6 +275,11 @@ class Gateway:
                     await self.idle()
             except TimeoutError:
                 log.warning("%d generations did not end in time", len(self.generations))
+        try:
+            async with asyncio.timeout(CUT_SECONDS):
+                await self.chats.idle()
+        except TimeoutError:
+            log.warning("answers could not be kept before the end: the database is too slow")
 
     async def idle(self) -> None:
         """Return once no generation is in flight and no job runs."""

@@ -142,6 +142,15 @@ class DatabaseConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionsConfig:
+    """Turns of sessions."""
+
+    context_tokens: Count = (
+        4096  # of a model that is not loaded and whose context no option tells: how much of a session it gets to see
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """Where log lines go."""
 
@@ -179,6 +188,7 @@ class Config:
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    sessions: SessionsConfig = field(default_factory=SessionsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 

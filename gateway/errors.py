@@ -16,16 +16,17 @@ class Fault(StrEnum):
 
 
 class CorralError(Exception):
-    """The root: an error that can be told to a caller. ``retry_after`` is in seconds."""
+    """The root: an error that can be told to a caller. ``retry_after`` is in seconds; ``generation``: the id of one that is in the way."""
 
     status = 500
     code = "internal"
     fault = Fault.GATEWAY
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, generation: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+        self.generation = generation
 
 
 class ConfigError(CorralError):

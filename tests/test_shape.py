@@ -53,6 +53,7 @@ TESTED_ELSEWHERE = {
     "gateway/api/jobs.py": "tests/flows/test_managing.py",
     "gateway/api/messages.py": "tests/store/test_api.py",
     "gateway/api/sessions.py": "tests/store/test_api.py",
+    "gateway/api/turns.py": "tests/turns/test_chats.py",
     "gateway/api/requests.py": "tests/flows/test_history.py",
     "gateway/api/stats.py": "tests/flows/test_history.py",
     "gateway/api/models.py": "tests/flows/test_managing.py",

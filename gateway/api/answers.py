@@ -69,8 +69,8 @@ def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = ""
     """An error response; Ollama's shape where no dialect is given. Retry-After is in whole seconds, at least one."""
     write = endpoint.error if endpoint else error_body
     headers = {"X-Corral-Error": error.code}
-    if id_:
-        headers["X-Corral-Generation"] = id_
+    if id_ or error.generation:
+        headers["X-Corral-Generation"] = id_ or error.generation
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     late = endpoint is not None and endpoint.dialect != "ollama" and error.status != 400  # error_end says why

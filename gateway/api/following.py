@@ -5,6 +5,7 @@ that does gets its head at once and comments while nothing is said; an error is 
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -68,7 +69,7 @@ class FollowingApi:
         """The answer of a detached generation: its chunks so far, then those that come, until the end. With `Accept:
         text/event-stream` each is an event with its number as id."""
         answer = self._found(path.id)
-        following = _Following(request, answer, self._heartbeat_seconds)
+        following = Following(request, answer, self._heartbeat_seconds)
         with answer.reader(query.start if headers.last is None else headers.last + 1) as reader:
             try:
                 if EVENTS in request.headers.get(hdrs.ACCEPT, ""):
@@ -88,12 +89,15 @@ class FollowingApi:
         raise NotFound(f"no detached generation {id_[:64]!r} runs or ended lately")
 
 
-class _Following:
-    """One reader's response."""
+class Following:
+    """One reader's response. ``about``: headers that it has besides."""
 
-    def __init__(self, request: web.Request, answer: KeptAnswer, heartbeat_seconds: float) -> None:
+    def __init__(
+        self, request: web.Request, answer: KeptAnswer, heartbeat_seconds: float, about: Mapping[str, str] | None = None
+    ) -> None:
         self._request = request
         self._answer = answer
+        self._more = dict(about or {})
         self._heartbeat_seconds = heartbeat_seconds
         self.response = web.StreamResponse()
 
@@ -101,7 +105,7 @@ class _Following:
         """In the answer's own framing."""
         head = await reader.begun()
         if head is None or head.framing is Framing.SINGLE:
-            return await self._whole(reader, head)
+            return await self.whole(reader, head)
         await self._open(head.status, head, dict(passing(head.headers)))
         if head.framing is Framing.SSE:
             return await self._pump(reader, events=True)
@@ -112,13 +116,13 @@ class _Following:
         answer = self._answer
         if answer.ended is not None:
             if answer.error is not None or (answer.head is not None and answer.head.status >= 400):
-                return await self._whole(reader, answer.head)
+                return await self.whole(reader, answer.head)
             if reader.at >= answer.count:
                 return Answer(status=204, headers={"X-Corral-Generation": answer.id})
         await self._open(200, answer.head, {"Content-Type": EVENTS})
         return await self._pump(reader, events=True)
 
-    async def _whole(self, reader: Reader, head: Head | None) -> web.StreamResponse:
+    async def whole(self, reader: Reader, head: Head | None) -> web.StreamResponse:
         """An answer in one piece, or the error instead of any."""
         body = b""
         async for batch in reader:
@@ -126,7 +130,9 @@ class _Following:
                 raise Gone(f"the answer of generation {self._answer.id} was too large to be kept")
             body += b"".join(batch.chunks)
         if self._answer.error is not None:
-            return rendered(self._answer.error, self._answer.endpoint, self._answer.id)
+            failed = rendered(self._answer.error, self._answer.endpoint, self._answer.id)
+            failed.headers.update(self._more)
+            return failed
         assert head is not None
         response = Answer(status=head.status, body=body)
         response.headers.extend(passing(head.headers))
@@ -134,7 +140,8 @@ class _Following:
         return response
 
     def _about(self, head: Head | None) -> dict[str, str]:
-        return {"X-Corral-Generation": self._answer.id} | ({"X-Corral-Host": head.host} if head is not None else {})
+        host = {"X-Corral-Host": head.host} if head is not None else {}
+        return {"X-Corral-Generation": self._answer.id} | host | self._more
 
     async def _open(self, status: int, head: Head | None, headers: dict[str, str]) -> None:
         self.response = web.StreamResponse(status=status, headers=headers | self._about(head))

@@ -15,8 +15,8 @@ from gateway.dialects.lines import Framing
 from gateway.dialects.read import read
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import CorralError, ShuttingDown
-from gateway.record import CancelSource, GenerationRecord
-from gateway.relay.failures import STOPPED, hosts_failed
+from gateway.record import CancelSource
+from gateway.relay.failures import broken_off
 from gateway.relay.generations import Generation, Generations, new_id
 from gateway.relay.headers import Inbound
 from gateway.relay.kept import KeptAnswer
@@ -149,7 +149,7 @@ class Detached:
                 answer.abort()
             record = self._generations.leave(generation)
             if answer.aborted and answer.head is not None and answer.head.framing is Framing.SINGLE:
-                error = error or _broken_off(record)
+                error = error or broken_off(record)
             answer.end(record, self._generations.clock(), error)
             self._end(answer)
 
@@ -237,10 +237,3 @@ class Detached:
 def _come_round(turn: "asyncio.Future[None]") -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-def _broken_off(record: GenerationRecord) -> CorralError:
-    """What there is to say of an answer in one piece that never came whole."""
-    if record.cancelled_by is not None:
-        return STOPPED[record.cancelled_by](record.reason)
-    return hosts_failed([record.reason], 0)

@@ -11,7 +11,7 @@ from gateway.errors import (
     NoHost,
     ShuttingDown,
 )
-from gateway.record import CancelSource, Outcome
+from gateway.record import CancelSource, GenerationRecord, Outcome
 from gateway.routing.policy import Unroutable
 
 BUSY = (429, 503)
@@ -63,3 +63,10 @@ def hosts_failed(failures: list[str], status: int) -> HostsFailed:
         status=status if status >= 400 else 502,
         retry_after=RETRY_AFTER_SECONDS if status in BUSY else None,
     )
+
+
+def broken_off(record: GenerationRecord) -> CorralError:
+    """What there is to say of an answer in one piece that never came whole."""
+    if record.cancelled_by is not None:
+        return STOPPED[record.cancelled_by](record.reason)
+    return hosts_failed([record.reason], 0)

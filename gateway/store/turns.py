@@ -79,7 +79,8 @@ class Turns:
         async with self._database.writing() as connection:
             row = await found(connection, owner, id_, lock=True)
             if row.running is not None:
-                raise Conflict(f"session {id_} is being answered, by generation {row.running}")
+                why = f"session {id_} is being answered, by generation {row.running}"
+                raise Conflict(why, generation=row.running)
             last = row.leaf if parent is UNSET else await _existing(connection, id_, parent)
             added = [message_values(message) for message in said]
             grown = row.size + sum(map(size, added))
@@ -120,6 +121,19 @@ class Turns:
             grown = {"size": sessions.c.size + size(values), "updated_us": self._now()}
             released = {"running": None, "replica": None} if running == generation else {}
             await connection.execute(update(sessions).where(sessions.c.id == id_).values(grown | released))
+        return True
+
+    async def give_up(self, owner: str, id_: str, generation: str, error: str) -> bool:
+        """Leave an answer as it is, as one that broke off, and release the claim; False where this generation has begun nothing here."""
+        async with self._database.writing() as connection:
+            if await _running(connection, owner, id_) != generation:
+                return False
+            here = (messages.c.session_id == id_, messages.c.generation == generation)
+            begun = update(messages).where(*here, messages.c.state == MessageState.STREAMING)
+            ended = {"state": MessageState.ERROR, "error": error, "updated_us": self._now()}
+            await connection.execute(begun.values(ended))
+            released = update(sessions).where(sessions.c.id == id_)
+            await connection.execute(released.values(running=None, replica=None, updated_us=self._now()))
         return True
 
     async def break_off(self, before: float) -> int:

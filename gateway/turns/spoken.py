@@ -1,0 +1,112 @@
+"""What an answer says, read from its chunks: the text, what was thought before, the tools that are called. And what it became in the end."""
+
+from typing import Any
+
+import msgspec
+
+from gateway.errors import CorralError
+from gateway.messages import CONTENT_MOST, Ending, MessageState, MessageUsage, Timings
+from gateway.record import CancelSource, GenerationRecord, Outcome
+
+LOST = "a part of the answer came faster than it could be kept"
+TOOL_CALLS_MOST = 128
+_STOPPED_BY = (CancelSource.CLIENT, CancelSource.OPERATOR, CancelSource.ORPHAN)
+
+
+class _Said(msgspec.Struct, gc=False):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class _Line(msgspec.Struct, gc=False):
+    message: _Said | None = None
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+class Spoken:
+    """One answer of ``/api/chat``, growing."""
+
+    def __init__(self) -> None:
+        self._content: list[str] = []
+        self._thinking: list[str] = []
+        self._length = 0
+        self.tool_calls: list[dict[str, Any]] = []
+        self.lost = False  # chunks were dropped before they were read
+
+    @property
+    def content(self) -> str:
+        """What is said so far."""
+        return _joined(self._content)
+
+    @property
+    def thinking(self) -> str | None:
+        """What was thought so far; None: nothing."""
+        return _joined(self._thinking) or None
+
+    def take(self, chunk: bytes) -> None:
+        """One line, or a whole answer. What cannot be read says nothing."""
+        try:
+            said = _decode_line(chunk).message
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+        if said is not None:
+            self._add(self._content, said.content)
+            self._add(self._thinking, said.thinking)
+            self.tool_calls += (said.tool_calls or [])[: TOOL_CALLS_MOST - len(self.tool_calls)]
+
+    def _add(self, pieces: list[str], text: str | None) -> None:
+        if text and self._length <= 2 * CONTENT_MOST:  # more is never kept
+            pieces.append(text)
+            self._length += len(text)
+
+    def ending(self, record: GenerationRecord) -> Ending:
+        """What it has become, by the record of its generation."""
+        state, error = _state(record)
+        used, seconds = (
+            record.usage,
+            Timings(
+                queue_seconds=record.queue_seconds,
+                ttft_seconds=record.ttft_seconds,
+                total_seconds=record.duration_seconds,
+                load_seconds=record.usage.load_seconds or None,
+                prefill_seconds=record.usage.prefill_seconds or None,
+                decode_seconds=record.usage.decode_seconds or None,
+            ),
+        )
+        return Ending(
+            state=state,
+            content=self.content,
+            thinking=self.thinking,
+            tool_calls=self.tool_calls or None,
+            error=error or (LOST if self.lost else None),
+            host=record.host,
+            usage=MessageUsage(input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+            if record.host
+            else None,
+            timings=seconds,
+        )
+
+
+def refused(error: CorralError) -> Ending:
+    """An answer that could not begin."""
+    if error.code == "cancelled":
+        return Ending(state=MessageState.STOPPED, content="")
+    return Ending(state=MessageState.ERROR, content="", error=error.message)
+
+
+def _state(record: GenerationRecord) -> tuple[MessageState, str | None]:
+    if record.outcome is Outcome.OK:
+        return MessageState.DONE, None
+    if record.cancelled_by in _STOPPED_BY:
+        return MessageState.STOPPED, None
+    return MessageState.ERROR, (record.reason or str(record.outcome))[:CONTENT_MOST]
+
+
+def _joined(pieces: list[str]) -> str:
+    """All pieces, which are one from then on."""
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""

@@ -1,0 +1,131 @@
+"""Writes answers into their sessions: about once a second as far as they are, and once as they end.
+
+The database may be away meanwhile: the answer goes on, and its end waits here until it can be written. What waits is bounded: beyond
+WAITING_CHARACTERS an answer stays as it was last written, and only its session is freed.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gateway.errors import StoreUnavailable
+from gateway.messages import Ending
+from gateway.relay.kept import Batch, KeptAnswer, Reader
+from gateway.store.turns import Turns
+from gateway.tasks import Tasks, pause
+from gateway.turns.spoken import Spoken
+
+CHECKPOINT_SECONDS = 1.0
+AGAIN_SECONDS = 0.5
+WAITING_MOST = 1_000
+WAITING_CHARACTERS = 32 * 1024 * 1024
+UNKEPT = "broken off: the database was away when it ended"
+
+log = logging.getLogger(__name__)
+_SILENCE = Batch(0, 0, [])
+
+
+class Place(NamedTuple):
+    """Where an answer is written. ``answer``: the message's number; None: whether the turn has begun at all is not known."""
+
+    owner: str
+    session: str
+    generation: str
+    answer: int | None
+
+
+class Writer:
+    """``clock``: monotonic seconds; ``tasks`` owns the one that tries again."""
+
+    def __init__(self, turns: Turns, clock: Callable[[], float], tasks: Tasks) -> None:
+        self._turns = turns
+        self._clock = clock
+        self._tasks = tasks
+        self._waiting: deque[tuple[Place, Ending | None]] = deque()
+        self._characters = 0
+
+    def __repr__(self) -> str:
+        return f"<Writer [{len(self._waiting)} waiting]>"
+
+    async def write(self, place: Place, answer: KeptAnswer, spoken: Spoken) -> None:
+        """Follow an answer to its end, and keep it."""
+        with answer.reader(counted=False) as reader:
+            await self._follow(place, reader, spoken)
+        assert answer.record is not None
+        await self.end(place, spoken.ending(answer.record))
+
+    async def _follow(self, place: Place, reader: Reader, spoken: Spoken) -> None:
+        due: float | None = None  # when what is new has to be written
+        while True:
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
+                    batch = await anext(reader, None)
+            except TimeoutError:
+                batch = _SILENCE
+            if batch is None:
+                return
+            spoken.lost = spoken.lost or batch.gone > 0
+            for chunk in batch.chunks:
+                spoken.take(chunk)
+            due = due or self._clock() + CHECKPOINT_SECONDS
+            if self._clock() >= due:
+                await self._checkpoint(place, spoken)
+                due = None
+
+    async def _checkpoint(self, place: Place, spoken: Spoken) -> None:
+        assert place.answer is not None
+        try:
+            await self._turns.checkpoint(
+                place.owner,
+                place.session,
+                place.answer,
+                place.generation,
+                content=spoken.content,
+                thinking=spoken.thinking,
+            )
+        except StoreUnavailable as error:  # the database says so itself, once
+            log.debug("the answer of generation %s waits: %s", place.generation, error.message)
+
+    async def end(self, place: Place, ending: Ending | None) -> None:
+        """Write how it ended, now or as soon as that is possible. None: only free the session."""
+        try:
+            await self._end(place, ending)
+        except StoreUnavailable:
+            self._put(place, ending)
+
+    async def _end(self, place: Place, ending: Ending | None) -> None:
+        if ending is None or place.answer is None:
+            await self._turns.give_up(place.owner, place.session, place.generation, UNKEPT)
+        else:
+            await self._turns.finish_turn(place.owner, place.session, place.answer, place.generation, ending)
+
+    def _put(self, place: Place, ending: Ending | None) -> None:
+        if len(self._waiting) >= WAITING_MOST:
+            log.error("the end of generation %s could not be kept: too many wait for the database", place.generation)
+            return
+        if ending is not None and self._characters + _size(ending) > WAITING_CHARACTERS:
+            log.error(
+                "the answer of generation %s could not be kept: too much waits for the database", place.generation
+            )
+            ending = None
+        self._characters += _size(ending)
+        self._waiting.append((place, ending))
+        if len(self._waiting) == 1:
+            self._tasks.spawn("ends of answers", self._again())
+
+    async def _again(self) -> None:
+        while self._waiting:
+            place, ending = self._waiting[0]
+            try:
+                await self._end(place, ending)
+            except StoreUnavailable:
+                await pause(AGAIN_SECONDS)
+                continue
+            self._waiting.popleft()
+            self._characters -= _size(ending)
+
+
+def _size(ending: Ending | None) -> int:
+    return 0 if ending is None else len(ending.content) + len(ending.thinking or "")

@@ -1,0 +1,76 @@
+"""Answers as they are read, and what becomes of them."""
+
+import msgspec
+import pytest
+
+from gateway.messages import CONTENT_MOST, MessageState
+from gateway.record import CancelSource, Outcome, Usage
+from gateway.turns.spoken import LOST, Spoken
+from tests.telemetry.builders import record
+
+LINES = [
+    b'{"message":{"role":"assistant","content":"","thinking":"hm"},"done":false}\n',
+    b'{"message":{"role":"assistant","content":"Be"},"done":false}\n',
+    b"not JSON\n",
+    b'{"message":{"role":"assistant","content":5},"done":false}\n',
+    b'{"message":{"role":"assistant","content":"cause","tool_calls":[{"function":{"name":"f","arguments":{}}}]}}\n',
+    b'{"error":"it broke"}\n',
+    b'{"model":"x","message":{"role":"assistant","content":""},"done":true}\n',
+]
+
+
+def spoken() -> Spoken:
+    """All lines."""
+    made = Spoken()
+    for line in LINES:
+        made.take(line)
+    return made
+
+
+def test_lines() -> None:
+    """What is said, thought and called; what cannot be read says nothing."""
+    said = spoken()
+    assert (said.content, said.thinking) == ("Because", "hm")
+    assert said.tool_calls == [{"function": {"name": "f", "arguments": {}}}]
+    assert Spoken().thinking is None
+
+
+def test_it_is_bounded() -> None:
+    """Somewhat more than is ever kept."""
+    said = Spoken()
+    for _ in range(6):
+        said.take(b'{"message":{"content":"%b"}}\n' % (b"a" * (CONTENT_MOST // 2)))
+    assert CONTENT_MOST < len(said.content) <= 3 * CONTENT_MOST
+
+
+@pytest.mark.parametrize(
+    ("outcome", "by", "reason", "state", "error"),
+    [
+        (Outcome.OK, None, "", MessageState.DONE, None),
+        (Outcome.CANCELLED, CancelSource.CLIENT, "left", MessageState.STOPPED, None),
+        (Outcome.CANCELLED, CancelSource.OPERATOR, "stop", MessageState.STOPPED, None),
+        (Outcome.CANCELLED, CancelSource.ORPHAN, "nobody", MessageState.STOPPED, None),
+        (Outcome.CANCELLED, CancelSource.SHUTDOWN, "shut", MessageState.ERROR, "shut"),
+        (Outcome.TIMEOUT, CancelSource.DEADLINE, "late", MessageState.ERROR, "late"),
+        (Outcome.UPSTREAM_ERROR, None, "reset", MessageState.ERROR, "reset"),
+        (Outcome.GATEWAY_ERROR, None, "", MessageState.ERROR, "gateway_error"),
+    ],
+)
+def test_the_ending(
+    outcome: Outcome, by: CancelSource | None, reason: str, state: MessageState, error: str | None
+) -> None:
+    """Somebody stopped it, or it broke off: by the record."""
+    usage = Usage(input_tokens=7, output_tokens=2, load_seconds=1.0)
+    ended = spoken().ending(record(outcome=outcome, cancelled_by=by, reason=reason, usage=usage, host="gpu1"))
+    assert (ended.state, ended.error, ended.content, ended.host) == (state, error, "Because", "gpu1")
+    assert ended.usage is not None
+    assert msgspec.structs.astuple(ended.usage) == (7, 2)
+    assert ended.timings is not None
+    assert (ended.timings.load_seconds, ended.timings.prefill_seconds) == (1.0, None)
+
+
+def test_what_was_lost_is_said() -> None:
+    """An answer with a gap is not taken for whole."""
+    said = spoken()
+    said.lost = True
+    assert said.ending(record(outcome=Outcome.OK)).error == LOST

@@ -1,0 +1,109 @@
+"""Answers as they are written: the database may be away, slow or gone while a model speaks."""
+
+import signal
+
+import pytest
+
+from gateway.messages import Ending, MessageState
+from gateway.turns import writer as module
+from gateway.turns.writer import Place
+from tests.builders import simulated
+from tests.conftest import Corral
+from tests.contract.raw import ask
+from tests.flows.detaching import rest_of
+from tests.sockets import until
+from tests.store.postgres import Postgres
+from tests.turns.talking import Talk, text_of
+
+
+async def checkpointed(talk: Talk) -> str:
+    """What is kept of an answer that goes on, once anything is."""
+    while not (content := (await talk.messages())[-1]["content"]):
+        pass
+    return str(content)
+
+
+async def test_as_far_as_it_is(corral: Corral, url: str) -> None:
+    """About once a second, also while the model is silent; then it goes on."""
+    host = simulated()
+    host.faults.set("hang_mid_stream", after_chunks=3)
+    talk = await Talk.new(await corral(host, database={"url": url}))
+    async with talk.saying("Why?", options={"num_predict": 9}) as client:
+        await client.head()
+        part = await checkpointed(talk)
+        row = (await talk.messages())[-1]
+        assert (row["state"], row["usage"]) == ("streaming", None)
+        host.faults.clear()
+        await rest_of(client)
+    whole = (await talk.free())[-1]["content"]
+    assert whole.startswith(part)
+    assert len(whole) > len(part)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_the_database_goes_away(corral: Corral, url: str, postgres: Postgres) -> None:
+    """The stream does not notice; its end is kept as soon as it can be, and the session is free then."""
+    host = simulated()
+    host.faults.set("hang_mid_stream", after_chunks=3)
+    stage = await corral(host, database={"url": url})
+    talk = await Talk.new(stage)
+    async with talk.saying("Why?", options={"num_predict": 9}) as client:
+        await client.head()
+        await checkpointed(talk)
+        postgres.stop(signal.SIGINT)  # as it crashes here, it forgets what it had just taken in
+        host.faults.clear()
+        body = await rest_of(client)
+    assert b'"done":true' in body
+    await stage.gateway.chats.idle()
+    assert (await talk.say("more")).status == 503
+    database, writer = stage.gateway.database, stage.gateway.chats.writer
+    assert repr(writer) in ("<Writer [1 waiting]>", "<Writer [2 waiting]>")
+    postgres.start()
+    await until(lambda: database and database.up and not writer._waiting, 30.0)
+    answer = (await talk.free())[-1]
+    assert (answer["state"], answer["content"]) == ("done", text_of(body))
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_more_than_can_wait(
+    corral: Corral, url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too much stays as it was last written; the session is free all the same."""
+    monkeypatch.setattr(module, "WAITING_CHARACTERS", 5)
+    monkeypatch.setattr(module, "WAITING_MOST", 2)
+    host = simulated()
+    host.faults.set("hang_mid_stream", after_chunks=3)
+    stage = await corral(host, database={"url": url})
+    talk = await Talk.new(stage)
+    writer, database = stage.gateway.chats.writer, stage.gateway.database
+    async with talk.saying("Why?", options={"num_predict": 9}) as client:
+        await client.head()
+        part = await checkpointed(talk)
+        postgres.stop(signal.SIGINT)  # as it crashes here, it forgets what it had just taken in
+        for number in range(3):
+            await writer.end(Place("", f"s{number}", "g", 1), Ending(state=MessageState.DONE, content="b"))
+        assert len(writer._waiting) == 2
+        writer._waiting.popleft()
+        host.faults.clear()
+        await rest_of(client)
+    await stage.gateway.chats.idle()
+    postgres.start()
+    await until(lambda: database and database.up and not writer._waiting, 30.0)
+    answer = (await talk.free())[-1]
+    assert (answer["state"], answer["content"], answer["error"]) == ("error", part, module.UNKEPT)
+
+
+async def test_a_session_that_is_deleted_meanwhile(corral: Corral, url: str) -> None:
+    """Its answer goes on for who reads it, and is kept nowhere."""
+    host = simulated()
+    host.faults.set("hang_mid_stream", after_chunks=3)
+    stage = await corral(host, database={"url": url})
+    talk = await Talk.new(stage)
+    async with talk.saying("Why?") as client:
+        await client.head()
+        await checkpointed(talk)
+        assert (await ask(stage.url, "DELETE", talk.path)).status == 200
+        host.faults.clear()
+        assert b'"done":true' in await rest_of(client)
+    await stage.gateway.chats.idle()
+    assert (await ask(stage.url, "GET", talk.path)).status == 404
