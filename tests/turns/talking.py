@@ -7,19 +7,19 @@ from typing import Any
 
 from tests.builders import TEXT
 from tests.contract.raw import Answer, ask
-from tests.stage import Client, Stage
+from tests.stage import Client
 
 
 class Talk:
-    """One session at a gateway."""
+    """One session at a gateway. ``stage`` may be all there is to know of one: ``url`` and ``get``."""
 
-    def __init__(self, stage: Stage, session: dict[str, Any]) -> None:
+    def __init__(self, stage: Any, session: dict[str, Any]) -> None:
         self.stage = stage
         self.id = str(session["id"])
         self.path = f"/api/sessions/{self.id}"
 
     @classmethod
-    async def new(cls, stage: Stage, **body: Any) -> "Talk":
+    async def new(cls, stage: Any, **body: Any) -> "Talk":
         """A new session, of the usual model."""
         answer = await ask(stage.url, "POST", "/api/sessions", json.dumps({"model": TEXT} | body).encode())
         assert answer.status == 201, answer.body

@@ -1,6 +1,10 @@
 """Answers as they are written: the database may be away, slow or gone while a model speaks."""
 
+import asyncio
+import json
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +15,7 @@ from tests.builders import simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
 from tests.flows.detaching import rest_of
+from tests.processes import corral as process
 from tests.sockets import until
 from tests.store.postgres import Postgres
 from tests.turns.talking import Talk, text_of
@@ -107,3 +112,52 @@ async def test_a_session_that_is_deleted_meanwhile(corral: Corral, url: str) -> 
         assert b'"done":true' in await rest_of(client)
     await stage.gateway.chats.idle()
     assert (await ask(stage.url, "GET", talk.path)).status == 404
+
+
+class Address:
+    """A gateway of which nothing is known but where it listens."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def get(self, path: str) -> Any:
+        """The JSON that a GET answers."""
+        return json.loads((await ask(self.url, "GET", path)).body)
+
+
+async def settled(talk: Talk) -> list[dict[str, Any]]:
+    """The messages, once nobody writes to the session any more."""
+    async with asyncio.timeout(20.0):
+        while (await talk.session())["running"] is not None:
+            pass
+    return await talk.messages()
+
+
+async def test_killed_in_the_middle(url: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A gateway that dies in the middle of a stream: the next one shows what there was, marked as broken off; nothing else is lost."""
+    async with simulated() as host:
+        arguments = ("serve", "--listen", "127.0.0.1:0", "--host", f"gpu1={host.url}")
+        async with process(tmp_path, *arguments, CORRAL_DATABASE_URL=url) as first:
+            talk = await Talk.new(Address(await first.listens()))
+            assert (await talk.say("q0", options={"num_predict": 3})).status == 200
+            (_, before) = await settled(talk)
+            host.faults.set("hang_mid_stream", after_chunks=3)
+            async with talk.saying("q1") as client:
+                await client.head()
+                part = await checkpointed(talk)
+                first.signal(signal.SIGKILL)
+                await first.gone()
+        host.faults.clear()
+        if kind == "postgresql":  # a minute passes: only then is a gateway taken for dead that may share the database
+            server: Postgres = request.getfixturevalue("postgres")
+            for table, column in (("replicas", "seen_us"), ("messages", "created_us")):
+                server.sql(f"UPDATE {table} SET {column} = {column} - 60000000", url.rpartition("/")[2])
+        async with process(tmp_path, *arguments, CORRAL_DATABASE_URL=url) as second:
+            talk.stage = Address(await second.listens())
+            rows = await settled(talk)
+            assert [(row["content"], row["state"]) for row in rows[::2]] == [("q0", "done"), ("q1", "done")]
+            assert (rows[1]["content"], rows[1]["state"]) == (before["content"], "done")
+            assert (rows[3]["content"], rows[3]["state"]) == (part, "error")
+            assert "broken off" in rows[3]["error"]
+            assert (await talk.say(options={"num_predict": 3})).status == 200
+            assert (await settled(talk))[-1]["siblings"] == [3, 4]
