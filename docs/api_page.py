@@ -156,6 +156,11 @@ an image. Question and empty answer are in the database before a host is asked; 
 is `done`, `stopped` by whoever left or cancelled, or an `error` that says why. If the database goes away meanwhile, the stream goes on and
 its end is written later.
 
+**Plain chats.** `/api/chat` and `/v1/chat/completions` with a session's id in `X-Corral-Session` are relayed as ever and recorded into it, without
+their system prompts. Such a caller sends the whole history: what the shown branch has already is not stored again; where the two part,
+another branch begins; who sends only the last messages goes on at the end. While somebody else writes to the session, or the database is
+away, recording is tried for ten minutes. A hundred are recorded at a time.
+
 | of | at most |
 | --- | --- |
 | a title; a system prompt; a message | 300; 100,000; 1,000,000 characters |

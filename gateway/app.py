@@ -33,7 +33,7 @@ from gateway.api.models import Models
 from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
 from gateway.api.requests import RequestsApi
-from gateway.api.sessions import SessionsApi
+from gateway.api.sessions import OWNER, SessionsApi
 from gateway.api.show import Show
 from gateway.api.stats import StatsApi
 from gateway.api.turns import TurnsApi
@@ -47,7 +47,7 @@ from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.fleet.registry import Fleet
 from gateway.keeping import keeper, stored
-from gateway.live import HealthTeller, live
+from gateway.live import HealthTeller, live, watch_lag
 from gateway.lookout import Lookout
 from gateway.process import package_version
 from gateway.record import CancelSource, GenerationRecord
@@ -64,6 +64,7 @@ from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
 from gateway.turns.chats import Chats
+from gateway.turns.recording import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,6 @@ FIRST_ROUND_SECONDS = 2.0  # how long a start waits for the hosts' first word
 DATABASE_SECONDS = 5.0  # how long a start waits for the database; migrations go on after it
 REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
 CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their last words
-LAG_EVERY_SECONDS = 0.5
 DELIVERY_SECONDS = 0.02
 BACKLOG = 4096
 
@@ -157,6 +157,7 @@ class Gateway:
             self.relay,
             self.generations,
             self.detached,
+            self.recorder,
             unloader.unload,
             self.metrics.refused,
             self.metrics.responded,
@@ -182,7 +183,7 @@ class Gateway:
         except BaseException:
             await self._close()
             raise
-        self.tasks.spawn("loop lag", self._watch_lag())
+        self.tasks.spawn("loop lag", watch_lag(self.clock, self.metrics))
         self.tasks.spawn("lookout", self._lookout.run())
 
     def _make_relay(self) -> None:
@@ -204,6 +205,10 @@ class Gateway:
         context = self.config.sessions.context_tokens
         self.chats = Chats(
             self.sessions, self.detached, self.generations, self.fleet, self.tasks, self.replica, context
+        )
+        writer, busy = self.chats.writer, self.chats.busy
+        self.recorder = Recorder(
+            self.sessions, self.relay, self.generations, writer, self.tasks, busy, OWNER, self.replica
         )
 
     async def _listen(self) -> None:
@@ -277,7 +282,7 @@ class Gateway:
                 log.warning("%d generations did not end in time", len(self.generations))
         try:
             async with asyncio.timeout(CUT_SECONDS):
-                await self.chats.idle()
+                await self.chats.busy.idle()
         except TimeoutError:
             log.warning("answers could not be kept before the end: the database is too slow")
 
@@ -377,12 +382,6 @@ class Gateway:
     def _live(self) -> Live:
         fleet, label = self.fleet.snapshot(self.clock()), self.metrics.model_label
         return live(fleet, self.admission, self.generations, self.detached, self.jobs, label, stored(self.keeper))
-
-    async def _watch_lag(self) -> None:
-        while True:
-            due = self.clock() + LAG_EVERY_SECONDS
-            await asyncio.sleep(LAG_EVERY_SECONDS)  # noqa: TID251 - the lateness of a timer is what is measured
-            self.metrics.loop_lag.labels().observe(max(0.0, self.clock() - due))
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """How it is now: the state that a scrape shows, and each change of a host's health as a line in the log."""
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -13,7 +14,9 @@ from gateway.record import Phase
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.routing.admission import Admission
-from gateway.telemetry.metrics import Kept, Live, Stored
+from gateway.telemetry.metrics import Kept, Live, Metrics, Stored
+
+LAG_EVERY_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,14 @@ def live(
         build=build(),
         store=store,
     )
+
+
+async def watch_lag(clock: Callable[[], float], metrics: Metrics) -> None:
+    """Measure for ever how late the event loop is."""
+    while True:
+        due = clock() + LAG_EVERY_SECONDS
+        await asyncio.sleep(LAG_EVERY_SECONDS)  # noqa: TID251 - the lateness of a timer is what is measured
+        metrics.loop_lag.labels().observe(max(0.0, clock() - due))
 
 
 class HealthTeller:

@@ -40,6 +40,7 @@ TESTED_ELSEWHERE = {
     "gateway/relay/connections.py": "tests/relay/test_upstream.py",
     "gateway/relay/failures.py": "tests/flows/test_failover.py",
     "gateway/relay/relay.py": "tests/flows/test_relay.py",
+    "gateway/relay/tee.py": "tests/turns/test_recording.py",
     "gateway/relay/detached.py": "tests/flows/test_detached.py",
     "gateway/relay/exchange.py": "tests/flows/test_relay.py",
     **{

@@ -25,6 +25,7 @@ from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations, new_id
 from gateway.relay.headers import inbound
 from gateway.relay.relay import Relay
+from gateway.turns.recording import Recorder
 
 THREAD_BYTES = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
 Unload = Callable[[InferenceRequest], Awaitable[tuple[HostAnswer, str]]]
@@ -47,6 +48,7 @@ class Inference:
         relay: Relay,
         generations: Generations,
         detached: Detached,
+        recorder: Recorder,
         unload: Unload,
         rejected: Rejected,
         responded: Responded,
@@ -58,6 +60,7 @@ class Inference:
         self._relay = relay
         self._generations = generations
         self._detached = detached
+        self._recorder = recorder
         self._unload = unload
         self._rejected = rejected
         self._responded = responded
@@ -121,18 +124,20 @@ class Inference:
             if headers.detach or "detach" in query:
                 detach, query = detaching(query, headers.detach)
             if inference.kind is Kind.UNLOAD:
-                response: web.StreamResponse = _answered(*await self._unload(inference), id_)
-                log.info(
-                    "unloaded %s: %s answered %d", inference.model, response.headers["X-Corral-Host"], response.status
-                )
+                response: web.StreamResponse = await self._unloaded(inference, id_)
             elif detach:
                 answer = await self._detached.start(inference, headers, query, received)
+                if headers.session:
+                    self._recorder.record(inference, headers.content_encoding, answer)
                 response = accepted(answer, request.path.removesuffix(endpoint.path))
             else:
-                with generations.track(inference, received) as generation:
-                    sink = _sink(request, id_, () if otherwise is not None else request.get(CORS, ()))
-                    await self._relay.run(generation, headers, query, sink)
-                    response = sink.response()
+                sink = _sink(request, id_, () if otherwise is not None else request.get(CORS, ()))
+                if headers.session and self._recorder.wants(inference):
+                    await self._recorder.relay(generations.track(inference, received), headers, query, sink)
+                else:
+                    with generations.track(inference, received) as generation:
+                        await self._relay.run(generation, headers, query, sink)
+                response = sink.response()
         except CorralError as error:
             self._rejected(error.code)
             response = rendered(error, endpoint, id_)
@@ -146,6 +151,11 @@ class Inference:
             raise
         self._responded(endpoint.path, response.status)
         return response
+
+    async def _unloaded(self, inference: InferenceRequest, id_: str) -> web.Response:
+        answer, hosts = await self._unload(inference)
+        log.info("unloaded %s: %s answered %d", inference.model, hosts, answer.status)
+        return _answered(answer, hosts, id_)
 
     async def _body(self, request: web.Request) -> bytes:
         if self.draining:

@@ -73,10 +73,10 @@ def read(
         requested = _form_field(body, content_type, "model")
         fields: dict[str, Any] = {}
     else:
-        plain = _plain(endpoint, body, content_encoding)
-        if not plain and endpoint.dialect != "ollama":
+        text = plain(endpoint, body, content_encoding)
+        if not text and endpoint.dialect != "ollama":
             raise BadRequest("EOF")
-        fields = fields_of(plain)
+        fields = fields_of(text)
         requested = text_of(fields, "model")
     model, at, named = requested.rpartition("@")
     if at and model and named in at_hosts:
@@ -116,16 +116,17 @@ def model_named(body: bytes) -> str:
     return name
 
 
-def _plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
+def plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
+    """A body as it was before it was packed. Raises BadRequest."""
     if encoding.strip().lower() == "zstd" and endpoint.path.startswith("/v1/"):
         try:
             with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True) as reader:
-                plain = reader.read(ZSTD_LIMIT_BYTES + 1)
+                text = reader.read(ZSTD_LIMIT_BYTES + 1)
         except zstandard.ZstdError:
             raise BadRequest("the body is not valid zstd") from None
-        if len(plain) > ZSTD_LIMIT_BYTES:
+        if len(text) > ZSTD_LIMIT_BYTES:
             raise BadRequest(f"the body is over {ZSTD_LIMIT_BYTES} bytes when decompressed")
-        return plain
+        return text
     return body
 
 

@@ -27,6 +27,7 @@ from gateway.relay.kept import KeptAnswer
 from gateway.store.session_store import SessionStore
 from gateway.store.turns import Turn
 from gateway.tasks import Tasks
+from gateway.turns.busy import Busy
 from gateway.turns.history import Window, context_of
 from gateway.turns.spoken import Spoken, refused
 from gateway.turns.writer import Place, Writer
@@ -80,11 +81,10 @@ class Chats:
         self._name = name
         self._context_tokens = context_tokens
         self.writer = Writer(store.turns, generations.clock, tasks)
-        self._running = 0
-        self._idle: asyncio.Future[None] | None = None
+        self.busy = Busy()
 
     def __repr__(self) -> str:
-        return f"<Chats [{self._running} running]>"
+        return f"<Chats [{len(self.busy)} being kept]>"
 
     async def ask(self, owner: str, session: str, question: Question, client: str = "") -> Begun:
         """Begin a turn; its answer can be read from now on. Raises CorralError if it cannot be; a caller who leaves meanwhile stops it."""
@@ -105,28 +105,18 @@ class Chats:
         """Its caller has left, and it was not to run on without."""
         self._generations.stop_named(generation, CancelSource.CLIENT, "the client left")
 
-    async def idle(self) -> None:
-        """Wait until no turn is under way. One caller at a time: the shutdown."""
-        while self._running:
-            self._idle = self._generations.loop.create_future()
-            await self._idle
-
     async def _run(self, asked: "_Asked", ready: "asyncio.Future[Begun]") -> None:
-        self._running += 1
         try:
-            with asked.intent:
-                begun = await self._begun(asked)
-            _tell(ready, begun)
-            place = asked.place(begun.turn.answer)
-            await self.writer.write(place, begun.answer, Spoken())
+            with self.busy:
+                with asked.intent:
+                    begun = await self._begun(asked)
+                _tell(ready, begun)
+                await self.writer.write(asked.place(begun.turn.answer), begun.answer, Spoken())
         except CorralError as error:
             _tell(ready, error)
         finally:
             if not ready.done():
                 ready.cancel()
-            self._running -= 1
-            if not self._running and self._idle is not None and not self._idle.done():
-                self._idle.set_result(None)
 
     async def _begun(self, asked: "_Asked") -> Begun:
         turn = await self._claimed(asked)

@@ -7,6 +7,7 @@ import msgspec
 from gateway.errors import CorralError
 from gateway.messages import CONTENT_MOST, Ending, MessageState, MessageUsage, Timings
 from gateway.record import CancelSource, GenerationRecord, Outcome
+from gateway.turns.asked import tool_calls
 
 LOST = "a part of the answer came faster than it could be kept"
 TOOL_CALLS_MOST = 128
@@ -23,13 +24,47 @@ class _Line(msgspec.Struct, gc=False):
     message: _Said | None = None
 
 
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    choices: list[_Choice] = []
+
+
 _decode_line = msgspec.json.Decoder(_Line).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+def _of_line(chunk: bytes) -> _Said | None:
+    """One line of ``/api/chat``, or its whole answer."""
+    return _decode_line(chunk).message
+
+
+def _of_event(chunk: bytes) -> _Said | None:
+    """One event of ``/v1/chat/completions``, or its whole answer; of several choices the first."""
+    data = chunk.strip().removeprefix(b"data:").strip()
+    if data == b"[DONE]" or not (choices := _decode_event(data).choices):
+        return None
+    said = choices[0].delta or choices[0].message
+    return None if said is None else _Said(said.content, said.reasoning, tool_calls(said.tool_calls))
+
+
+_READ = {"/api/chat": _of_line, "/v1/chat/completions": _of_event}
 
 
 class Spoken:
-    """One answer of ``/api/chat``, growing."""
+    """One answer of a path of chat, growing."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "/api/chat") -> None:
+        self._read = _READ[path]
         self._content: list[str] = []
         self._thinking: list[str] = []
         self._length = 0
@@ -47,9 +82,9 @@ class Spoken:
         return _joined(self._thinking) or None
 
     def take(self, chunk: bytes) -> None:
-        """One line, or a whole answer. What cannot be read says nothing."""
+        """One line or event, or a whole answer. What cannot be read says nothing."""
         try:
-            said = _decode_line(chunk).message
+            said = self._read(chunk)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         if said is not None:

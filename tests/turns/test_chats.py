@@ -206,7 +206,7 @@ async def test_leaving_at_the_very_beginning(corral: Corral, url: str) -> None:
     chats = talk.stage.gateway.chats
     async with database.writing() as connection, talk.saying("Why?") as client:
         await connection.exec_driver_sql(f"UPDATE sessions SET title = '' WHERE id = '{talk.id}'")
-        await until(lambda: chats._running == 1)
+        await until(lambda: len(chats.busy) == 1)
         await client.leave("reset")
         await until(lambda: any(one.stopped for one in talk.stage.gateway.generations._intents.values()))
     rows = await talk.free()

@@ -74,3 +74,23 @@ def test_what_was_lost_is_said() -> None:
     said = spoken()
     said.lost = True
     assert said.ending(record(outcome=Outcome.OK)).error == LOST
+
+
+def test_events() -> None:
+    """OpenAI's, one by one or whole: text, reasoning, tools with their arguments read."""
+    said = Spoken("/v1/chat/completions")
+    call = b'{"index":0,"id":"1","function":{"name":"f","arguments":"{\\"a\\":1}"}}'
+    for event in (
+        b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"","reasoning":"hm"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"Be"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"cause","tool_calls":[%b]}}]}\n\n' % call,
+        b'data: {"choices":[],"usage":{}}\n\n',
+        b"data: [DONE]\n\n",
+        b": nothing\n\n",
+    ):
+        said.take(event)
+    assert (said.content, said.thinking) == ("Because", "hm")
+    assert said.tool_calls == [{"index": 0, "id": "1", "function": {"name": "f", "arguments": {"a": 1}}}]
+    whole = Spoken("/v1/chat/completions")
+    whole.take(b'{"choices":[{"message":{"role":"assistant","content":"Yes"}},{"message":{"content":"No"}}]}\n')
+    assert whole.content == "Yes"

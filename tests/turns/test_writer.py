@@ -59,7 +59,7 @@ async def test_the_database_goes_away(corral: Corral, url: str, postgres: Postgr
         host.faults.clear()
         body = await rest_of(client)
     assert b'"done":true' in body
-    await stage.gateway.chats.idle()
+    await stage.gateway.chats.busy.idle()
     assert (await talk.say("more")).status == 503
     database, writer = stage.gateway.database, stage.gateway.chats.writer
     assert repr(writer) in ("<Writer [1 waiting]>", "<Writer [2 waiting]>")
@@ -91,7 +91,7 @@ async def test_more_than_can_wait(
         writer._waiting.popleft()
         host.faults.clear()
         await rest_of(client)
-    await stage.gateway.chats.idle()
+    await stage.gateway.chats.busy.idle()
     postgres.start()
     await until(lambda: database and database.up and not writer._waiting, 30.0)
     answer = (await talk.free())[-1]
@@ -110,7 +110,7 @@ async def test_a_session_that_is_deleted_meanwhile(corral: Corral, url: str) -> 
         assert (await ask(stage.url, "DELETE", talk.path)).status == 200
         host.faults.clear()
         assert b'"done":true' in await rest_of(client)
-    await stage.gateway.chats.idle()
+    await stage.gateway.chats.busy.idle()
     assert (await ask(stage.url, "GET", talk.path)).status == 404
 
 
