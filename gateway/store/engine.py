@@ -58,12 +58,13 @@ class State(StrEnum):
 
 
 class Database:
-    """One database. ``start`` once, then ``run`` as a task; ``close`` at the end. Raises ConfigError for a url that cannot be one."""
+    """One database. ``alone``: no other gateway is meant to use it. ``start`` once, then ``run`` as a task; ``close`` at the end. Raises ConfigError for a url that cannot be one."""
 
     def __init__(self, config: DatabaseConfig, clock: Callable[[], float]) -> None:
         self.url = parsed(config.url)
         self.direct = parsed(config.direct_url) if config.direct_url else self.url
         self.sqlite = self.url.get_backend_name() == "sqlite"
+        self.alone = config.replicas == 1
         if self.sqlite and config.replicas > 1:
             raise ConfigError(
                 f"database.replicas = {config.replicas} needs PostgreSQL: gateways that each have an SQLite file share nothing."

@@ -31,13 +31,15 @@ class SessionStore:
         self.transcripts = Transcripts(store, self.sessions)
 
     async def recover(self, database: Database) -> None:
-        """End what processes that are gone left unfinished. An SQLite file is one gateway's: once. Else every ABSENT_SECONDS, for ever."""
-        began = self._wall()
+        """End what processes that are gone left unfinished. Who has a database alone finds it at the start; who shares it, every
+        ABSENT_SECONDS, for ever."""
+        began, alone = self._wall(), database.alone
         while True:
             with contextlib.suppress(StoreUnavailable):  # the database says so itself, once
-                before = began if database.sqlite else self._wall() - ABSENT_SECONDS
-                if left := await self.turns.break_off(before):
+                before = began if alone else self._wall() - ABSENT_SECONDS
+                if left := await self.turns.break_off(before, alone=alone):
                     log.warning("%d answers were broken off when their gateway stopped; what there was is kept", left)
                 if database.sqlite:
                     return
+                alone = False
             await pause(ABSENT_SECONDS)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import ColumnElement, insert, literal, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, insert, literal, literal_column, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import BadRequest, Conflict, TooLarge
@@ -136,17 +136,17 @@ class Turns:
             await connection.execute(released.values(running=None, replica=None, updated_us=self._now()))
         return True
 
-    async def break_off(self, before: float) -> int:
+    async def break_off(self, before: float, *, alone: bool = False) -> int:
         """End what was begun before then (Unix seconds) by gateways that are gone; how many answers.
 
-        Gone is who has not been seen for ABSENT_SECONDS among those that share the database; where none does (SQLite), everybody.
+        Gone is who has not been seen for ABSENT_SECONDS among those that share the database; where none does (``alone``), everybody.
         """
         moment = literal(int(self._wall() * 1e6)) if self._database.sqlite else _CLOCK_US
         there = select(replicas.c.id).where(replicas.c.seen_us > moment - int(ABSENT_SECONDS * 1e6))
         wanted = (
             select(sessions.c.id, sessions.c.running, messages.c.seq)
             .join(messages, (messages.c.session_id == sessions.c.id) & (messages.c.generation == sessions.c.running))
-            .where(sessions.c.running.is_not(None), sessions.c.replica.not_in(there))
+            .where(sessions.c.running.is_not(None), true() if alone else sessions.c.replica.not_in(there))
             .where(messages.c.state == MessageState.STREAMING, messages.c.created_us < int(before * 1e6))
         )
         ended = {"state": MessageState.ERROR, "error": BROKEN_OFF}

@@ -12,10 +12,11 @@ import pytest
 from tests.builders import TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
-from tests.flows.detaching import detach, read
+from tests.flows.detaching import detach, read, rest_of
 from tests.sockets import until
 from tests.stage import Stage
 from tests.store.postgres import Postgres
+from tests.turns.talking import Talk
 
 _numbers = itertools.count()
 ROUNDS = 5
@@ -57,6 +58,31 @@ async def test_what_runs_at_the_other_one_counts(corral: Corral, shared: Callabl
         assert route["host"] != busy
         assert next(row for row in route["costs"] if row["host"] == busy)["queue_wait"] > 0
     await until(lambda: elsewhere(two)[busy] == 0, 10.0)
+
+
+async def test_a_turn_at_the_other_one(corral: Corral, shared: Callable[[], dict[str, object]]) -> None:
+    """Nobody answers a second time in a session, wherever they ask; the turn is stopped from anywhere, and all see what was said."""
+    host = simulated("gpu1", **SLOW)
+    one = await corral(host, database=shared())
+    two = await corral(host, database=shared())
+    await acquainted(one, two)
+    here = await Talk.new(one)
+    there = Talk(two, await here.session())
+    async with here.saying("Why?", options={"num_predict": 1000}) as client:
+        id_ = str((await client.head()).get("X-Corral-Generation"))
+        await client.chunk()
+        refused = await there.say("And?")
+        assert (refused.status, refused.get("X-Corral-Generation")) == (409, id_)
+        told = json.loads((await two.operate("POST", f"{there.path}/cancel")).body)
+        assert told == {"id": here.id, "cancelled": 1, "already": False, "generations": [], "elsewhere": 1}
+        assert b'"done_reason":"cancelled"' in await rest_of(client)
+    await here.free()
+    assert [(row["content"] != "", row["state"]) for row in await there.messages()] == [
+        (True, "done"),
+        (True, "stopped"),
+    ]
+    assert (await there.say("And?", options={"num_predict": 2})).status == 200
+    await there.free()
 
 
 @pytest.mark.parametrize("path", ["/api/chat/cancel/{}", "/api/sessions/{}/cancel"])
