@@ -161,6 +161,9 @@ their system prompts. Such a caller sends the whole history: what the shown bran
 another branch begins; who sends only the last messages goes on at the end. While somebody else writes to the session, or the database is
 away, recording is tried for ten minutes. A hundred are recorded at a time.
 
+**Titles.** A model is shown the beginning of the session and asked for a title, in the background: such a request stands behind all others that
+wait. With `sessions.title_model` sessions without a title get one after an answer.
+
 | of | at most |
 | --- | --- |
 | a title; a system prompt; a message | 300; 100,000; 1,000,000 characters |

@@ -33,7 +33,7 @@ from gateway.api.models import Models
 from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
 from gateway.api.requests import RequestsApi
-from gateway.api.sessions import OWNER, SessionsApi
+from gateway.api.sessions import SessionsApi
 from gateway.api.show import Show
 from gateway.api.stats import StatsApi
 from gateway.api.turns import TurnsApi
@@ -60,11 +60,10 @@ from gateway.sharing import sharing
 from gateway.store.engine import Database
 from gateway.store.session_store import SessionStore
 from gateway.store.stats import Stats
+from gateway.talking import talking
 from gateway.tasks import Tasks
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Live, Metrics
-from gateway.turns.chats import Chats
-from gateway.turns.recording import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -202,13 +201,9 @@ class Gateway:
             self.metrics.detached_dropped.labels().inc,
         )
         self.detached = Detached(self.relay, self.generations, self.tasks, kept, self.rng, refused, dropped)
-        context = self.config.sessions.context_tokens
-        self.chats = Chats(
-            self.sessions, self.detached, self.generations, self.fleet, self.tasks, self.replica, context
-        )
-        writer, busy = self.chats.writer, self.chats.busy
-        self.recorder = Recorder(
-            self.sessions, self.relay, self.generations, writer, self.tasks, busy, OWNER, self.replica
+        config, name = self.config.sessions, self.replica
+        self.chats, self.recorder, self.titles = talking(
+            config, self.sessions, self.relay, self.detached, self.generations, self.fleet, self.tasks, name
         )
 
     async def _listen(self) -> None:
@@ -251,7 +246,7 @@ class Gateway:
             JobsApi(self.jobs),
             SessionsApi(self.sessions, lambda: self.fleet.names),
             MessagesApi(self.sessions, time.time),
-            TurnsApi(self.chats),
+            TurnsApi(self.chats, self.titles),
             StatsApi(stats, config.database.minutes_days, time.time),
             RequestsApi(stats, config.database.requests_days, time.time),
             self.ops,

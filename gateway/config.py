@@ -145,8 +145,9 @@ class DatabaseConfig:
 class SessionsConfig:
     """Turns of sessions."""
 
-    context_tokens: Count = (
-        4096  # of a model that is not loaded and whose context no option tells: how much of a session it gets to see
+    context_tokens: Count = 4096  # how much of a session a model sees that is not loaded, where no num_ctx is asked for
+    title_model: str = (
+        ""  # the model that titles sessions after their first answer, in the background; empty: none does
     )
 
 

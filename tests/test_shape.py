@@ -30,6 +30,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/migrations/versions/r0001_first.py": "tests/store/test_migrate.py",
     "gateway/live.py": "tests/flows/test_hosts.py",
     "gateway/keeping.py": "tests/flows/test_storage.py",
+    "gateway/talking.py": "tests/turns/test_titles.py",
     "gateway/sharing.py": "tests/flows/test_replicas.py",
     "gateway/lookout.py": "tests/flows/test_hosts.py",
     "gateway/loader.py": "tests/test_config.py",

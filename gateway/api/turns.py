@@ -28,18 +28,33 @@ from gateway.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from gateway.messages import Model, NewMessage, Number, Options, Role
+from gateway.messages import Model, NewMessage, Number, Options, Role, Session
 from gateway.record import Outcome
 from gateway.relay.failures import broken_off
 from gateway.relay.kept import KeptAnswer
 from gateway.turns.chats import Begun, Chats, Question
 from gateway.turns.spoken import Spoken
+from gateway.turns.titles import Titles
 
 PASSED_ON = ("think", "format", "tools", "keep_alive")
 _KINDS = {
     200: "What `/api/chat` would answer: lines, or with `stream: false` one object. An error of the host's own keeps its status.",
     202: "With `detach`: where the answer can be read, and how it is stopped.",
 }
+
+
+_FAILURES = (
+    BadRequest,
+    NotFound,
+    ModelNotFound,
+    Cancelled,
+    HostsFailed,
+    NoHost,
+    QueueFull,
+    ShuttingDown,
+    StoreUnavailable,
+    DeadlineExceeded,
+)
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,31 +90,24 @@ class TurnStarted(msgspec.Struct, frozen=True):
     cancel: Annotated[str, doc("the path that stops it, by DELETE")]
 
 
-class TurnsApi:
-    """The handler of ``/api/sessions/{id}/chat``."""
+class TitleWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who makes the title."""
 
-    def __init__(self, chats: Chats) -> None:
+    model: Annotated[Model | None, doc("the model; else `sessions.title_model`, else the session's")] = None
+
+
+class TurnsApi:
+    """Handlers of ``/api/sessions/{id}/chat`` and ``/title``."""
+
+    def __init__(self, chats: Chats, titles: Titles) -> None:
         self._chats = chats
+        self._titles = titles
 
     def routes(self) -> list[web.RouteDef]:
-        """Say something."""
-        return [web.post("/api/sessions/{id}/chat", self.chat)]
+        """Say something, name it."""
+        return [web.post("/api/sessions/{id}/chat", self.chat), web.post("/api/sessions/{id}/title", self.title)]
 
-    @handler(
-        BadRequest,
-        NotFound,
-        ModelNotFound,
-        Conflict,
-        Cancelled,
-        HostsFailed,
-        NoHost,
-        QueueFull,
-        ShuttingDown,
-        StoreUnavailable,
-        DeadlineExceeded,
-        statuses=_KINDS,
-        content_type=NDJSON,
-    )
+    @handler(Conflict, *_FAILURES, statuses=_KINDS, content_type=NDJSON)
     async def chat(self, path: OneSession, body: Said, request: web.Request) -> web.StreamResponse:
         """Say something in a session, and get the answer to all that fits into the model's context. Question and answer are kept, the
         answer also as far as it came when it is stopped or breaks off. `X-Corral-Message` is its number. One turn at a time: while
@@ -112,6 +120,13 @@ class TurnsApi:
             return await _answered(request, begun, stream=body.stream)
         finally:
             self._chats.left(begun.answer.id)  # all was read, or nobody is left who would
+
+    @handler(*_FAILURES)
+    async def title(self, path: OneSession, body: TitleWanted) -> Session:
+        """Let a model make a title of how the session begins, whatever its title was. It waits until a slot is free that nobody else waits
+        for; a caller who leaves stops it.
+        """
+        return await self._titles.make(OWNER, path.id, body.model)
 
 
 def _question(body: Said) -> Question:

@@ -66,3 +66,4 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     session: str | None = None
     client: str = ""
     pin: str = ""  # the host that was asked for by name; empty: any
+    background: bool = False  # it waits until nobody else does

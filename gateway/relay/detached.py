@@ -9,6 +9,8 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from gateway.config import GenerationsConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing
@@ -78,13 +80,24 @@ class Detached:
         return self._running.get(id_) or self._ended.get(id_)
 
     async def ask(
-        self, path: str, body: bytes, *, session: str | None = None, pin: str = "", client: str = "", id_: str = ""
+        self,
+        path: str,
+        body: bytes,
+        *,
+        session: str | None = None,
+        pin: str = "",
+        client: str = "",
+        id_: str = "",
+        background: bool = False,
     ) -> KeptAnswer:
         """Start a generation of Corral's own: ``body`` as a caller would post it to ``path``. Raises CorralError if it cannot be.
 
-        ``id_``: one that was told before (``fresh_id``); ``client``: the address of whoever it is for. ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
+        ``id_``: one that was told before (``fresh_id``); ``client``: the address of whoever it is for; ``background``: it waits until nobody
+        else does. ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
         """
         request = read(ENDPOINTS[path], body, id_ or self.fresh_id(), _JSON, "", session, client, pin)
+        if background:
+            request = msgspec.structs.replace(request, background=True)
         return await self.start(request, _OF_OUR_OWN, "", self._generations.clock())
 
     def fresh_id(self) -> str:

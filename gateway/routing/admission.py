@@ -4,8 +4,8 @@ handed out; it runs whenever anything changed: a request came, a slot was freed,
 A request is bound late: to the host that is cheapest when it is granted, counting those that wait before it. It is granted only
 if that host has a free slot; if waiting for a warm host is cheaper than loading the model on a free one, it waits.
 
-Waiters stand in lanes, one per model, runner options and pin, each first come, first served. ``assign`` merges the lanes by age, and
-looks at most LOOK_AHEAD deep into a lane that gets nothing: so one long lane cannot make a step slow, nor starve another lane.
+Waiters stand in lanes, one per model, runner options and pin, each first come, first served. ``assign`` merges the lanes by age, those of
+what runs in the background (titles) behind all others, and looks at most LOOK_AHEAD deep into a lane that gets nothing: so one long lane cannot make a step slow, nor starve another lane.
 """
 
 import heapq
@@ -54,7 +54,7 @@ class Waiter:
         self.seq = seq
         self.since = since
         self.deliver = deliver
-        self.lane = (request.model, request.runner_options, request.pin)
+        self.lane = (request.background, request.model, request.runner_options, request.pin)
 
 
 class Admission:
@@ -63,7 +63,7 @@ class Admission:
     def __init__(self, fleet: Fleet, limit: int, rng: Chance) -> None:
         self._fleet = fleet
         self._rng = rng
-        self._lanes: dict[tuple[str, Any, str], deque[Waiter]] = {}
+        self._lanes: dict[tuple[bool, str, Any, str], deque[Waiter]] = {}
         self._waiting = 0
         self._settled = -1  # the fleet's version when everybody who waits was last looked at
         self._ahead: dict[str, int] = {}  # how many waited for each host then
@@ -138,13 +138,13 @@ class Admission:
         if not self._waiting:
             return
         ahead: dict[str, int] = {}
-        heads = [(lane[0].seq, key, 0) for key, lane in self._lanes.items()]
+        heads = [(key[0], lane[0].seq, key, 0) for key, lane in self._lanes.items()]
         heapq.heapify(heads)
         lanes = {key: list(lane) for key, lane in self._lanes.items()}
         misses = dict.fromkeys(lanes, 0)
         free = sum(view.free_slots for view in self._fleet.snapshot(now).hosts)
         while heads and free > 0:
-            _, key, index = heapq.heappop(heads)
+            _, _, key, index = heapq.heappop(heads)
             waiter = lanes[key][index]
             taken = self._offer(waiter, now, ahead)
             if taken is None:
@@ -152,7 +152,7 @@ class Admission:
             elif taken:
                 free -= 1
             if index + 1 < len(lanes[key]) and misses[key] < LOOK_AHEAD:
-                heapq.heappush(heads, (lanes[key][index + 1].seq, key, index + 1))
+                heapq.heappush(heads, (key[0], lanes[key][index + 1].seq, key, index + 1))
 
         self._settled, self._ahead = self._fleet.version, ahead
 

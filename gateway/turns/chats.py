@@ -9,7 +9,7 @@ It runs as a task of the gateway's own, so that no step is left half done when i
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,7 +61,8 @@ class Begun(NamedTuple):
 
 
 class Chats:
-    """Runs turns. ``name`` is this gateway's; ``context_tokens``: a model's context where nothing tells of it."""
+    """Runs turns. ``name`` is this gateway's; ``context_tokens``: a model's context where nothing tells of it;
+    ``answered(owner, session)`` is told of each answer that has ended."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Chats:
         tasks: Tasks,
         name: str,
         context_tokens: int,
+        answered: Callable[[str, str], None],
     ) -> None:
         self._store = store
         self._detached = detached
@@ -80,6 +82,7 @@ class Chats:
         self._tasks = tasks
         self._name = name
         self._context_tokens = context_tokens
+        self._answered = answered
         self.writer = Writer(store.turns, generations.clock, tasks)
         self.busy = Busy()
 
@@ -112,6 +115,7 @@ class Chats:
                     begun = await self._begun(asked)
                 _tell(ready, begun)
                 await self.writer.write(asked.place(begun.turn.answer), begun.answer, Spoken())
+            self._answered(asked.owner, asked.session)
         except CorralError as error:
             _tell(ready, error)
         finally:

@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """``owner``: whose sessions are meant; ``name`` is this gateway's; ``busy`` counts what is being recorded."""
+    """``owner``: whose sessions are meant; ``name`` is this gateway's; ``busy`` counts what is being recorded;
+    ``answered(owner, session)`` is told of each answer that has ended."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Recorder:
         busy: Busy,
         owner: str,
         name: str,
+        answered: Callable[[str, str], None],
     ) -> None:
         self._store = store
         self._relay = relay
@@ -64,6 +66,7 @@ class Recorder:
         self._busy = busy
         self._owner = owner
         self._name = name
+        self._answered = answered
         self._count = 0
 
     def __repr__(self) -> str:
@@ -111,6 +114,7 @@ class Recorder:
                 if turn is not None:
                     place = Place(self._owner, turn.session.id, request.id, turn.answer)
                     await self._writer.write(place, answer, Spoken(request.endpoint.path))
+                    self._answered(self._owner, turn.session.id)
         finally:
             self._count -= 1
             if unwanted is not None:

@@ -54,7 +54,7 @@ include-path-regex = "/api/(sessions|search)"
 checks.positive_data_acceptance.enabled = false  # hosts and messages must be known, a word must be in it: no schema can say it
 
 [[operations]]
-include-path = "/api/sessions/{id}/chat"
+include-path-regex = "/api/sessions/[{]id[}]/(chat|title)"
 warnings = false  # most models, parents and images that fit the schema are not there, or are none
 
 [[operations]]
@@ -78,7 +78,8 @@ async def _settings(stage: Stage, tasks: contextlib.AsyncExitStack) -> str:
     gone = await ask(stage.url, "DELETE", "/api/delete", json.dumps({"model": "nobody"}).encode())
     talk = await Talk.new(stage)
     assert (await talk.say("Why?", options={"num_predict": 2})).status == 200
-    await stage.records.until(2)
+    assert (await ask(stage.url, "POST", f"{talk.path}/title", b"{}")).status == 200
+    await stage.records.until(3)
     await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
     for host in stage.hosts:
         host.faults.set("hang_mid_stream", after_chunks=2)

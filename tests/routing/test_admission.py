@@ -216,6 +216,19 @@ def test_the_oldest_of_all_lanes_is_first() -> None:
         room.end(client)
 
 
+def test_what_runs_in_the_background_is_last() -> None:
+    """It waits until nobody else does, whatever came first; a free slot that nobody waits for it takes at once."""
+    room = Room()
+    holder = room.come(Client())
+    titles = [room.come(Client(background=True)) for _ in range(2)]
+    later = [room.come(Client()) for _ in range(2)]
+    for one in (holder, *later, titles[0]):
+        room.admission.release(one.grant.lease, 1.0)
+    assert titles[1].verdicts
+    room.admission.release(titles[1].grant.lease, 1.0)
+    assert room.come(Client(background=True)).verdicts
+
+
 def test_many_are_let_in_at_once() -> None:
     """A host that comes back with several slots takes as many."""
     room = Room(host("a"), host("b", slots=3))

@@ -1,0 +1,41 @@
+"""Builds what answers in sessions: turns, records of plain chats, titles."""
+
+from typing import NamedTuple
+
+from gateway.api.sessions import OWNER
+from gateway.config import SessionsConfig
+from gateway.fleet.registry import Fleet
+from gateway.relay.detached import Detached
+from gateway.relay.generations import Generations
+from gateway.relay.relay import Relay
+from gateway.store.session_store import SessionStore
+from gateway.tasks import Tasks
+from gateway.turns.chats import Chats
+from gateway.turns.recording import Recorder
+from gateway.turns.titles import Titles
+
+
+class Talking(NamedTuple):
+    """Its parts."""
+
+    chats: Chats
+    recorder: Recorder
+    titles: Titles
+
+
+def talking(
+    config: SessionsConfig,
+    store: SessionStore,
+    relay: Relay,
+    detached: Detached,
+    generations: Generations,
+    fleet: Fleet,
+    tasks: Tasks,
+    name: str,
+) -> Talking:
+    """``name`` is this gateway's."""
+    titles = Titles(store, detached, generations, tasks, config.title_model)
+    context = config.context_tokens
+    chats = Chats(store, detached, generations, fleet, tasks, name, context, titles.answered)
+    recorder = Recorder(store, relay, generations, chats.writer, tasks, chats.busy, OWNER, name, titles.answered)
+    return Talking(chats, recorder, titles)
