@@ -1,14 +1,17 @@
 """Turns over real sockets, on both kinds of database: what callers get, and what is kept however it ends."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from gateway.messages import Ending, MessageState, NewMessage
 from simulator.host import SimulatedHost
 from tests.builders import TEXT, simulated
 from tests.conftest import Corral
 from tests.flows.detaching import read, rest_of
+from tests.scripted import Asked, ScriptedHost
 from tests.sockets import until
 from tests.stage import Client
 from tests.turns.talking import Talk, text_of
@@ -55,6 +58,57 @@ async def test_at_once(corral: Corral, url: str) -> None:
     assert answer.get("Content-Type") == "application/json; charset=utf-8"
     assert (await talk.free())[1]["content"] == told["message"]["content"] != ""
     assert (answer.get("X-Corral-Host"), answer.get("X-Corral-Message")) == ("gpu1", "1")
+
+
+CALL = {"function": {"name": "clock", "arguments": {"zone": "utc"}}}
+LINES = (
+    b'{"model":"m","message":{"role":"assistant","content":"","thinking":"hm"},"done":false}\n',
+    b'{"model":"m","message":{"role":"assistant","content":"It","tool_calls":[%b]},"done":false}\n'
+    % json.dumps(CALL).encode(),
+    b'{"model":"m","message":{"role":"assistant","content":" is"},"done":true,"done_reason":"stop","eval_count":2}\n',
+)
+
+
+async def thinking(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+    """A host's answer that thinks and calls a tool."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(head + b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in LINES) + b"0\r\n\r\n")
+
+
+async def test_what_the_host_is_asked(corral: Corral, url: str) -> None:
+    """The system prompt, all that was said and still fits, however many pages of it, what is said now, both's options, and what else is asked for."""
+    host = ScriptedHost("gpu1", thinking)
+    stage = await corral(host, database={"url": url})
+    talk = await Talk.new(stage, system="Be short.", host="gpu1", options={"seed": 1, "num_ctx": 2000})
+    turns = stage.gateway.sessions.turns
+    for number in range(45):
+        said = [NewMessage(content=f"q{number}")]
+        turn = await turns.begin_turn("", talk.id, generation="g", replica="r", said=said, model=TEXT)
+        assert await turns.finish_turn("", talk.id, turn.answer, "g", Ending(state=MessageState.DONE, content="a"))
+    tool = {"type": "function", "function": {"name": "clock"}}
+    more = {"options": {"seed": 2}, "think": True, "tools": [tool], "keep_alive": "5m", "format": "json"}
+    answer = await talk.say("now", stream=False, **more)
+    told = json.loads(answer.body)
+    assert told == {
+        "model": "m",
+        "message": {"role": "assistant", "content": "It is", "thinking": "hm", "tool_calls": [CALL]},
+        "done": True,
+        "done_reason": "stop",
+        "eval_count": 2,
+    }
+    sent = json.loads(host.asked[-1].body)
+    history = [text for number in range(45) for text in (f"q{number}", "a")]
+    assert [message["content"] for message in sent.pop("messages")] == ["Be short.", *history, "now"]
+    assert sent == {"model": TEXT, "stream": True, **more, "options": {"seed": 2, "num_ctx": 2000}}
+    kept = (await talk.free())[-1]
+    assert (kept["content"], kept["thinking"], kept["tool_calls"]) == ("It is", "hm", [CALL])
+    assert (await talk.say("short", options={"num_ctx": 64})).status == 200
+    await talk.free()
+    few = [message["content"] for message in json.loads(host.asked[-1].body)["messages"]]
+    assert few[0] == "Be short."
+    assert few[1].startswith("q")
+    assert few[-1] == "short"
+    assert len(few) < 15
 
 
 async def test_the_next_turn_sees_what_was_said(corral: Corral, url: str) -> None:
