@@ -143,8 +143,7 @@ LAST = """\
 ## Sessions
 
 A session is a chain of messages that is kept in the database (`database.url`; where none is configured these paths are a 503 that says so,
-where it is away a 503 with Retry-After). Nobody sees another owner's sessions; until there are keys, all have one owner. Messages come in by
-`POST /api/import`; there is no turn through a stored session yet, and the word in `X-Corral-Session` has nothing to do with one.
+where it is away a 503 with Retry-After). Nobody sees another owner's sessions; until there are keys, all have one owner.
 
 Messages with the same `parent` are branches: a question that was edited, an answer that was made again; `siblings` are the numbers of all
 that stand in one's place. An unknown key in a body is a 400 that names it. NUL and halves of characters become `\\ufffd`.

@@ -14,6 +14,11 @@ import msgspec
 from gateway.doc import doc
 
 
+def new_id(wall: float, chance: int) -> str:
+    """24 hex digits, unique and sortable by time: of a generation, a job, a session. ``wall``: Unix seconds; ``chance``: 52 random bits."""
+    return f"{int(wall * 1000):011x}{chance:013x}"
+
+
 class Outcome(StrEnum):
     """How a generation ended."""
 

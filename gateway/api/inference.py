@@ -21,8 +21,9 @@ from gateway.errors import CorralError, Loop, ShuttingDown, TooLarge
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
+from gateway.record import new_id
 from gateway.relay.detached import Detached
-from gateway.relay.generations import Generations, new_id
+from gateway.relay.generations import Generations
 from gateway.relay.headers import inbound
 from gateway.relay.relay import Relay
 from gateway.turns.recording import Recorder
@@ -100,7 +101,7 @@ class Inference:
         headers = inbound(request.raw_headers)
         if headers.expect and otherwise is not None:
             return await otherwise(request)  # aiohttp says 100-continue, then calls us again
-        id_ = new_id(generations.wall(), self._rng)
+        id_ = new_id(generations.wall(), self._rng.getrandbits(52))
         sink: TransportSink | ResponseSink | None = None
         try:
             body = await self._body(request)

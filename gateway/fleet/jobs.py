@@ -14,6 +14,7 @@ from enum import StrEnum
 from gateway.dialects.managing import Operation
 from gateway.fleet.progress import Part, PartState
 from gateway.fleet.targets import Targets
+from gateway.record import new_id
 
 KEPT = 100
 NAME_LIMIT = 200  # characters of a model's name that are kept
@@ -139,7 +140,7 @@ class Jobs:
     def track(self, kind: str, model: str, targets: Targets) -> Iterator[Job]:
         """A job while it runs. Leaving ends it, if nobody has done so before."""
         wall = self._wall()
-        id_ = f"{int(wall * 1000):011x}{self._rng.getrandbits(52):013x}"  # as a generation's
+        id_ = new_id(wall, self._rng.getrandbits(52))
         job = self._running[id_] = Job(id_, kind, model, targets, wall, self.clock())
         self._idle.clear()
         cancelled = False

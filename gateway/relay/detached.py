@@ -17,9 +17,9 @@ from gateway.dialects.lines import Framing
 from gateway.dialects.read import read
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import CorralError, ShuttingDown
-from gateway.record import CancelSource
+from gateway.record import CancelSource, new_id
 from gateway.relay.failures import broken_off
-from gateway.relay.generations import Generation, Generations, new_id
+from gateway.relay.generations import Generation, Generations
 from gateway.relay.headers import Inbound
 from gateway.relay.kept import KeptAnswer
 from gateway.relay.relay import Relay
@@ -102,7 +102,7 @@ class Detached:
 
     def fresh_id(self) -> str:
         """An id for a generation that is about to be."""
-        return new_id(self._generations.wall(), self._rng)
+        return new_id(self._generations.wall(), self._rng.getrandbits(52))
 
     async def start(self, request: InferenceRequest, headers: Inbound, query: str, received: float) -> KeptAnswer:
         """Run it. Returns in a moment; raises CorralError if it is refused in that moment (the queue is full, no host)."""

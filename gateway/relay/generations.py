@@ -8,7 +8,6 @@ Operator, session, deadline and shutdown end a generation through its scope: ``s
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -23,11 +22,6 @@ log = logging.getLogger(__name__)
 _CANCELLED = {CancelSource.DEADLINE: Outcome.TIMEOUT}
 _NOTHING_USED = Usage()
 FLUSH_SECONDS = 0.02
-
-
-def new_id(wall: float, rng: random.Random) -> str:
-    """24 hex digits, unique and sortable by time. ``wall``: Unix seconds."""
-    return f"{int(wall * 1000):011x}{rng.getrandbits(52):013x}"
 
 
 class Generation:

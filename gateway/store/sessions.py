@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.branches import newest_end
 from gateway.errors import BadRequest
 from gateway.messages import NewSession, Session, SessionChanges
+from gateway.record import new_id
 from gateway.store.none import Store
 from gateway.store.rows import found, session_of, session_values
 from gateway.store.schema import messages, sessions
@@ -42,7 +43,7 @@ class Sessions:
         now = self._wall()
         return {
             **session_values(msgspec.structs.asdict(new) | {"settings": settings}),
-            "id": f"{int(now * 1000):011x}{self._rng.getrandbits(52):013x}",
+            "id": new_id(now, self._rng.getrandbits(52)),
             "owner": owner,
             "kind": kind,
             "next_seq": 0,
