@@ -146,7 +146,7 @@ class Gateway:
         logging.getLogger("aiohttp.server").addFilter(self._quiet)
         root.setLevel(self.config.log.level.upper())
         poll, relay = self.config.poll, self.config.relay
-        self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds)
+        self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds, self.replica)
         self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
         self.discovery = Discovery(self.config, self._configure)
         self._lookout = Lookout(self.config, self.discovery, self._reconfigure)
@@ -235,7 +235,7 @@ class Gateway:
         stats = Stats(self.database) if self.database else None
         return (
             self.inference,
-            FleetViews(self.fleet, self.clock, config.poll.inventory_ttl_seconds),
+            FleetViews(self.fleet, self.client, self.clock, config.poll.inventory_ttl_seconds),
             Explain(self.fleet, self.clock, self.rng, config.relay),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from gateway.api.answers import JSON, Answer, json_answer
+from gateway.api.answers import JSON, Answer, json_answer, rendered
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical, full, is_name
 from gateway.dialects.ollama import PLAIN
 from gateway.errors import ModelNotFound, NoHost
 from gateway.fleet import merge
+from gateway.fleet.client import GATEWAYS, HostClient
 from gateway.fleet.host import HostView
 from gateway.fleet.registry import Fleet
 
@@ -17,10 +18,13 @@ RUNNING = b"Ollama is running"
 
 
 class FleetViews:
-    """Handlers of the merged lists."""
+    """Handlers of the merged lists. ``client`` knows which gateways the hosts lead to."""
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float], inventory_ttl_seconds: float) -> None:
+    def __init__(
+        self, fleet: Fleet, client: HostClient, clock: Callable[[], float], inventory_ttl_seconds: float
+    ) -> None:
         self._fleet = fleet
+        self._client = client
         self._clock = clock
         self._inventory_ttl = inventory_ttl_seconds
 
@@ -49,11 +53,12 @@ class FleetViews:
         return Answer(body=RUNNING, headers={"Content-Type": "text/plain; charset=utf-8"})
 
     async def version(self, _request: web.Request) -> web.Response:
-        """The lowest version of the fleet."""
+        """The lowest version of the fleet; and in a header who answers, so that a gateway among its own hosts is noticed."""
         version = merge.version(self._views)
-        if version is None:
-            raise NoHost("no host answers: its version is not known", retry_after=2.0)
-        return json_answer({"version": version})
+        unknown = NoHost("no host answers: its version is not known", retry_after=2.0)
+        answer = rendered(unknown) if version is None else json_answer({"version": version})
+        answer.headers[GATEWAYS] = ", ".join(self._client.gateways(self._fleet.hosts))
+        return answer
 
     async def tags(self, _request: web.Request) -> web.Response:
         """Every model that some host has."""

@@ -40,6 +40,7 @@ ANSWER_HEADERS = {
     "X-Corral-Generation": "Inference: the generation's id.",
     "X-Corral-Host": "Inference once a host answered, and what one host was asked: that host.",
     "X-Corral-Message": "Turns of sessions: the number of the answer.",
+    "X-Corral-Gateways": "Of `/api/version`: the name of this gateway, and of those that its hosts lead to.",
     "X-Corral-Job": "Managing models: the job's id.",
     "X-Corral-Hosts": "Managing models: the hosts that were asked, with commas between them.",
     "X-Corral-Left-Out": "Managing models: hosts that it concerns but that are ejected or draining. They are not waited for; a pull can "

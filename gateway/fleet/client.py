@@ -1,7 +1,8 @@
 """Calls to a host that are no inference: polls and management. Not the relay's path, so aiohttp's own client is fine here."""
 
+import re
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from yarl import URL
 from gateway.dialects.ollama import message_of
 from gateway.fleet.host import AvailableModel, Host, LoadedModel
 
+VERSION = "/api/version"
+GATEWAYS = "X-Corral-Gateways"
+GATEWAYS_MOST = 16
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 LINE_LIMIT_BYTES = 1024 * 1024
 # A host that loses its power in the middle of a pull says nothing any more: the kernel asks after it, and gives up what it does not
@@ -38,6 +43,7 @@ class HostAnswer:
     status: int
     content_type: str
     body: bytes
+    gateways: frozenset[str] = frozenset()  # by name, where a Corral answers: it, and those behind it
 
     @property
     def refuses(self) -> bool:
@@ -77,9 +83,11 @@ class HostStream:
 
 
 class HostClient:
-    """Calls hosts. One for the whole gateway; ``close`` it."""
+    """Calls hosts. One for the whole gateway, whose ``name`` it knows; ``close`` it."""
 
-    def __init__(self, timeout_seconds: float, connect_timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, connect_timeout_seconds: float, name: str = "") -> None:
+        self.name = name
+        self._behind: dict[str, frozenset[str]] = {}  # URL of a host → the gateways that it leads to
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_timeout_seconds)
         self._session = _session(KEEPALIVE | UNHEARD)
         self._uploads = _session(KEEPALIVE | UNREAD)
@@ -107,6 +115,8 @@ class HostClient:
             if timeout_seconds
             else self._timeout
         )
+        if path != VERSION:
+            self._refuse_loop(host)
         ours = [("Content-Type", "application/json")] if body is not None else []
         with _failures(path, timeout):
             async with self._session.request(
@@ -130,6 +140,7 @@ class HostClient:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator["HostStream"]:
         """One call that may take hours: once connected it has no time limit. Leaving before its end breaks it off. Raises HostError."""
+        self._refuse_loop(host)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
         session = self._uploads if isinstance(body, AsyncIterable) else self._session
         with _failures(path, timeout):
@@ -148,12 +159,24 @@ class HostClient:
                         response.close()
 
     async def version(self, host: Host) -> str:
-        """GET /api/version."""
-        return str((await self._json(host, "/api/version")).get("version", ""))
+        """GET /api/version. A host that leads back to this gateway is unreachable: what is asked of all hosts would come round for ever."""
+        answer = await self.call(host, "GET", VERSION)
+        self._behind[host.url] = answer.gateways
+        self._refuse_loop(host)
+        return str(_json(VERSION, answer).get("version", ""))
+
+    def _refuse_loop(self, host: Host) -> None:
+        if self.name in self._behind.get(host.url, ()):
+            raise HostError("it leads back to this Corral itself", "loop", unreachable=True)
+
+    def gateways(self, hosts: Iterable[Host]) -> list[str]:
+        """This gateway's name, and those of all that these hosts lead to, at most GATEWAYS_MOST."""
+        behind = {name for host in hosts for name in self._behind.get(host.url, ())} - {self.name}
+        return [self.name, *sorted(behind)][:GATEWAYS_MOST]
 
     async def loaded(self, host: Host) -> tuple[LoadedModel, ...]:
         """GET /api/ps."""
-        rows = _rows(await self._json(host, "/api/ps"))
+        rows = _rows(_json("/api/ps", await self.call(host, "GET", "/api/ps")))
         return tuple(
             LoadedModel(
                 name=str(row["name"]),
@@ -169,20 +192,20 @@ class HostClient:
 
     async def available(self, host: Host) -> tuple[AvailableModel, ...]:
         """GET /api/tags."""
-        rows = _rows(await self._json(host, "/api/tags"))
+        rows = _rows(_json("/api/tags", await self.call(host, "GET", "/api/tags")))
         return tuple(AvailableModel(str(row["name"]), str(row["digest"]), _number(row, "size"), row) for row in rows)
 
-    async def _json(self, host: Host, path: str) -> Mapping[str, Any]:
-        answer = await self.call(host, "GET", path)
-        if answer.status != 200:
-            raise HostError(f"{path} answered {answer.status}", "http_error")
-        try:
-            value = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            raise HostError(f"{path} did not answer JSON", "protocol_error") from None
-        if not isinstance(value, dict):
-            raise HostError(f"{path} did not answer a JSON object", "protocol_error")
-        return value
+
+def _json(path: str, answer: HostAnswer) -> Mapping[str, Any]:
+    if answer.status != 200:
+        raise HostError(f"{path} answered {answer.status}", "http_error")
+    try:
+        value = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        raise HostError(f"{path} did not answer JSON", "protocol_error") from None
+    if not isinstance(value, dict):
+        raise HostError(f"{path} did not answer a JSON object", "protocol_error")
+    return value
 
 
 def _url(host: Host, path: str) -> URL:
@@ -213,7 +236,9 @@ async def _whole(path: str, response: aiohttp.ClientResponse) -> HostAnswer:
         text += more
     if len(text) > ANSWER_LIMIT_BYTES:
         raise HostError(f"{path}: the answer is over {ANSWER_LIMIT_BYTES} bytes", "protocol_error")
-    return HostAnswer(response.status, response.headers.get("Content-Type", ""), text)
+    told = response.headers.get(GATEWAYS, "").split(",")[:GATEWAYS_MOST]
+    gateways = frozenset(name.strip() for name in told if NAME.fullmatch(name.strip()))
+    return HostAnswer(response.status, response.headers.get("Content-Type", ""), text, gateways)
 
 
 def _session(watching: Mapping[str, int]) -> aiohttp.ClientSession:

@@ -1,6 +1,7 @@
 """The hosts behind the address: they can be looked at, named for one request, and drained."""
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -379,3 +380,59 @@ async def test_a_changed_file(corral: Corral, tmp_path: Path) -> None:
     async with asyncio.timeout(5.0):
         while (await told(stage, "/api/models/servers"))["servers"][0]["slots"] != 16:
             continue
+
+
+# -- a Corral among its own hosts ---------------------------------------------------------------------------------------------
+
+
+async def polled(*stages: Stage) -> None:
+    """Every host has been asked once more, as far as each is asked at all."""
+    for stage in stages:
+        for name in stage.gateway.fleet.names:
+            await stage.gateway.poller._poll(stage.gateway.poller._watches[name], inventory=True)
+
+
+def health_of(stage: Stage, name: str) -> tuple[str, str]:
+    """(health, why) of a host."""
+    health = stage.gateway.fleet.view(name, stage.gateway.clock()).health
+    return health.state, health.why
+
+
+async def managed(stage: Stage) -> int:
+    """How many jobs a pull, an upload, and a look at the account make in all."""
+    digest = hashlib.sha256(b"x").hexdigest()
+    await ask(stage.url, "POST", "/api/pull", b'{"model":"smollm2:360m","stream":false}')
+    await ask(stage.url, "POST", f"/api/blobs/sha256:{digest}", b"x")
+    await ask(stage.url, "POST", "/api/me")
+    return len(list(stage.gateway.jobs))
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_gateway_that_is_its_own_host(corral: Corral, others: int) -> None:
+    """A file or a name server can say so at any time. It is told apart, and nothing is sent round and round, even if there is no other."""
+    hosts = [simulated("gpu1")]
+    stage = await corral(*hosts)
+    known = hosts_of(*hosts[:others]).hosts
+    stage.gateway.discovery.configure(Config(hosts=(*known, HostConfig("self", stage.url))))
+    await stage.gateway.discovery.step()
+    await polled(stage)
+    assert health_of(stage, "self") == ("ejected", "it leads back to this Corral itself")
+    assert await managed(stage) == 2
+    findings = (await told(stage, "/api/models/servers"))["servers"]
+    assert [row["why"] for row in findings if row["name"] == "self"] == ["it leads back to this Corral itself"]
+
+
+async def test_two_gateways_that_are_each_others_hosts(corral: Corral) -> None:
+    """Each hears its own name from the other; one that is let go is a host like any again."""
+    host = simulated("gpu1")
+    one, two = await corral(host), await corral(host)
+    for stage, other in ((one, two), (two, one)):
+        stage.gateway.discovery.configure(Config(hosts=(*hosts_of(host).hosts, HostConfig("other", other.url))))
+        await stage.gateway.discovery.step()
+    await polled(one, two, one)
+    assert health_of(one, "other") == health_of(two, "other") == ("ejected", "it leads back to this Corral itself")
+    assert (await managed(one), await managed(two)) == (2, 2)
+    two.gateway.discovery.configure(hosts_of(host))
+    await two.gateway.discovery.step()
+    await polled(two, one)
+    assert health_of(one, "other") == ("healthy", "")
