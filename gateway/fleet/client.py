@@ -20,6 +20,7 @@ GATEWAYS_MOST = 16
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 LINE_LIMIT_BYTES = 1024 * 1024
+JUNK_LINES = 1000
 # A host that loses its power in the middle of a pull says nothing any more: the kernel asks after it, and gives up what it does not
 # acknowledge. A kernel that lives does both, whatever its Ollama does, but where an upload has filled it: there the host has to read on.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, times
@@ -69,16 +70,22 @@ class HostStream:
         return await _whole(self._path, self._response)
 
     async def lines(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Its lines, each a JSON object; others are passed over."""
-        rest = b""
+        """Its lines, each a JSON object; others are passed over, up to JUNK_LINES. Raises HostError."""
+        rest, junk = bytearray(), 0
         async for chunk in self._response.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
+            rest += chunk
+            lines: list[bytes] = []
+            if b"\n" in chunk:
+                *lines, tail = bytes(rest).split(b"\n")
+                rest = bytearray(tail)
             if len(rest) > LINE_LIMIT_BYTES:
                 raise HostError(f"{self._path}: a line is over {LINE_LIMIT_BYTES} bytes", "protocol_error")
             for line in lines:
                 if (value := _object(line)) is not None:
                     yield value
-        if (value := _object(rest)) is not None:
+                elif (junk := junk + 1) > JUNK_LINES:
+                    raise HostError(f"{self._path}: over {JUNK_LINES} lines are no JSON", "protocol_error")
+        if (value := _object(bytes(rest))) is not None:
             yield value
 
 

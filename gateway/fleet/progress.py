@@ -14,6 +14,7 @@ from typing import Any
 Line = dict[str, Any]
 
 PACE_SECONDS = 0.06
+BARS_MOST, STATUSES_MOST = 500, 1000  # what a host says beyond them is not told: no model has so many layers
 TEXT_LIMIT = 2000  # characters of a host's words that are kept
 BEFORE_LAYERS = ("pulling manifest", "retrieving manifest")
 SUCCESS = "success"
@@ -128,7 +129,11 @@ class Progress:
         return {"status": SUCCESS}
 
     def _layer(self, host: str, part: Part, now: float) -> list[Line]:
-        bar = self._bars.setdefault(part.digest, _Bar(part.status, part.digest))
+        bar = self._bars.get(part.digest)
+        if bar is None:
+            if len(self._bars) >= BARS_MOST:
+                return []
+            bar = self._bars[part.digest] = _Bar(part.status, part.digest)
         bar.total = max(bar.total, part.total)
         bar.hosts[host] = max(bar.hosts.get(host, 0), part.completed)
         return self._moved(now)
@@ -138,7 +143,7 @@ class Progress:
         if status not in BEFORE_LAYERS:
             self._past.add(host)
             lines = self._moved(now)
-        if status and status not in self._said:
+        if status and status not in self._said and len(self._said) < STATUSES_MOST:
             self._said.add(status)
             lines.append({"status": status})
         return lines

@@ -260,6 +260,13 @@ async def test_a_line_without_end(client: HostClient) -> None:
             await lines_of(client, url)
 
 
+async def test_lines_that_are_none(client: HostClient) -> None:
+    """A host that says nothing else is left."""
+    async with listening(saying(http(b"x\n" * 50_000 + b'{"status":"success"}\n'))) as url:
+        with pytest.raises(HostError, match="over 1000 lines are no JSON"):
+            await lines_of(client, url)
+
+
 async def test_an_answer_that_breaks_off(client: HostClient) -> None:
     """What came, came; then it is an error."""
     cut = b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"status":"a"}\n'

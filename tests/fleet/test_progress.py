@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fleet.progress import PACE_SECONDS, Line, Part, PartState, Progress, failure
+from gateway.fleet.progress import BARS_MOST, PACE_SECONDS, STATUSES_MOST, Line, Part, PartState, Progress, failure
 
 X, Y = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 SUCCESS = {"status": "success"}
@@ -171,3 +171,14 @@ def test_truth_is_no_count() -> None:
     part.take({"digest": "sha256:a", "total": True, "completed": True})
     assert (part.total, part.completed) == (0, 0)
     assert type(part.completed) is int
+
+
+def test_a_host_that_invents() -> None:
+    """Bars and statuses without end are told up to a bound, and the end all the same."""
+    progress = merged("a", "b")
+    digests = [f"sha256:{number:064}" for number in range(BARS_MOST + 50)]
+    assert len(said(progress, *(("a", bar(1, 9, digest)) for digest in digests))) == BARS_MOST
+    words = [("a", {"status": f"status {number}"}) for number in range(STATUSES_MOST + 50)]
+    assert len([line for line in said(progress, *words) if "digest" not in line]) == STATUSES_MOST
+    said(progress, ("a", SUCCESS), ("b", SUCCESS))
+    assert progress.last() == SUCCESS
