@@ -22,13 +22,16 @@ PATIENCE_SECONDS = 120.0  # a migration may rewrite tables
 
 
 @asynccontextmanager
-async def _opened(config: DatabaseConfig) -> AsyncIterator[Database]:
+async def _opened(config: DatabaseConfig, *, new: bool = False) -> AsyncIterator[Database]:
+    """``new``: it may be made; else a name that was mistyped would become an empty database."""
     if not config.kept:
         raise ConfigError(
             "no database is configured: database.url is 'none', or there is no home directory to put one in"
         )
     database = Database(config, time.monotonic)
     try:
+        if not new and await database.revision() is None:
+            raise StoreUnavailable(f"{database.name}: there is nothing; corral db migrate makes the tables")
         await database.start(PATIENCE_SECONDS)
         if database.state is not State.UP:
             raise StoreUnavailable(f"{database.name}: {database.why}")
@@ -39,7 +42,7 @@ async def _opened(config: DatabaseConfig) -> AsyncIterator[Database]:
 
 async def migrate(config: DatabaseConfig) -> str:
     """Make the tables, or upgrade them."""
-    async with _opened(config) as database:
+    async with _opened(config, new=True) as database:
         return f"{database.name} is at revision {HEAD}"
 
 
@@ -74,7 +77,10 @@ async def prune(config: DatabaseConfig) -> str:
 
 async def copy(config: DatabaseConfig, to: str) -> str:
     """Everything into another database, which must be empty."""
-    async with _opened(config) as source, _opened(dataclasses.replace(config, url=to, direct_url="")) as target:
+    async with (
+        _opened(config) as source,
+        _opened(dataclasses.replace(config, url=to, direct_url=""), new=True) as target,
+    ):
         if source.url == target.url:
             raise ConfigError("both databases are the same")
         began = time.monotonic()

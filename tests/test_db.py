@@ -97,6 +97,7 @@ def test_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """How many there were; to standard output only the file itself."""
     url = f"sqlite:///{tmp_path}/x.db"
+    assert told(capsys, "migrate", "--database", url)[0] == 0
     code = main(["export", "--csv", str(tmp_path / "x.csv"), "--database", url])
     assert (code, capsys.readouterr().out) == (0, "0 requests\n")
     assert (tmp_path / "x.csv").read_text().startswith("ts_us,id,")
@@ -117,5 +118,15 @@ def test_exports_that_cannot_be(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     """Each is told why."""
+    assert told(capsys, "migrate", "--database", f"sqlite:///{tmp_path}/x.db")[0] == 0
     assert main(["export", *arguments, "--database", f"sqlite:///{tmp_path}/x.db"]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["check", "vacuum", "prune"])
+def test_a_name_that_was_mistyped(tmp_path: Path, capsys: pytest.CaptureFixture[str], step: str) -> None:
+    """Does not become a database."""
+    code, text = told(capsys, step, "--database", f"sqlite:///{tmp_path}/typo.db")
+    assert code == 1
+    assert "there is nothing; corral db migrate makes the tables" in text
+    assert not (tmp_path / "typo.db").exists()

@@ -26,6 +26,7 @@ class HostReadiness(msgspec.Struct, frozen=True):
 
     health: Annotated[State, doc("as in a host's row")]
     why: Annotated[str, doc("why it is not healthy; empty if it is")]
+    draining: Annotated[bool, doc("whether it takes no new requests")]
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -79,7 +80,7 @@ class Ops:
     async def ready(self) -> tuple[int, Readiness]:
         """Whether at least one host can take requests and the gateway is not stopping; who and why in the body."""
         views = self._fleet.snapshot(self._clock()).hosts
-        hosts = {view.name: HostReadiness(view.health.state, view.health.why) for view in views}
+        hosts = {view.name: HostReadiness(view.health.state, view.health.why, view.draining) for view in views}
         usable = any(
             view.available is not None and view.health.state is not State.EJECTED and not view.draining
             for view in views

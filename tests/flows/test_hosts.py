@@ -238,7 +238,9 @@ async def test_the_last_host_drains(corral: Corral) -> None:
     for headers in ({}, {"X-Corral-Host": "gpu1"}):
         answer = await stage.ask(call("/api/generate", headers=headers))
         assert (answer.status, "gpu1 is draining" in error_of(answer.body)) == (503, True)
-    assert (await ask(stage.url, "GET", "/readyz")).status == 503
+    ready = await ask(stage.url, "GET", "/readyz")
+    assert ready.status == 503
+    assert json.loads(ready.body)["hosts"] == {"gpu1": {"health": "healthy", "why": "", "draining": True}}
 
 
 async def test_who_waits_is_served_when_a_host_resumes(corral: Corral) -> None:
