@@ -240,8 +240,8 @@ class Gateway:
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
             HostsApi(self.fleet, self.clock, self._fleet_changed),
-            GenerationsApi(self.generations, self.detached, self.replicas, self.sessions.sessions),
-            FollowingApi(self.detached, self.generations, config.generations.heartbeat_seconds),
+            GenerationsApi(self.generations, self.detached.shelf, self.replicas, self.sessions.sessions),
+            FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),
             SessionsApi(self.sessions, lambda: self.fleet.names),
@@ -265,7 +265,7 @@ class Gateway:
         try:
             async with asyncio.timeout(self.config.shutdown.grace_seconds):
                 await self.idle()
-                await self.detached.idle()
+                await self.detached.shelf.idle()
                 await self._delivered()
         except TimeoutError:
             cut, jobs = self.stop_all()
@@ -308,7 +308,7 @@ class Gateway:
         await self.connections.close()
         await self.client.close()
         self.generations.flush()
-        self.detached.close()
+        self.detached.shelf.close()
         if self.replicas is not None:
             await self.replicas.leave()
         if self.keeper is not None:
@@ -376,7 +376,7 @@ class Gateway:
 
     def _live(self) -> Live:
         fleet, label = self.fleet.snapshot(self.clock()), self.metrics.model_label
-        return live(fleet, self.admission, self.generations, self.detached, self.jobs, label, stored(self.keeper))
+        return live(fleet, self.admission, self.generations, self.detached.shelf, self.jobs, label, stored(self.keeper))
 
 
 @asynccontextmanager

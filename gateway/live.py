@@ -11,8 +11,8 @@ from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.jobs import Jobs
 from gateway.process import build, package_version
 from gateway.record import Phase
-from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
+from gateway.relay.shelf import Shelf
 from gateway.routing.admission import Admission
 from gateway.telemetry.metrics import Kept, Live, Metrics, Stored
 
@@ -25,7 +25,7 @@ def live(
     fleet: FleetSnapshot,
     admission: Admission,
     generations: Generations,
-    detached: Detached,
+    shelf: Shelf,
     jobs: Jobs,
     label: Callable[[str], str],
     store: Stored | None,
@@ -40,7 +40,7 @@ def live(
         queue_limit=admission.limit,
         oldest_seconds=fleet.taken_at - min((waiter.since for waiter in waiting), default=fleet.taken_at),
         jobs=jobs.running(),
-        kept=Kept(detached.running, len(detached) - detached.running, detached.size, detached.readers),
+        kept=Kept(shelf.running, len(shelf) - shelf.running, shelf.size, shelf.readers),
         in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
         version=package_version(),
         build=build(),

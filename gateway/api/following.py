@@ -19,10 +19,10 @@ from gateway.dialects.lines import Framing
 from gateway.dialects.ollama import compact
 from gateway.doc import doc
 from gateway.errors import Conflict, CorralError, Gone, NotFound
-from gateway.relay.detached import Detached
+from gateway.relay.chunks import Batch, Chunks, Head, Reader
 from gateway.relay.generations import Generations
 from gateway.relay.headers import passing
-from gateway.relay.kept import Batch, Head, KeptAnswer, Reader
+from gateway.relay.shelf import Shelf
 
 EVENTS = "text/event-stream"
 NDJSON = "application/x-ndjson"
@@ -47,8 +47,8 @@ class CameBack(msgspec.Struct, frozen=True, rename={"last": "Last-Event-ID"}):
 class FollowingApi:
     """The handler of ``/api/generations/{id}/stream``."""
 
-    def __init__(self, detached: Detached, generations: Generations, heartbeat_seconds: float) -> None:
-        self._detached = detached
+    def __init__(self, shelf: Shelf, generations: Generations, heartbeat_seconds: float) -> None:
+        self._shelf = shelf
         self._generations = generations
         self._heartbeat_seconds = heartbeat_seconds
 
@@ -78,8 +78,8 @@ class FollowingApi:
             except ConnectionError:  # the reader has gone
                 return following.response
 
-    def _found(self, id_: str) -> KeptAnswer:
-        answer = self._detached.get(id_)
+    def _found(self, id_: str) -> Chunks:
+        answer = self._shelf.get(id_)
         if answer is not None:
             return answer
         if self._generations.get(id_) is not None:
@@ -93,7 +93,7 @@ class Following:
     """One reader's response. ``about``: headers that it has besides."""
 
     def __init__(
-        self, request: web.Request, answer: KeptAnswer, heartbeat_seconds: float, about: Mapping[str, str] | None = None
+        self, request: web.Request, answer: Chunks, heartbeat_seconds: float, about: Mapping[str, str] | None = None
     ) -> None:
         self._request = request
         self._answer = answer
@@ -140,7 +140,7 @@ class Following:
         return response
 
     def _about(self, head: Head | None) -> dict[str, str]:
-        host = {"X-Corral-Host": head.host} if head is not None else {}
+        host = {"X-Corral-Host": head.host} if head is not None and head.host else {}
         return {"X-Corral-Generation": self._answer.id} | host | self._more
 
     async def _open(self, status: int, head: Head | None, headers: dict[str, str]) -> None:
@@ -160,8 +160,7 @@ class Following:
                 async with asyncio.timeout(self._heartbeat_seconds if events else None):
                     batch = await anext(reader, None)
             except TimeoutError:
-                generation = self._answer.generation
-                await self.response.write(f": {generation.phase if generation else 'done'}\n\n".encode())
+                await self.response.write(f": {self._answer.phase}\n\n".encode())
                 continue
             if batch is None:
                 break
@@ -215,5 +214,5 @@ def _data(text: bytes) -> bytes:
     return b"".join(b"data: %b\n" % line for line in text.splitlines() or [b""])
 
 
-def _body(error: CorralError, answer: KeptAnswer) -> bytes:
+def _body(error: CorralError, answer: Chunks) -> bytes:
     return answer.endpoint.error(error.status, error.message, error.code, answer.id)

@@ -12,10 +12,10 @@ from gateway.api.sessions import OWNER
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.record import CancelSource, Outcome, Phase, RouteReason
-from gateway.relay.detached import Detached
 from gateway.relay.generations import Generation, Generations
 from gateway.relay.intents import Intent
 from gateway.relay.kept import KeptAnswer
+from gateway.relay.shelf import Shelf
 from gateway.store.replicas import Replicas
 from gateway.store.sessions import Sessions
 
@@ -103,11 +103,9 @@ class GenerationsApi:
     """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``. ``replicas``: the gateways that share the
     database, if any do."""
 
-    def __init__(
-        self, generations: Generations, detached: Detached, replicas: Replicas | None, sessions: Sessions
-    ) -> None:
+    def __init__(self, generations: Generations, shelf: Shelf, replicas: Replicas | None, sessions: Sessions) -> None:
         self._generations = generations
-        self._detached = detached
+        self._shelf = shelf
         self._replicas = replicas
         self._sessions = sessions
 
@@ -124,14 +122,15 @@ class GenerationsApi:
     @handler()
     async def all(self, query: Wanted) -> InFlight:
         """Everything in flight, oldest first."""
-        rows = [_ended(answer) for answer in self._detached.ended()] if query.kept else []
+        rows = [_ended(one) for one in self._shelf.ended() if isinstance(one, KeptAnswer)] if query.kept else []
         rows += [self._row(generation) for generation in self._generations]
         return InFlight([row for row in rows if query.session in (None, row.session)])
 
     @handler(NotFound)
     async def one(self, path: OneGeneration) -> GenerationRow:
         """One generation in flight, or a detached one that ended and can still be read."""
-        if self._generations.get(path.id) is None and (answer := self._detached.get(path.id)) is not None:
+        answer = self._shelf.get(path.id)
+        if isinstance(answer, KeptAnswer) and answer.record is not None:
             return _ended(answer)
         return self._row(self._found(path.id))
 
@@ -191,7 +190,7 @@ class GenerationsApi:
         return generation
 
     def _row(self, generation: Generation) -> GenerationRow:
-        request, answer = generation.request, self._detached.get(generation.id)
+        request, answer = generation.request, self._shelf.get(generation.id)
         return GenerationRow(
             id=generation.id,
             session=request.session,

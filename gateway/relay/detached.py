@@ -7,7 +7,7 @@ them. What stops one is what stops any (operator, session, deadline, shutdown), 
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
@@ -17,12 +17,13 @@ from gateway.dialects.lines import Framing
 from gateway.dialects.read import read
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import CorralError, ShuttingDown
-from gateway.record import CancelSource, new_id
+from gateway.record import new_id
 from gateway.relay.failures import broken_off
 from gateway.relay.generations import Generation, Generations
 from gateway.relay.headers import Inbound
 from gateway.relay.kept import KeptAnswer
 from gateway.relay.relay import Relay
+from gateway.relay.shelf import Shelf
 from gateway.tasks import Tasks
 
 _JSON = "application/json"
@@ -30,8 +31,8 @@ _OF_OUR_OWN = Inbound(lines=b"Content-Type: application/json\r\n", content_type=
 
 
 class Detached:
-    """All that run detached, and the last that ended. ``draining`` makes it refuse new ones; ``rejected`` is told an error's code,
-    ``dropped`` how many chunks of an answer were too much."""
+    """All that run detached, on a ``shelf`` with the last that ended. ``draining`` makes it refuse new ones; ``rejected`` is told an error's
+    code, ``dropped`` how many chunks of an answer were too much."""
 
     def __init__(
         self,
@@ -46,38 +47,14 @@ class Detached:
         self._relay = relay
         self._generations = generations
         self._tasks = tasks
-        self._config = config
         self._rng = rng
         self._rejected = rejected
-        self._dropped = dropped
-        self._running: dict[str, KeptAnswer] = {}
-        self._ended: dict[str, KeptAnswer] = {}  # oldest end first
         self._refusable: set[str] = set()  # started this very moment: the caller may still be told that it cannot be
-        self._orphans: dict[str, asyncio.TimerHandle] = {}
-        self._tidying: asyncio.TimerHandle | None = None
-        self._idle: asyncio.Future[None] | None = None
+        self.shelf = Shelf(generations.loop, generations.clock, config, dropped)
         self.draining = False
-        self.size = 0  # bytes held
-        self.readers = 0
 
     def __repr__(self) -> str:
-        return f"<Detached [{len(self._running)} running, {len(self._ended)} ended, {self.size} bytes]>"
-
-    def __len__(self) -> int:
-        return len(self._running) + len(self._ended)
-
-    @property
-    def running(self) -> int:
-        """How many have not ended."""
-        return len(self._running)
-
-    def ended(self) -> Iterator[KeptAnswer]:
-        """Those that ended and can still be read, oldest first."""
-        return iter(tuple(self._ended.values()))
-
-    def get(self, id_: str) -> KeptAnswer | None:
-        """The answer of the generation with this id, if it can be read."""
-        return self._running.get(id_) or self._ended.get(id_)
+        return f"<Detached {self.shelf}>"
 
     async def ask(
         self,
@@ -110,15 +87,14 @@ class Detached:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         generation = self._generations.track(request, received)
         generation.detached = True
-        loop, limit = self._generations.loop, self._config.answer_bytes
-        answer = KeptAnswer(loop, generation, limit, self._hold, self._attend)
+        shelf = self.shelf
+        answer = KeptAnswer(shelf.loop, generation, shelf.limit_bytes, shelf.hold, shelf.attend)
         self._generations.enter(generation)
         intent = self._generations.intended(answer.id)
         if intent is not None and intent.stopped is not None:
             generation.stop(*intent.stopped)
-        self._running[answer.id] = answer
+        shelf.put(answer, generation.stop)
         self._refusable.add(answer.id)
-        self._watch(answer)
         self._tasks.spawn(f"generation {answer.id}", self._run(generation, answer, headers, query))
         try:
             await self._first_step()
@@ -127,21 +103,6 @@ class Detached:
         if answer.ended is not None and answer.error is not None:
             raise answer.error
         return answer
-
-    async def idle(self) -> None:
-        """Wait until nobody reads. One caller at a time: the shutdown."""
-        while self.readers:
-            self._idle = self._generations.loop.create_future()
-            await self._idle
-
-    def close(self) -> None:
-        """Forget all; no timer is left."""
-        for timer in (*self._orphans.values(), self._tidying):
-            if timer is not None:
-                timer.cancel()
-        self._orphans.clear()
-        for answer in self.ended():
-            self._forget(answer)
 
     # -- one generation --------------------------------------------------------------------------------------------------------
 
@@ -164,87 +125,13 @@ class Detached:
             if answer.aborted and answer.head is not None and answer.head.framing is Framing.SINGLE:
                 error = error or broken_off(record)
             answer.end(record, self._generations.clock(), error)
-            self._end(answer)
+            self.shelf.ends(answer, keep=answer.id not in self._refusable or answer.error is None)
 
     async def _first_step(self) -> None:
         """Let the task that was spawned last go as far as it can without waiting for anybody."""
         turn = self._generations.loop.create_future()
         self._generations.loop.call_soon(_come_round, turn)
         await turn
-
-    def _end(self, answer: KeptAnswer) -> None:
-        del self._running[answer.id]
-        self._unwatch(answer)
-        if answer.first:
-            self._dropped(answer.first)
-        if answer.id not in self._refusable or answer.error is None:
-            self._ended[answer.id] = answer
-            self._tidy()
-
-    # -- what is held ----------------------------------------------------------------------------------------------------------
-
-    def _hold(self, _answer: KeptAnswer, size: int) -> int:
-        """An answer grew by ``size`` bytes, or shrank; how many are too much now, after ended ones that nobody reads have gone."""
-        self.size += size
-        if size > 0 and self.size > self._config.held_bytes:
-            for ended in self.ended():
-                if self.size <= self._config.held_bytes:
-                    break
-                if not ended.readers:
-                    self._forget(ended)
-        return self.size - self._config.held_bytes
-
-    def _tidy(self) -> None:
-        """Forget what ended too long ago, or is too many; not while somebody reads it."""
-        config, now = self._config, self._generations.clock()
-        surplus = len(self._ended) - config.keep_count
-        oldest: float | None = None
-        for answer in self.ended():
-            assert answer.ended is not None
-            if answer.readers:
-                continue
-            if surplus > 0 or now - answer.ended >= config.keep_seconds:
-                self._forget(answer)
-                surplus -= 1
-            else:  # the others ended later
-                oldest = answer.ended
-                break
-        if self._tidying is not None:
-            self._tidying.cancel()
-            self._tidying = None
-        if oldest is not None:
-            left = max(0.0, oldest + config.keep_seconds - now)
-            self._tidying = self._generations.loop.call_later(left, self._tidy)
-
-    def _forget(self, answer: KeptAnswer) -> None:
-        del self._ended[answer.id]
-        answer.forget()
-
-    # -- readers ---------------------------------------------------------------------------------------------------------------
-
-    def _attend(self, answer: KeptAnswer, change: int) -> None:
-        self.readers += change
-        if not self.readers and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-        if answer.ended is None:
-            self._unwatch(answer)
-            self._watch(answer)
-        elif not answer.readers:
-            self._tidy()
-
-    def _watch(self, answer: KeptAnswer) -> None:
-        """Stop it if nobody comes to read it."""
-        seconds = self._config.orphan_seconds
-        if seconds and not answer.readers and (generation := answer.generation) is not None:
-            why = f"nobody read it for {seconds:g} s"
-            self._orphans[answer.id] = self._generations.loop.call_later(
-                seconds, generation.stop, CancelSource.ORPHAN, why
-            )
-
-    def _unwatch(self, answer: KeptAnswer) -> None:
-        timer = self._orphans.pop(answer.id, None)
-        if timer is not None:
-            timer.cancel()
 
 
 def _come_round(turn: "asyncio.Future[None]") -> None:

@@ -17,6 +17,7 @@ from gateway.dialects.read import plain
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import Conflict, CorralError, NotFound, StoreUnavailable
 from gateway.messages import NewMessage
+from gateway.relay.chunks import Chunks
 from gateway.relay.exchange import Sink
 from gateway.relay.generations import Generation, Generations
 from gateway.relay.headers import Inbound
@@ -168,9 +169,9 @@ def _forget(tee: Tee) -> None:
         kept.forget()
 
 
-def _any_size(_answer: KeptAnswer, _size: int) -> int:
+def _any_size(_chunks: Chunks, _size: int) -> int:
     return 0
 
 
-def _any_readers(_answer: KeptAnswer, _change: int) -> None:
+def _any_readers(_chunks: Chunks, _change: int) -> None:
     return None

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from gateway.errors import StoreUnavailable
 from gateway.messages import Ending
-from gateway.relay.kept import Batch, KeptAnswer, Reader
+from gateway.relay.chunks import Batch, Reader
+from gateway.relay.kept import KeptAnswer
 from gateway.store.turns import Turns
 from gateway.tasks import Tasks, pause
 from gateway.turns.spoken import Spoken

@@ -197,11 +197,11 @@ async def test_what_is_gone(corral: Corral) -> None:
         got = parsed((await read(stage, id_, "", EVENTS)).body)
         assert (got[0]["event"], json.loads(got[0]["data"])) == ("gone", {"from": 0, "to": first - 1})
         assert [int(event["id"]) for event in got] == [first - 1, *range(first, row["chunks"])]
-    assert stage.gateway.detached.size < 2 * 20_000
+    assert stage.gateway.detached.shelf.size < 2 * 20_000
     metrics = {sample.name: sample.value for sample in await stage.metrics() if "detached" in sample.name}
     assert metrics == {
         "corral_detached_generations": 2,
-        "corral_detached_held_bytes": stage.gateway.detached.size,
+        "corral_detached_held_bytes": stage.gateway.detached.shelf.size,
         "corral_detached_chunks_dropped_total": sum(firsts),
     }
 
@@ -223,7 +223,7 @@ async def test_all_together_are_bounded(corral: Corral) -> None:
     stage = await corral(simulated(tokens_per_second=1e9), generations={"held_bytes": 200_000})
     ids = [await detach(stage, call("/api/generate", tokens=300)) for _ in range(12)]
     await stage.quiet()
-    assert stage.gateway.detached.size <= 200_000
+    assert stage.gateway.detached.shelf.size <= 200_000
     left = [row["id"] for row in (await stage.get("/api/generations?kept=true"))["generations"]]
     assert left == ids[-len(left) :]
     assert 1 < len(left) < 12
@@ -339,7 +339,7 @@ async def test_refused_at_once(corral: Corral) -> None:
     assert "the queue is full" in errors[0]
     assert all("the queue is full" in error["message"] for error in errors[1:])
     assert full[0].get("Retry-After")
-    assert len(stage.gateway.detached) == 2
+    assert len(stage.gateway.detached.shelf) == 2
     assert (await stage.totals("corral_requests_rejected_total", "reason"))["queue_full"] == 3
     host.faults.clear("hang_before_headers")
 
@@ -446,7 +446,7 @@ async def test_kept_for_a_number(corral: Corral) -> None:
         kept = [row["id"] for row in (await stage.get("/api/generations?kept=true"))["generations"]]
         assert kept == [read_on, *ids[-1:]]
         assert len(lines(await rest_of(slow))) == 501
-    assert len(stage.gateway.detached) <= 2
+    assert len(stage.gateway.detached.shelf) <= 2
 
 
 @pytest.mark.parametrize("fault", ["", "hang_before_headers", "reset_mid_stream"])
@@ -460,7 +460,7 @@ async def test_only_the_answer_is_kept(corral: Corral, fault: str) -> None:
     if fault == "hang_before_headers":
         await stage.operate("DELETE", f"/api/generations/{id_}")
     await ended(stage, id_)
-    assert stage.gateway.detached.get(id_) is not None
+    assert stage.gateway.detached.shelf.get(id_) is not None
     gc.collect()
     assert [one for one in gc.get_objects() if isinstance(one, Generation)] == []
 
@@ -484,7 +484,7 @@ async def test_kept_for_a_time(corral: Corral) -> None:
     async with asyncio.timeout(5.0):
         while (await read(stage, id_)).status != 404:
             pass
-    assert (len(stage.gateway.detached), stage.gateway.detached.size) == (0, 0)
+    assert (len(stage.gateway.detached.shelf), stage.gateway.detached.shelf.size) == (0, 0)
 
 
 # -- many, and the end --------------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.dialects.lines import Framing, Meter
 from gateway.record import Outcome
+from gateway.relay.chunks import BATCH_BYTES, CHUNK_COST_BYTES, Batch, Chunks
 from gateway.relay.generations import Generations
-from gateway.relay.kept import BATCH_BYTES, CHUNK_COST_BYTES, Batch, KeptAnswer
+from gateway.relay.kept import KeptAnswer
 from tests.fleet.builders import request
 
 PLENTY = 10**9
@@ -31,7 +32,7 @@ class Held:
         self.answer = KeptAnswer(loop, self.generation, limit, self._hold, lambda _, change: self.came.append(change))
         self.answer.begin(200, (), framing, "gpu1")
 
-    def _hold(self, answer: KeptAnswer, size: int) -> int:
+    def _hold(self, answer: Chunks, size: int) -> int:
         self.size += size
         assert self.size == answer.size >= 0
         return self.size - self.in_all
