@@ -75,6 +75,48 @@ detached cannot be followed: its answer passes without being copied (409).
 
 Readers who leave end nothing. With `generations.orphan_seconds` a generation that nobody has read for so long is stopped.
 
+## Models together
+
+`POST /api/chat/multi-model` lets 2 to 8 models talk in one session:
+
+```
+curl http://127.0.0.1:11434/api/chat/multi-model -d '{
+  "participants": [{"model": "llama3.2", "name": "Ann", "system": "You love cheese."}, {"model": "qwen3", "name": "Bob"}],
+  "topic": "Is cheese a dessert?", "mode": "dialogue", "turns": 6}'
+```
+
+| mode | who speaks | what a speaker sees |
+| --- | --- | --- |
+| `dialogue` | one after the other | all that was said: its own turns as its answers, the others' as a user's words, with their names in front |
+| `panel` | all at once, then again | the same; of its own round only its own answer |
+| `compare` | all at once, once | what the user said, and its own answers |
+| `judge` | the same, then `judge` | the judge: the question and every answer. It ends with `Winner: NAME`, which `end` tells as `winner` |
+
+`turns` counts every turn of everybody (`dialogue`, `panel`; else two each). A phrase of `stop` in an answer ends it with that round, and so does a
+`token_budget` that is used up: what is left of it bounds every answer. A turn that fails is told, and the others go on unless `on_error` is `stop`; it
+ends when as many turns fail one after another as there are participants. In a dialogue and on a panel each model is told who it is, among whom, and
+how the conversation began, before its own `system`. Each turn is a generation like any other: routed, queued, measured, and stopped by its id alone,
+which skips it.
+
+The answer is one event a line:
+
+| `event` | has |
+| --- | --- |
+| `start` | `id` (of the conversation, while it runs), `session`, `mode`, `participants` |
+| `said` | `message`, `content`: the user said it, before the turns that follow |
+| `turn_start` | `turn` (from 1), `participant`, `model`, `message` (the answer's number in the session), `generation` |
+| `delta` | `turn`, `participant`, `content` or `thinking` or both |
+| `turn_end` | `turn`, `participant`, `state`, `error`, `host`, `usage`, `timings`, `tokens_per_second` |
+| `end` | `reason` (`turns`, `stop_phrase`, `token_budget`, `cancelled`, `error`), `error`, `turns`, `usage`, `winner` |
+
+With `"stream": false` it is one object. With `"detach": true` it is 202 with `{"id", "session", "stream", "cancel"}`, and the events are read as a
+detached generation's answer is, `GET /api/generations/{id}/stream?from=N`, by any number of readers, as lines or as server-sent events.
+
+It is a session like any other: read it, export it, branch off. While it runs, its `running` is the conversation's id, other turns are 409, and the user
+says something with `POST /api/sessions/{id}/messages` `{"content": "…"}`: whoever speaks next sees it. It is stopped by its id or its session's. It
+goes on with `{"session": "…", "turns": 4}`, after whoever spoke last, perhaps with a new `topic`, other `participants` or another `mode`; a chat
+becomes a conversation the same way.
+
 ## Who may call
 
 Web pages: as with Ollama, pages of this machine (`localhost`, `127.0.0.1`, `0.0.0.0`, any port) and of desktop applications (`app://`,

@@ -19,6 +19,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.api.account import Account
+from gateway.api.conversations import ConversationsApi
 from gateway.api.explain import Explain
 from gateway.api.fleet import FleetViews
 from gateway.api.following import FollowingApi
@@ -202,7 +203,7 @@ class Gateway:
         )
         self.detached = Detached(self.relay, self.generations, self.tasks, kept, self.rng, refused, dropped)
         config, name = self.config.sessions, self.replica
-        self.chats, self.recorder, self.titles = talking(
+        self.chats, self.recorder, self.titles, self.conversations = talking(
             config, self.sessions, self.relay, self.detached, self.generations, self.fleet, self.tasks, name
         )
 
@@ -247,6 +248,7 @@ class Gateway:
             SessionsApi(self.sessions, lambda: self.fleet.names),
             MessagesApi(self.sessions, time.time),
             TurnsApi(self.chats, self.titles),
+            ConversationsApi(self.conversations, lambda: self.fleet.names),
             StatsApi(stats, config.database.minutes_days, time.time),
             RequestsApi(stats, config.database.requests_days, time.time),
             self.ops,

@@ -15,6 +15,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.doc import doc
 
+CONVERSATION = "conversation"
+"""The kind of a session in which several models talk; any other is a chat."""
 TITLE_MOST = 300
 NAME_MOST = 256
 HOST_MOST = 64

@@ -1,9 +1,11 @@
-"""Builds what answers in sessions: turns, records of plain chats, titles."""
+"""Builds what answers in sessions: turns, records of plain chats, titles, conversations."""
 
 from typing import NamedTuple
 
 from gateway.api.sessions import OWNER
 from gateway.config import SessionsConfig
+from gateway.conversation.conversations import Conversations
+from gateway.conversation.rounds import Rounds
 from gateway.fleet.registry import Fleet
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
@@ -21,6 +23,7 @@ class Talking(NamedTuple):
     chats: Chats
     recorder: Recorder
     titles: Titles
+    conversations: Conversations
 
 
 def talking(
@@ -38,4 +41,6 @@ def talking(
     context = config.context_tokens
     chats = Chats(store, detached, generations, fleet, tasks, name, context, titles.answered)
     recorder = Recorder(store, relay, generations, chats.writer, tasks, chats.busy, OWNER, name, titles.answered)
-    return Talking(chats, recorder, titles)
+    rounds = Rounds(store, detached, generations, fleet, name, context, chats.writer)
+    conversations = Conversations(store, detached, generations, rounds, tasks, name, chats.writer, chats.busy)
+    return Talking(chats, recorder, titles, conversations)

@@ -26,6 +26,7 @@ from gateway.messages import (
     Title,
     clean,
 )
+from gateway.participants import ConversationSettings
 
 SESSIONS_MOST = 2_000
 IMPORTED_MOST = 10_000  # messages of one import: it is one transaction, and others wait to write
@@ -52,7 +53,7 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     host: PinnedHost | None = None
     system: SystemPrompt | None = None
     options: Options = {}
-    settings: dict[str, Any] | None = None
+    settings: ConversationSettings | None = None
     pinned: bool = False
     archived: bool = False
     leaf: Number | None = None

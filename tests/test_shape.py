@@ -44,6 +44,11 @@ TESTED_ELSEWHERE = {
     "gateway/relay/tee.py": "tests/turns/test_recording.py",
     "gateway/relay/detached.py": "tests/flows/test_detached.py",
     "gateway/relay/exchange.py": "tests/flows/test_relay.py",
+    "gateway/relay/chunks.py": "tests/relay/test_kept.py",
+    "gateway/relay/shelf.py": "tests/flows/test_detached.py",
+    "gateway/turns/reading.py": "tests/turns/test_chats.py",
+    "gateway/conversation/events.py": "tests/conversation/test_conversations.py",
+    "gateway/conversation/rounds.py": "tests/conversation/test_conversations.py",
     **{
         f"gateway/api/{path.name}": "tests/flows/test_relay.py"
         for path in MODULES
@@ -51,6 +56,7 @@ TESTED_ELSEWHERE = {
         and not (ROOT / "tests" / "api" / f"test_{path.name}").exists()
     },
     "gateway/api/detaching.py": "tests/flows/test_detached.py",
+    "gateway/api/conversations.py": "tests/conversation/test_conversations.py",
     "gateway/api/following.py": "tests/flows/test_detached.py",
     "gateway/api/jobs.py": "tests/flows/test_managing.py",
     "gateway/api/messages.py": "tests/store/test_api.py",

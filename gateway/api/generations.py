@@ -136,9 +136,12 @@ class GenerationsApi:
 
     @handler(NotFound, StoreUnavailable)
     async def stop(self, path: OneGeneration) -> GenerationStopped | SessionStopped:
-        """Stop a generation, here or at another gateway on the same PostgreSQL. Idempotent while it winds down; 404 once it is gone."""
+        """Stop a generation or a conversation, here or at another gateway on the same PostgreSQL. Idempotent while it winds down; 404 once it is gone."""
         found = self._generations.get(path.id)
-        return self._stopped(found) if found is not None else await self._all_stopped(path.id, ())
+        if found is not None:
+            return self._stopped(found)
+        intent = self._generations.intended(path.id)
+        return await self._all_stopped(path.id, () if intent is None else (intent,))
 
     @handler(NotFound, StoreUnavailable)
     async def cancel(self, path: OneOrSession) -> GenerationStopped | SessionStopped:

@@ -1,6 +1,8 @@
 """The messages of sessions: branches, exports, imports."""
 
 import asyncio
+import base64
+import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -13,8 +15,8 @@ from gateway.api.handler import handler
 from gateway.api.inference import read_body
 from gateway.api.sessions import OWNER, OneSession
 from gateway.doc import doc
-from gateway.errors import BadRequest, NotFound, StoreUnavailable, TooLarge
-from gateway.messages import NUMBER_MOST, Session
+from gateway.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooLarge
+from gateway.messages import NUMBER_MOST, Message, NewMessage, Role, Session
 from gateway.openwebui import openwebui
 from gateway.store.messages import Branch, History
 from gateway.store.session_store import SessionStore
@@ -49,6 +51,7 @@ class MessagesApi:
 
     def __init__(self, store: SessionStore, wall: Callable[[], float]) -> None:
         self._messages = store.messages
+        self._turns = store.turns
         self._transcripts = store.transcripts
         self._wall = wall
 
@@ -56,6 +59,7 @@ class MessagesApi:
         """Read, take out, bring in."""
         return [
             web.get("/api/sessions/{id}/messages", self.messages),
+            web.post("/api/sessions/{id}/messages", self.say),
             web.get("/api/sessions/{id}/branches", self.branches),
             web.get("/api/sessions/{id}/export", self.export),
             web.get("/api/sessions/{id}/export.md", self.markdown),
@@ -66,6 +70,16 @@ class MessagesApi:
     async def messages(self, path: OneSession, query: MessagesQuery) -> History:
         """The last messages of a branch, oldest first."""
         return await self._messages.told(OWNER, path.id, query.leaf, query.limit)
+
+    @handler(NotFound, Conflict, StoreUnavailable, statuses={201: ""})
+    async def say(self, path: OneSession, body: NewMessage) -> Message:
+        """Say something that nobody answers yet. Into a conversation of several models also while it runs: whoever speaks next sees it. While a
+        turn of a chat is answered, 409 names its generation.
+        """
+        if body.role is not Role.USER:
+            raise BadRequest("role: only the user can say something here")
+        check_images(body)
+        return await self._turns.say(OWNER, path.id, body)
 
     @handler(NotFound, StoreUnavailable)
     async def branches(self, path: OneSession) -> BranchList:
@@ -92,6 +106,15 @@ class MessagesApi:
         body = await read_body(request, request.client_max_size)
         imports = await asyncio.to_thread(_read, body, datetime.fromtimestamp(self._wall(), UTC))
         return Imported(sessions=await self._transcripts.bring_in(OWNER, imports))
+
+
+def check_images(said: NewMessage, where: str = "") -> None:
+    """Raises BadRequest for what is no base64."""
+    for number, image in enumerate(said.images or ()):
+        try:
+            base64.b64decode(image, validate=True)
+        except (binascii.Error, ValueError):
+            raise BadRequest(f"{where}images[{number}]: this is not base64") from None
 
 
 def _read(body: bytes, now: datetime) -> list[Import]:

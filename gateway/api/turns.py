@@ -1,7 +1,5 @@
 """Turns of sessions: something is said, the model answers, both are kept."""
 
-import base64
-import binascii
 import json
 from typing import Annotated, Any
 
@@ -12,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from gateway.api.answers import json_answer, rendered
 from gateway.api.following import NDJSON, Following
 from gateway.api.handler import handler
+from gateway.api.messages import check_images
 from gateway.api.sessions import OWNER, OneSession
 from gateway.dialects.lines import Framing
 from gateway.doc import doc
@@ -132,20 +131,12 @@ class TurnsApi:
 def _question(body: Said) -> Question:
     said = None if isinstance(body.message, UnsetType) else body.message
     if said is not None:
-        _check(said)
+        if said.role is Role.ASSISTANT:
+            raise BadRequest("message.role: it is the model that answers as `assistant`")
+        check_images(said, "message.")
     given = {name: getattr(body, name) for name in PASSED_ON}
     fields = {name: value for name, value in given.items() if value is not UNSET}
     return Question(said, body.parent, body.model, body.options, fields)
-
-
-def _check(said: NewMessage) -> None:
-    if said.role is Role.ASSISTANT:
-        raise BadRequest("message.role: it is the model that answers as `assistant`")
-    for number, image in enumerate(said.images or ()):
-        try:
-            base64.b64decode(image, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadRequest(f"message.images[{number}]: this is not base64") from None
 
 
 def _started(begun: Begun, prefix: str, session: str) -> web.Response:

@@ -1,5 +1,6 @@
-"""A generation of a session that is about to be: its question is being kept. Who stops the session means it too."""
+"""A generation of a session that is about to be, as its question is being kept, or a whole conversation. Who stops the session means it too."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -7,7 +8,8 @@ from gateway.record import CancelSource, Phase
 
 
 class Intent:
-    """``with`` it: it is among ``announced``. ``stopped``: who wants it stopped, and why. ``received`` is in monotonic seconds."""
+    """``with`` it: it is among ``announced``. ``stopped``: who wants it stopped, and why; ``told`` hears it at once. ``received`` is in monotonic
+    seconds."""
 
     def __init__(self, announced: dict[str, "Intent"], id_: str, session: str, received: float) -> None:
         self._announced = announced
@@ -16,6 +18,7 @@ class Intent:
         self.received = received
         self.phase = Phase.QUEUED
         self.stopped: tuple[CancelSource, str] | None = None
+        self.told: Callable[[CancelSource, str], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Intent {self.id} [{self.session}]>"
@@ -30,8 +33,10 @@ class Intent:
         del self._announced[self.id]
 
     def stop(self, source: CancelSource, why: str) -> bool:
-        """Let it not begin. False if that was said before."""
+        """Let it not begin, or go on. False if that was said before."""
         if self.stopped is not None:
             return False
         self.stopped = (source, why)
+        if self.told is not None:
+            self.told(source, why)
         return True

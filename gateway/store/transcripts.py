@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import insert, select
 
 from gateway.errors import TooLarge
@@ -60,7 +61,8 @@ class Transcripts:
             pinned=told.pinned,
             archived=told.archived,
         )
-        session = self._sessions.values(owner, new, told.kind, told.settings)
+        settings = None if told.settings is None else msgspec.to_builtins(told.settings)
+        session = self._sessions.values(owner, new, told.kind, settings)
         rows = [message_values(message) | {"session_id": session["id"]} for message in one.messages]
         session |= {"next_seq": len(rows), "leaf": told.leaf, "size": sum(map(size, rows))}
         session |= {"created_us": microseconds(told.created_at), "updated_us": microseconds(told.updated_at)}

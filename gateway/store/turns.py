@@ -1,9 +1,11 @@
 """Turns: who asks, and the answer while it is written. Each step is one transaction, so that a crash leaves whole steps.
 
-    begin_turn      what is said and an empty answer (``streaming``) are in the session, and the session is claimed: one turn at a time
+    begin           what is said and empty answers (``streaming``) are in the session, and the session is claimed: one turn, or one conversation
+                    with all its turns, at a time
     checkpoint      what there is of the answer, about once a second
     finish_turn     the answer as it ended; the claim is released
-    break_off       what a process left ``streaming`` when it died ends as an error, and its claims are released
+    give_up         the claim is released, whatever was not finished
+    break_off       the same, with what a process left when it died
 
 ``finish_turn`` may be tried again after an unknown outcome, and is right even where a gateway was taken for dead. A session can be deleted
 meanwhile: the turn finds it gone. How one is asked to stop: ``replicas.py``.
@@ -11,19 +13,21 @@ meanwhile: the turn finds it gone. How one is asked to stop: ``replicas.py``.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import ColumnElement, insert, literal, literal_column, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, insert, literal, literal_column, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import BadRequest, Conflict, TooLarge
 from gateway.messages import (
     CONTENT_MOST,
+    CONVERSATION,
     MESSAGES_MOST,
     SESSION_MOST,
     Ending,
+    Message,
     MessageState,
     NewMessage,
     Role,
@@ -31,7 +35,7 @@ from gateway.messages import (
     clean,
 )
 from gateway.store.none import Store
-from gateway.store.rows import found, message_values, session_of, size
+from gateway.store.rows import found, message_of, message_values, session_of, size
 from gateway.store.schema import messages, replicas, sessions
 
 ABSENT_SECONDS = 30.0  # far longer than a gateway that lives is ever silent (replicas.py)
@@ -48,6 +52,24 @@ class Turn:
     asked: tuple[int, ...]
     parent: int | None
     answer: int
+
+
+class Answering(NamedTuple):
+    """An answer that is to be. ``name``: the participant who gives it."""
+
+    generation: str
+    model: str | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What has begun. ``asked``: the numbers of what was said; ``parent``: the last message before ``answers``, which are numbers, too."""
+
+    session: Session
+    asked: tuple[int, ...]
+    parent: int | None
+    answers: tuple[int, ...]
 
 
 class Turns:
@@ -67,47 +89,92 @@ class Turns:
         said: Sequence[NewMessage] = (),
         parent: int | UnsetType | None = UNSET,
         model: str | None = None,
-        name: str | None = None,
     ) -> Turn:
         """Claim the session, append what is said and begin the answer; that branch is shown from now on.
 
         ``parent``: the message to follow, for another branch (None: from the very beginning); else the last one that is shown. Nothing
-        ``said``: the answer to what is there, again or for the first time. ``name``: the participant who answers. Raises NotFound, Conflict
-        (somebody answers already), BadRequest (no such parent), TooLarge (the session is full).
+        ``said``: the answer to what is there, again or for the first time. Raises as ``begin``.
+        """
+        answers = [Answering(generation, model, None)]
+        begun = await self.begin(
+            owner, id_, claim=generation, replica=replica, said=said, parent=parent, answers=answers
+        )
+        return Turn(begun.session, begun.asked, begun.parent, begun.answers[0])
+
+    async def begin(
+        self,
+        owner: str,
+        id_: str,
+        *,
+        claim: str,
+        replica: str,
+        held: bool = False,
+        said: Sequence[NewMessage] = (),
+        parent: int | UnsetType | None = UNSET,
+        answers: Sequence[Answering] = (),
+    ) -> Begun:
+        """Claim the session for ``claim``, a generation or a conversation, append what is said and begin ``answers``, one behind the other.
+
+        ``held``: it has the claim already. Raises NotFound, Conflict (somebody answers already), BadRequest (no such parent), TooLarge (the
+        session is full).
         """
         now = self._now()
         async with self._database.writing() as connection:
             row = await found(connection, owner, id_, lock=True)
-            if row.running is not None:
-                why = f"session {id_} is being answered, by generation {row.running}"
-                raise Conflict(why, generation=row.running)
+            if row.running is not None and not (held and row.running == claim):
+                raise _busy(row)
             last = row.leaf if parent is UNSET else await _existing(connection, id_, parent)
-            added = [message_values(message) for message in said]
+            added = [message_values(message) | {"state": MessageState.DONE} for message in said]
             grown = row.size + sum(map(size, added))
-            _fits(row.next_seq + len(added) + 1, grown)
-            answer = message_values(NewMessage(content="", role=Role.ASSISTANT, name=name))
-            answer |= {"model": model, "generation": generation, "state": MessageState.STREAMING}
-            times = {"session_id": id_, "created_us": now, "updated_us": now}
-            for seq, values in enumerate([*added, answer], row.next_seq):
-                done = {"seq": seq, "parent": last, "state": MessageState.DONE}
-                await connection.execute(insert(messages).values(times | done | values))
-                last = seq
-            claimed = {"running": generation, "replica": replica, "updated_us": now}
-            written = {"leaf": last, "next_seq": seq + 1, "size": grown}
+            _fits(row.next_seq + len(added) + len(answers), grown)
+            before = last if not added else row.next_seq + len(added) - 1
+            seq = row.next_seq
+            for values in [*added, *map(_begun, answers)]:
+                place = {"session_id": id_, "seq": seq, "parent": last, "created_us": now, "updated_us": now}
+                await connection.execute(insert(messages).values(place | values))
+                last, seq = seq, seq + 1
+            claimed = {"running": claim, "replica": replica, "updated_us": now}
+            written = {"leaf": last, "next_seq": seq, "size": grown}
             changed = update(sessions).where(sessions.c.id == id_).values(claimed | written).returning(sessions)
             session = session_of((await connection.execute(changed)).one())
-        asked = tuple(range(row.next_seq, seq))
-        before = asked[-1] if asked else (row.leaf if parent is UNSET else parent)
-        return Turn(session, asked, before, seq)
+        first = row.next_seq + len(added)
+        return Begun(session, tuple(range(row.next_seq, first)), before, tuple(range(first, seq)))
+
+    async def say(self, owner: str, id_: str, said: NewMessage) -> Message:
+        """Append what the user says, and let nobody answer; into a conversation also while it runs. Raises NotFound, Conflict (somebody answers), TooLarge."""
+        now = self._now()
+        values = message_values(said) | {"state": MessageState.DONE, "created_us": now, "updated_us": now}
+        async with self._database.writing() as connection:
+            row = await found(connection, owner, id_, lock=True)
+            if row.running is not None and row.kind != CONVERSATION:
+                raise _busy(row)
+            grown = row.size + size(values)
+            _fits(row.next_seq + 1, grown)
+            place = {"session_id": id_, "seq": row.next_seq, "parent": row.leaf}
+            message = message_of(
+                (await connection.execute(insert(messages).values(place | values).returning(messages))).one()
+            )
+            written = {"leaf": row.next_seq, "next_seq": row.next_seq + 1, "size": grown, "updated_us": now}
+            await connection.execute(update(sessions).where(sessions.c.id == id_).values(written))
+        return message
 
     async def checkpoint(
-        self, owner: str, id_: str, answer: int, generation: str, *, content: str, thinking: str | None = None
+        self,
+        owner: str,
+        id_: str,
+        answer: int,
+        generation: str,
+        *,
+        content: str,
+        thinking: str | None = None,
+        claim: str = "",
     ) -> bool:
-        """Keep what there is of an answer. False: nobody waits for it any more, as the session was deleted or the claim taken away."""
+        """Keep what there is of an answer. ``claim``: of the conversation that it is a turn of. False: nobody waits for it any more, as the
+        session was deleted or the claim taken away."""
         values = {"content": clean(content[:CONTENT_MOST]), "thinking": thinking and clean(thinking[:CONTENT_MOST])}
         async with self._database.writing() as connection:
             running = await _running(connection, owner, id_)
-            return running == generation and await self._write(connection, id_, answer, generation, values)
+            return running == (claim or generation) and await self._write(connection, id_, answer, generation, values)
 
     async def finish_turn(self, owner: str, id_: str, answer: int, generation: str, ending: Ending) -> bool:
         """Keep the answer and release the claim; False where there is nothing (any more) to finish."""
@@ -123,13 +190,12 @@ class Turns:
             await connection.execute(update(sessions).where(sessions.c.id == id_).values(grown | released))
         return True
 
-    async def give_up(self, owner: str, id_: str, generation: str, error: str) -> bool:
-        """Leave an answer as it is, as one that broke off, and release the claim; False where this generation has begun nothing here."""
+    async def give_up(self, owner: str, id_: str, claim: str, error: str) -> bool:
+        """Leave what is not answered as it is, as what broke off, and release the claim; False where it is somebody else's."""
         async with self._database.writing() as connection:
-            if await _running(connection, owner, id_) != generation:
+            if await _running(connection, owner, id_) != claim:
                 return False
-            here = (messages.c.session_id == id_, messages.c.generation == generation)
-            begun = update(messages).where(*here, messages.c.state == MessageState.STREAMING)
+            begun = update(messages).where(messages.c.session_id == id_, messages.c.state == MessageState.STREAMING)
             ended = {"state": MessageState.ERROR, "error": error, "updated_us": self._now()}
             await connection.execute(begun.values(ended))
             released = update(sessions).where(sessions.c.id == id_)
@@ -137,24 +203,24 @@ class Turns:
         return True
 
     async def break_off(self, before: float, *, alone: bool = False) -> int:
-        """End what was begun before then (Unix seconds) by gateways that are gone; how many answers.
+        """Release what was claimed before then (Unix seconds) by gateways that are gone, and end what they were answering; how many claims.
 
         Gone is who has not been seen for ABSENT_SECONDS among those that share the database; where none does (``alone``), everybody.
         """
         moment = literal(int(self._wall() * 1e6)) if self._database.sqlite else _CLOCK_US
         there = select(replicas.c.id).where(replicas.c.seen_us > moment - int(ABSENT_SECONDS * 1e6))
-        wanted = (
-            select(sessions.c.id, sessions.c.running, messages.c.seq)
-            .join(messages, (messages.c.session_id == sessions.c.id) & (messages.c.generation == sessions.c.running))
-            .where(sessions.c.running.is_not(None), true() if alone else sessions.c.replica.not_in(there))
-            .where(messages.c.state == MessageState.STREAMING, messages.c.created_us < int(before * 1e6))
+        wanted = select(sessions.c.id).where(
+            sessions.c.running.is_not(None),
+            true() if alone else sessions.c.replica.not_in(there),
+            sessions.c.updated_us < int(before * 1e6),
         )
-        ended = {"state": MessageState.ERROR, "error": BROKEN_OFF}
+        ended = {"state": MessageState.ERROR, "error": BROKEN_OFF, "updated_us": self._now()}
         async with self._database.writing() as connection:
-            left = (await connection.execute(wanted.order_by(sessions.c.id).with_for_update())).all()
-            for row in left:
-                await self._write(connection, row.id, row.seq, row.running, ended)
-                released = update(sessions).where(sessions.c.id == row.id)
+            left = (await connection.execute(wanted.order_by(sessions.c.id).with_for_update())).scalars().all()
+            for id_ in left:
+                begun = update(messages).where(messages.c.session_id == id_, messages.c.state == MessageState.STREAMING)
+                await connection.execute(begun.values(ended))
+                released = update(sessions).where(sessions.c.id == id_)
                 await connection.execute(released.values(running=None, replica=None))
         return len(left)
 
@@ -172,6 +238,16 @@ class Turns:
 
     def _now(self) -> int:
         return int(self._wall() * 1e6)
+
+
+def _busy(row: Row[Any]) -> Conflict:
+    who = "conversation" if row.kind == CONVERSATION else "generation"
+    return Conflict(f"session {row.id} is being answered, by {who} {row.running}", generation=row.running)
+
+
+def _begun(answer: Answering) -> dict[str, Any]:
+    values = message_values(NewMessage(content="", role=Role.ASSISTANT, name=answer.name))
+    return values | {"model": answer.model, "generation": answer.generation, "state": MessageState.STREAMING}
 
 
 async def _existing(connection: AsyncConnection, id_: str, parent: int | None) -> int | None:

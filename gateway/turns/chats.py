@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from gateway.errors import BadRequest, CorralError, ShuttingDown, StoreUnavailable
 from gateway.fleet.registry import Fleet
-from gateway.messages import Message, NewMessage, Role
+from gateway.messages import NewMessage, Role
 from gateway.record import CancelSource
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
@@ -29,11 +29,9 @@ from gateway.store.turns import Turn
 from gateway.tasks import Tasks
 from gateway.turns.busy import Busy
 from gateway.turns.history import Window, context_of
+from gateway.turns.reading import fill
 from gateway.turns.spoken import Spoken, refused
 from gateway.turns.writer import Place, Writer
-
-PAGE = 64
-"""Messages that are read at a time, from the end."""
 
 NO_MODEL = "model: name one, here or in the session"
 NOTHING = "there is nothing to answer: say something"
@@ -176,17 +174,9 @@ class Chats:
         snapshot = self._fleet.snapshot(self._generations.clock())
         context = context_of(options, model, session.host or "", snapshot, self._context_tokens)
         window = Window(context, options, session.system)
-        await self._fill(window, asked, turn.parent)
+        await fill(window, self._store.messages, asked.owner, asked.session, turn.parent)
         given = {"model": model, "messages": window.messages(), "stream": True, **question.fields}
         return msgspec.json.encode(given | ({"options": options} if options else {}))
-
-    async def _fill(self, window: Window, asked: "_Asked", leaf: int | None) -> None:
-        while leaf is not None and not window.full:
-            page: list[Message] = await self._store.messages.history(
-                asked.owner, asked.session, leaf, min(PAGE, window.most)
-            )
-            window.take(page)
-            leaf = page[0].parent
 
 
 class _Asked(NamedTuple):

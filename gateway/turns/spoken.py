@@ -1,6 +1,6 @@
 """What an answer says, read from its chunks: the text, what was thought before, the tools that are called. And what it became in the end."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,16 @@ from gateway.turns.asked import tool_calls
 LOST = "a part of the answer came faster than it could be kept"
 TOOL_CALLS_MOST = 128
 _STOPPED_BY = (CancelSource.CLIENT, CancelSource.OPERATOR, CancelSource.ORPHAN)
+
+
+class Piece(NamedTuple):
+    """What one chunk says and what is thought in it."""
+
+    content: str
+    thinking: str
+
+
+_NOTHING = Piece("", "")
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -81,16 +91,18 @@ class Spoken:
         """What was thought so far; None: nothing."""
         return _joined(self._thinking) or None
 
-    def take(self, chunk: bytes) -> None:
-        """One line or event, or a whole answer. What cannot be read says nothing."""
+    def take(self, chunk: bytes) -> Piece:
+        """One line or event, or a whole answer; what it says. What cannot be read says nothing."""
         try:
             said = self._read(chunk)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
-        if said is not None:
-            self._add(self._content, said.content)
-            self._add(self._thinking, said.thinking)
-            self.tool_calls += (said.tool_calls or [])[: TOOL_CALLS_MOST - len(self.tool_calls)]
+            said = None
+        if said is None:
+            return _NOTHING
+        self._add(self._content, said.content)
+        self._add(self._thinking, said.thinking)
+        self.tool_calls += (said.tool_calls or [])[: TOOL_CALLS_MOST - len(self.tool_calls)]
+        return Piece(said.content or "", said.thinking or "")
 
     def _add(self, pieces: list[str], text: str | None) -> None:
         if text and self._length <= 2 * CONTENT_MOST:  # more is never kept

@@ -29,12 +29,14 @@ _SILENCE = Batch(0, 0, [])
 
 
 class Place(NamedTuple):
-    """Where an answer is written. ``answer``: the message's number; None: whether the turn has begun at all is not known."""
+    """Where an answer is written. ``answer``: the message's number; None: whether the turn has begun at all is not known. ``claim``: of the
+    conversation that it is a turn of; else it has the session's claim itself."""
 
     owner: str
     session: str
     generation: str
     answer: int | None
+    claim: str = ""
 
 
 class Writer:
@@ -50,12 +52,12 @@ class Writer:
     def __repr__(self) -> str:
         return f"<Writer [{len(self._waiting)} waiting]>"
 
-    async def write(self, place: Place, answer: KeptAnswer, spoken: Spoken) -> None:
-        """Follow an answer to its end, and keep it."""
+    async def write(self, place: Place, answer: KeptAnswer, spoken: Spoken) -> bool:
+        """Follow an answer to its end, and keep it; as ``end``."""
         with answer.reader(counted=False) as reader:
             await self._follow(place, reader, spoken)
         assert answer.record is not None
-        await self.end(place, spoken.ending(answer.record))
+        return await self.end(place, spoken.ending(answer.record))
 
     async def _follow(self, place: Place, reader: Reader, spoken: Spoken) -> None:
         due: float | None = None  # when what is new has to be written
@@ -85,20 +87,25 @@ class Writer:
                 place.generation,
                 content=spoken.content,
                 thinking=spoken.thinking,
+                claim=place.claim,
             )
         except StoreUnavailable as error:  # the database says so itself, once
             log.debug("the answer of generation %s waits: %s", place.generation, error.message)
 
-    async def end(self, place: Place, ending: Ending | None) -> None:
-        """Write how it ended, now or as soon as that is possible. None: only free the session."""
+    async def end(self, place: Place, ending: Ending | None) -> bool:
+        """Write how it ended, now or as soon as that is possible; whether it was now. None: only free the session."""
         try:
+            if self._waiting:  # in order: to free a session must not come before what was said in it
+                raise StoreUnavailable("others wait for the database")
             await self._end(place, ending)
         except StoreUnavailable:
             self._put(place, ending)
+            return False
+        return True
 
     async def _end(self, place: Place, ending: Ending | None) -> None:
         if ending is None or place.answer is None:
-            await self._turns.give_up(place.owner, place.session, place.generation, UNKEPT)
+            await self._turns.give_up(place.owner, place.session, place.claim or place.generation, UNKEPT)
         else:
             await self._turns.finish_turn(place.owner, place.session, place.answer, place.generation, ending)
 

@@ -12,7 +12,8 @@ import pytest
 from tests.builders import TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
-from tests.flows.detaching import detach, read, rest_of
+from tests.conversation.conversing import ANN, BOB, holding, of
+from tests.flows.detaching import detach, lines, read, rest_of
 from tests.sockets import until
 from tests.stage import Stage
 from tests.store.postgres import Postgres
@@ -83,6 +84,33 @@ async def test_a_turn_at_the_other_one(corral: Corral, shared: Callable[[], dict
     ]
     assert (await there.say("And?", options={"num_predict": 2})).status == 200
     await there.free()
+
+
+@pytest.mark.parametrize("path", ["/api/sessions/{session}/cancel", "/api/chat/cancel/{id}"])
+async def test_a_conversation_at_the_other_one(
+    corral: Corral, shared: Callable[[], dict[str, object]], path: str
+) -> None:
+    """It hears what the user says anywhere, and is stopped from anywhere, by its session or its id."""
+    host = simulated("gpu1", **SLOW)
+    one = await corral(host, database=shared())
+    two = await corral(host, database=shared())
+    await acquainted(one, two)
+    long = {"options": {"num_predict": 1000}}
+    async with holding(one, ANN | long, BOB | long) as client:
+        await client.head()
+        start = json.loads((await client.chunk()).splitlines()[0])
+        row = await one.row(start["session"], "streaming")
+        said = await ask(two.url, "POST", f"/api/sessions/{start['session']}/messages", b'{"content": "Enough."}')
+        assert said.status == 201
+        assert (await one.operate("DELETE", f"/api/generations/{row['id']}")).status == 200
+        await one.until(lambda rows: rows and rows[0]["id"] != row["id"])
+        stopped = json.loads((await two.operate("POST", path.format(**start))).body)
+        assert stopped["elsewhere"] >= 1
+        events = lines(await rest_of(client))
+    assert of(events, "said")[-1]["content"] == "Enough."
+    assert (events[-1]["reason"], events[-1]["turns"]) == ("cancelled", 2)
+    kept = await Talk(one, {"id": start["session"]}).free()
+    assert [row["name"] for row in kept] == [None, "Ann", None, "Bob"]
 
 
 @pytest.mark.parametrize("path", ["/api/chat/cancel/{}", "/api/sessions/{}/cancel"])

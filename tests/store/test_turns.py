@@ -12,6 +12,7 @@ from gateway.config import DatabaseConfig
 from gateway.errors import BadRequest, Conflict, NotFound, TooLarge
 from gateway.messages import (
     CONTENT_MOST,
+    CONVERSATION,
     MESSAGES_MOST,
     SESSION_MOST,
     Ending,
@@ -25,7 +26,7 @@ from gateway.messages import (
 from gateway.store.engine import Database
 from gateway.store.schema import messages, replicas, sessions
 from gateway.store.session_store import SessionStore
-from gateway.store.turns import ABSENT_SECONDS, BROKEN_OFF, CUT
+from gateway.store.turns import ABSENT_SECONDS, BROKEN_OFF, CUT, Answering
 from tests.processes import python
 from tests.store.builders import ME, begun, contents, new_session, store_of, turn
 
@@ -142,13 +143,13 @@ async def test_several_things_are_said(database: Database) -> None:
     store = store_of(database)
     id_ = (await new_session(store)).id
     said = [NewMessage(role=Role.TOOL, name=name, content=name) for name in ("look", "listen")]
-    made = await store.turns.begin_turn(ME, id_, generation="g1", replica="r1", said=said, name="Ann")
+    made = await store.turns.begin_turn(ME, id_, generation="g1", replica="r1", said=said)
     assert (made.asked, made.parent, made.answer) == ((0, 1), 1, 2)
     history = await store.messages.history(ME, id_)
     assert [(message.role, message.name, message.parent) for message in history] == [
         (Role.TOOL, "look", None),
         (Role.TOOL, "listen", 0),
-        (Role.ASSISTANT, "Ann", 1),
+        (Role.ASSISTANT, None, 1),
     ]
     empty = (await new_session(store)).id
     first = await begun(store, empty)
@@ -257,12 +258,75 @@ async def test_gateways_that_are_there(database: Database) -> None:
     for number, (id_, replica) in enumerate([(there, "r1"), (gone, "r2"), (never, "r3"), (late, "r3")]):
         await begun(store, id_, "q", replica=replica, generation=f"g{number}")
     async with database.writing() as connection:
-        later = messages.update().where(messages.c.session_id == late)
-        await connection.execute(later.values(created_us=int((clock + 1) * 1e6)))
+        later = sessions.update().where(sessions.c.id == late)
+        await connection.execute(later.values(updated_us=int((clock + 1) * 1e6)))
     today = SessionStore(database, time.time, random.Random(1))
     assert await today.turns.break_off(clock) == 2
     running = [(await store.sessions.get(ME, id_)).running for id_ in (there, gone, never, late)]
     assert running == ["g0", None, None, "g3"]
+
+
+async def test_a_conversation(database: Database) -> None:
+    """It claims the session once, and keeps it over all its turns: several answers at a time, one behind the other; the user may speak between them."""
+    store, me = store_of(database), {"claim": "c1", "replica": "r1"}
+    id_ = (await store.sessions.create(ME, NewSession(), kind=CONVERSATION)).id
+    said = await store.turns.begin(ME, id_, **me, said=[NewMessage(content="q")])
+    assert (said.asked, said.parent, said.answers, said.session.running) == ((0,), 0, (), "c1")
+    with pytest.raises(Conflict, match="by conversation c1"):
+        await begun(store, id_, "too", generation="g9")
+    with pytest.raises(Conflict):
+        await store.turns.begin(ME, id_, **me)
+    answers = [Answering("g1", "m", "Ann"), Answering("g2", "m", "Bob")]
+    both = await store.turns.begin(ME, id_, **me, held=True, answers=answers)
+    assert (both.asked, both.parent, both.answers) == ((), 0, (1, 2))
+    assert not await store.turns.checkpoint(ME, id_, 1, "g1", content="half")
+    assert await store.turns.checkpoint(ME, id_, 1, "g1", content="half", claim="c1")
+    told = await store.turns.say(ME, id_, NewMessage(content="wait"))
+    assert (told.seq, told.parent, told.role, told.state) == (3, 2, Role.USER, MessageState.DONE)
+    assert await store.turns.finish_turn(ME, id_, 2, "g2", ENDING)
+    assert (await store.sessions.get(ME, id_)).running == "c1"
+    assert not await store.turns.give_up(ME, id_, "c2", "gone")
+    assert await store.turns.give_up(ME, id_, "c1", "gone")
+    history = await store.messages.history(ME, id_)
+    assert [(one.name, one.content, one.state, one.error) for one in history] == [
+        (None, "q", MessageState.DONE, None),
+        ("Ann", "half", MessageState.ERROR, "gone"),
+        ("Bob", ENDING.content, MessageState.DONE, None),
+        (None, "wait", MessageState.DONE, None),
+    ]
+    assert (await store.sessions.get(ME, id_)).running is None
+    await store.turns.begin(ME, id_, **me, answers=[Answering("g3", "m", "Ann")])
+    assert await store.turns.break_off(time.time() + 10, alone=True) == 1
+    last = (await store.messages.history(ME, id_))[-1]
+    assert (last.parent, last.state, last.error) == (3, MessageState.ERROR, BROKEN_OFF)
+    assert await store.turns.finish_turn(ME, id_, last.seq, "g3", ENDING)
+
+
+async def test_between_two_turns_of_a_conversation(database: Database) -> None:
+    """Nothing is being written, but what a dead gateway claimed is released all the same."""
+    store = store_of(database)
+    id_ = (await new_session(store)).id
+    await store.turns.begin(ME, id_, claim="c1", replica="r1", said=[NewMessage(content="q")])
+    assert await store.turns.break_off(time.time() + 10, alone=True) == 1
+    assert (await store.sessions.get(ME, id_)).running is None
+
+
+async def test_what_is_said_to_nobody(database: Database) -> None:
+    """It follows what is shown, while nobody answers, and counts like any message."""
+    store = store_of(database)
+    id_ = (await new_session(store)).id
+    with pytest.raises(NotFound):
+        await store.turns.say("them", id_, NewMessage(content="q"))
+    assert (await store.turns.say(ME, id_, NewMessage(content="q", images=["QQ=="]))).images == ["QQ=="]
+    await begun(store, id_)
+    with pytest.raises(Conflict, match="by generation g1"):
+        await store.turns.say(ME, id_, NewMessage(content="too"))
+    assert (await store.sessions.get(ME, id_)).messages == 2
+    full = sessions.update().values(next_seq=MESSAGES_MOST, running=None)
+    async with database.writing() as connection:
+        await connection.execute(full)
+    with pytest.raises(TooLarge):
+        await store.turns.say(ME, id_, NewMessage(content="too"))
 
 
 async def test_who_was_taken_for_dead(database: Database) -> None:

@@ -1,0 +1,124 @@
+"""What each participant gets to see. Pure.
+
+In a dialogue and on a panel a model sees its own turns as its answers and what everybody else said as a user's words, with their names in front;
+who compares sees what the user said and its own answers. Templates of models want users and assistants to alternate, so what others say one after
+another becomes one message.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.dialects.read import BYTES_PER_TOKEN
+from gateway.messages import Message, Role
+from gateway.participants import ConversationSettings, Mode, Participant
+
+GO_ON = "(Nobody else has said anything. Go on.)"
+JUDGE = (
+    "You are {name}, an impartial judge. You get a question and the answers of {names}. Compare how correct, complete, clear and helpful they are;"
+    " neither their order nor their length matters. Say in a few sentences what decides it. End with a line of its own: `Winner: ` and the name."
+)
+CUT = " […]"
+_WINNER = re.compile(r"^\W*winner\W+(?P<name>.*\S)\s*$", re.IGNORECASE | re.MULTILINE)
+
+
+def seen(messages: Iterable[Message], me: Participant, mode: Mode) -> list[Message]:
+    """A part of a branch as ``me`` sees it."""
+    shown = []
+    for message in _own_first(messages, me) if mode is Mode.PANEL else messages:
+        if message.role is Role.USER:
+            shown.append(_spoken(message, message.name) if message.name else message)
+        elif message.role is Role.ASSISTANT and message.name == me.name:
+            shown.append(message)
+        elif message.role is Role.ASSISTANT and message.content and mode in (Mode.DIALOGUE, Mode.PANEL):
+            shown.append(_spoken(message, message.name or message.model or "Somebody"))
+    return shown
+
+
+def _own_first(messages: Iterable[Message], me: Participant) -> Iterator[Message]:
+    """A panel speaks at once: what the others said in a round came after one's own answer, whatever the order in which it is kept."""
+    waiting: list[Message] = []
+    names: set[str | None] = set()
+    for message in messages:
+        if message.role is not Role.ASSISTANT or message.name in names:  # the next round
+            yield from waiting
+            waiting, names = [], set()
+        if message.role is Role.ASSISTANT and message.name != me.name:
+            waiting.append(message)
+        else:
+            yield message
+        if message.role is Role.ASSISTANT:
+            names.add(message.name)
+    yield from waiting
+
+
+def _spoken(message: Message, name: str) -> Message:
+    return msgspec.structs.replace(
+        message, role=Role.USER, content=f"{name}: {message.content}", tool_calls=None, thinking=None
+    )
+
+
+def framing(me: Participant, settings: ConversationSettings) -> str | None:
+    """The system prompt: who it is among whom, and what it was told itself."""
+    if settings.mode not in (Mode.DIALOGUE, Mode.PANEL):
+        return me.system
+    others = _enumerated([one.name or "" for one in settings.participants if one.name != me.name])
+    words = [
+        f"You are {me.name}, in a conversation with {others}. What they say begins with their names.",
+        "Speak for yourself only, in the first person, and do not put your name in front.",
+    ]
+    if settings.topic:
+        words.append(f"The conversation began with: {settings.topic}")
+    return "\n".join([*words, *(["", me.system] if me.system else [])])
+
+
+def alternating(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages in Ollama's words, what users say one after another joined; the last word is a user's."""
+    joined: list[dict[str, Any]] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "user":
+            before = joined[-1]
+            before["content"] = f"{before['content']}\n\n{message['content']}"
+            if images := [*before.get("images", ()), *message.get("images", ())]:
+                before["images"] = images
+        else:
+            joined.append(dict(message))
+    if not joined or joined[-1]["role"] != "user":
+        joined.append({"role": "user", "content": GO_ON})
+    return joined
+
+
+def for_judge(
+    judge: Participant, branch: Sequence[Message], answers: Sequence[tuple[str, str]], tokens: int
+) -> list[dict[str, Any]]:
+    """What a judge gets: the last question of ``branch``, and (name, text) of each answer, all cut to fit into ``tokens``."""
+    question = next((message for message in reversed(branch) if message.role is Role.USER), None)
+    share = max(1, tokens // (len(answers) + 1)) * BYTES_PER_TOKEN
+    asked = "" if question is None else _cut(question.content, share)
+    parts = [f"The question:\n{asked}", *(f"The answer of {name}:\n{_cut(text, share)}" for name, text in answers)]
+    system = JUDGE.format(name=judge.name, names=_enumerated([name for name, _ in answers]))
+    given: dict[str, Any] = {"role": "user", "content": "\n\n".join(parts)}
+    if question is not None and question.images:
+        given["images"] = question.images
+    return [{"role": "system", "content": "\n\n".join([system, *([judge.system] if judge.system else [])])}, given]
+
+
+def winner(verdict: str, names: Sequence[str]) -> str | None:
+    """Whom a judge named; None: nobody that there is."""
+    for found in reversed(list(_WINNER.finditer(verdict))):
+        word = found["name"].strip("*_`\"'«»“”„‘’.! ").casefold()
+        for name in names:
+            if name.casefold() == word:
+                return name
+    return None
+
+
+def _cut(text: str, most: int) -> str:
+    data = text.encode("utf-8", errors="replace")
+    return text if len(data) <= most else data[:most].decode("utf-8", errors="ignore") + CUT
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
