@@ -165,8 +165,9 @@ and answer as one Ollama would. With one host configured, answers are that host'
 | copy, delete | every host that has the model, a draining one too: it would be back with another set of models |
 | push | the first healthy host that has the model, in the configuration's order; a draining one only if no other has it |
 
-**Progress.** Each status comes once. A layer's bar is that of the slowest host that still runs. `{"status":"success"}` comes once, last,
-when every host that was asked has succeeded and Corral's own lists show the model. Otherwise the last line is
+**Progress.** Each status comes once: `pulling manifest` at once, any other when every host that still runs has come to it. A layer's bar is
+that of the slowest host that still runs. `{"status":"success"}` comes once, last, when every host that was asked has succeeded and Corral's
+own lists show the model. Otherwise the last line is
 `{"error":"gpu1: pull model manifest: file does not exist (succeeded on gpu2)"}`; with `"stream": false` that is a 500. An error status that
 all hosts answer alike before any progress is passed on as it is; if no host says anything, it is a 502.
 

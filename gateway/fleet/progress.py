@@ -1,6 +1,7 @@
 """What several hosts say while they work on one model, merged into what one Ollama would say. No IO, no clock.
 
-- Each status is said once, when the first host says it.
+- Each status is said once: what comes before the layers when the first host says it, any other when no host that still runs has yet
+  to say it. So "writing manifest" does not come before the slowest host's bars are full.
 - Each digest is one bar: ``completed`` is the least of the hosts that still run, never falls and never passes ``total``. A host that
   has not come to the digest counts as 0; one that says anything but a manifest's status is past its layers and counts as ``total``.
 - A bar moves at most once in PACE_SECONDS, as Ollama's own do, but for its last step.
@@ -92,6 +93,7 @@ class Progress:
         self._parts = parts
         self._name_hosts = name_hosts
         self._said: set[str] = set()
+        self._waiting: dict[str, set[str]] = {}  # status that is not said yet → the hosts that have come to it
         self._bars: dict[str, _Bar] = {}
         self._past: set[str] = set()
 
@@ -120,7 +122,7 @@ class Progress:
     def end(self, host: str, state: PartState, error: str, now: float) -> list[Line]:
         """``host``'s part is over."""
         self._parts[host].end(state, error)
-        return self._moved(now) if self.running else []
+        return [*(self._moved(now) if self.running else ()), *self._reached()]
 
     def last(self) -> Line:
         """How it ended, when nothing runs any more."""
@@ -139,14 +141,21 @@ class Progress:
         return self._moved(now)
 
     def _status(self, host: str, status: str, now: float) -> list[Line]:
-        lines = []
-        if status not in BEFORE_LAYERS:
+        early = status in BEFORE_LAYERS
+        if not early:
             self._past.add(host)
-            lines = self._moved(now)
-        if status and status not in self._said and len(self._said) < STATUSES_MOST:
+        if status and status not in self._said and len(self._said) + len(self._waiting) < STATUSES_MOST:
+            self._waiting.setdefault(status, set()).update(self._parts if early else (host,))
+        return [*(() if early else self._moved(now)), *self._reached()]
+
+    def _reached(self) -> list[Line]:
+        """The statuses that every host which still runs has come to."""
+        running = {host for host, part in self._parts.items() if part.running}
+        due = [status for status, hosts in self._waiting.items() if running <= hosts]
+        for status in due:
+            del self._waiting[status]
             self._said.add(status)
-            lines.append({"status": status})
-        return lines
+        return [{"status": status} for status in due]
 
     def _moved(self, now: float) -> list[Line]:
         running = [host for host, part in self._parts.items() if part.running]

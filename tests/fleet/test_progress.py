@@ -31,13 +31,36 @@ def said(progress: Progress, *events: tuple[str, dict[str, Any]], every: float =
     return [line for at, (host, line) in enumerate(events) for line in progress.take(host, line, at * every)]
 
 
-def test_each_status_once_in_order() -> None:
-    """Whoever says it first."""
+def test_each_status_once() -> None:
+    """What comes before the layers at once, anything else when nobody is still to come to it."""
     progress = merged("a", "b")
-    lines = said(
-        progress, ("a", MANIFEST), ("b", MANIFEST), ("a", WRITING), ("b", {"status": "verifying"}), ("b", WRITING)
-    )
-    assert lines == [MANIFEST, WRITING, {"status": "verifying"}]
+    verifying = {"status": "verifying sha256 digest"}
+    assert said(progress, ("a", MANIFEST), ("b", MANIFEST)) == [MANIFEST]
+    assert said(progress, ("a", verifying), ("a", WRITING), ("a", SUCCESS)) == []
+    assert said(progress, ("b", verifying)) == [verifying]
+    assert said(progress, ("b", WRITING), ("b", WRITING)) == [WRITING]
+
+
+def test_a_status_does_not_overtake_the_bars() -> None:
+    """The slowest host's bar is full before anything that comes after it is said."""
+    progress = merged("a", "b")
+    lines = said(progress, ("a", bar(100)), ("a", WRITING), ("b", bar(40)), ("b", bar(100)), ("b", WRITING))
+    assert lines == [bar(0), bar(40), bar(100), WRITING]
+
+
+def test_who_fails_holds_no_status_back() -> None:
+    """Nor does who succeeded without having said it."""
+    progress = merged("a", "b", "c")
+    lines = said(progress, ("a", bar(100)), ("a", WRITING), ("b", bar(40)), ("b", {"error": "no"}), ("c", SUCCESS))
+    assert lines == [bar(0), bar(100), WRITING]
+
+
+def test_a_status_that_one_host_says_alone() -> None:
+    """It is said before the end, whoever ends last."""
+    unused = {"status": "removing unused layers"}
+    progress = merged("a", "b")
+    assert said(progress, ("a", WRITING), ("a", unused), ("b", WRITING), ("a", SUCCESS)) == [WRITING]
+    assert said(progress, ("b", SUCCESS)) == [unused]
 
 
 def test_a_bar_is_the_slowest() -> None:
@@ -55,7 +78,7 @@ def test_who_has_the_layer_does_not_hold_up() -> None:
 def test_who_is_past_the_layers_does_not_hold_up() -> None:
     """A host that creates from a model that it has never speaks of layers; another one has to pull it."""
     lines = said(merged("a", "b"), ("a", bar(30)), ("b", {"status": "using existing layer"}), ("a", bar(60)))
-    assert lines == [bar(0), bar(30), {"status": "using existing layer"}, bar(60)]
+    assert lines == [bar(0), bar(30), bar(60)]
 
 
 def test_who_has_ended_does_not_hold_up() -> None:
@@ -147,10 +170,15 @@ def test_whatever_the_interleaving(data: st.DataObject, count: int) -> None:
     scripts = {host: [*data.draw(st.lists(LINES, max_size=8)), data.draw(ENDS)] for host in hosts}
     ends = [script[-1] for script in scripts.values()]
     progress, now, lines = merged(*hosts), 0.0, []
+    heard: dict[str, list[Line]] = {host: [] for host in hosts}
     while progress.running:
         host = data.draw(st.sampled_from([host for host in hosts if scripts[host]]))
         now += data.draw(st.sampled_from([0.0, 0.01, 0.05, 1.0]))
-        lines += [(now, line) for line in progress.take(host, scripts[host].pop(0), now)]
+        heard[host].append(scripts[host].pop(0))
+        for line in progress.take(host, heard[host][-1], now):
+            lines.append((now, line))
+            early = line == MANIFEST or "digest" in line
+            assert early or all(line in heard[other] for other in hosts if scripts[other])
     lines.append((now, progress.last()))
     assert ("error" in lines[-1][1]) is ({"error": "no"} in ends)
     assert sum("error" in line or line == SUCCESS for _, line in lines) == 1
@@ -178,7 +206,7 @@ def test_a_host_that_invents() -> None:
     progress = merged("a", "b")
     digests = [f"sha256:{number:064}" for number in range(BARS_MOST + 50)]
     assert len(said(progress, *(("a", bar(1, 9, digest)) for digest in digests))) == BARS_MOST
-    words = [("a", {"status": f"status {number}"}) for number in range(STATUSES_MOST + 50)]
-    assert len([line for line in said(progress, *words) if "digest" not in line]) == STATUSES_MOST
-    said(progress, ("a", SUCCESS), ("b", SUCCESS))
+    words = [(host, {"status": f"status {number}"}) for number in range(STATUSES_MOST + 50) for host in "ab"]
+    lines = said(progress, *words, ("a", SUCCESS), ("b", SUCCESS))
+    assert len([line for line in lines if "digest" not in line]) == STATUSES_MOST
     assert progress.last() == SUCCESS

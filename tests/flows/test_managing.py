@@ -183,6 +183,13 @@ async def test_a_pull_is_for_all(corral: Corral) -> None:
     bar = [line.get("completed", 0) for line in said if line.get("total", 0) > 10**6]
     assert bar == sorted(set(bar))
     assert len(bar) > 2
+    assert [line["status"] for line in said if "digest" not in line] == [
+        "pulling manifest",
+        "verifying sha256 digest",
+        "writing manifest",
+        "success",
+    ]
+    assert all("digest" not in line for line in said[said.index({"status": "verifying sha256 digest"}) :])
     job = await ended(stage)
     assert (job["id"], job["kind"], job["model"], job["outcome"]) == (
         answer.get("X-Corral-Job"),
