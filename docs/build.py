@@ -99,7 +99,7 @@ def config_page() -> str:
         if not dataclasses.is_dataclass(kind):
             continue
         title = f"[[{section}]]" if section in config.TABLES else f"[{section}]"
-        doc = (inspect.getdoc(kind) or "").splitlines()[0]
+        doc = inspect.getdoc(kind) or ""
         lines += [
             "",
             f"## `{title}`",
@@ -190,7 +190,7 @@ def errors_page() -> str:
     ]
     for kind in vars(errors).values():
         if inspect.isclass(kind) and issubclass(kind, errors.CorralError) and kind is not errors.ConfigError:
-            doc = (inspect.getdoc(kind) or "").splitlines()[0]
+            doc = inspect.getdoc(kind) or ""
             lines.append(f"| `{kind.code}` | {kind.status} | {kind.fault} | {doc} |")
     lines += [
         "",

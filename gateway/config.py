@@ -97,7 +97,12 @@ class PollConfig:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryConfig:
-    """Hosts that come and go without a restart. A host's url may be like dns+http://ollama.internal:11434: one host for each address."""
+    """Hosts that come and go without a restart. A host's url may be like dns+http://ollama.internal:11434: one host for each address.
+
+    Of the labels in a file `slots` and `tags` (words with commas between them) are those of all its targets, `name` is that of an
+    entry with one target; without it a host is named after its address and port. All other labels are ignored. The first host of a name
+    counts, and the first of a url, the configuration's before those of files; the log names the others.
+    """
 
     files: tuple[str, ...] = ()  # JSON or YAML files of hosts, as Prometheus' file_sd has them
     interval_seconds: Positive = 10.0  # between looks at names, files and this configuration file
@@ -226,10 +231,15 @@ def check_hosts(hosts: Iterable[HostConfig]) -> None:
         if host.name in seen:
             raise ConfigError(f"two hosts are named {host.name!r}: names are metric labels and must differ")
         seen.add(host.name)
-        place = host.url.rstrip("/").lower()
+        place = place_of(host.url)
         if place in places:
             raise ConfigError(f"hosts {places[place]!r} and {host.name!r} have the same url, {host.url}")
         places[place] = host.name
+
+
+def place_of(url: str) -> str:
+    """A host's URL, the same for spellings that are the same host."""
+    return url.rstrip("/").lower()
 
 
 def split_listen(listen: str) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """Which hosts there are, when that can change: names with several addresses, and files that others write.
 
-A source that fails changes nothing: the hosts that it told last stay, and the failure is logged once. So a name server that is down
-for a minute does not empty the fleet.
+A source that fails changes nothing: the hosts that it told last stay. So a name server that is down for a minute does not empty the
+fleet. The first of a name counts, and the first of a URL: one Ollama under two names would get twice its slots. What is wrong is logged when it
+begins, when it becomes another thing, and when it ends.
 """
 
 import asyncio
@@ -17,13 +18,14 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from gateway.config import DNS, Config, HostConfig, check_hosts
+from gateway.config import DNS, Config, HostConfig, check_hosts, place_of
 from gateway.errors import ConfigError
 from gateway.fleet.host import Host
 
 log = logging.getLogger(__name__)
 FILE_LIMIT_BYTES = 1024 * 1024
 HOSTS_LIMIT = 1000
+TOLD_MOST = 10  # hosts that one line of the log names
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -40,7 +42,8 @@ class Discovery:
         self._config = config
         self._changed = changed
         self._last: dict[str, tuple[HostConfig, ...]] = {}  # by source
-        self._failing: set[str] = set()
+        self._failing: dict[str, str] = {}  # by source: why
+        self._left_out: tuple[str, ...] = ()
         self._hosts: tuple[Host, ...] | None = None
 
     def configure(self, config: Config) -> None:
@@ -57,7 +60,8 @@ class Discovery:
                 found.append(host)
         for file in self._config.discovery.files:
             found += await self._source(file, lambda file=file: asyncio.to_thread(read_targets, Path(file)))  # type: ignore[misc]
-        hosts = _unique(found)
+        hosts, left_out = _unique(found)
+        self._tell(left_out)
         if hosts != self._hosts:
             self._hosts = hosts
             self._changed(hosts)
@@ -66,12 +70,23 @@ class Discovery:
         try:
             self._last[name] = tuple(await look())
         except (OSError, ValueError, RecursionError, ConfigError) as error:
-            if name not in self._failing:
+            if self._failing.get(name) != str(error):
                 log.warning("%s tells no hosts: %s; those it told last stay", name, error)
-            self._failing.add(name)
+            self._failing[name] = str(error)
         else:
-            self._failing.discard(name)
+            if self._failing.pop(name, None) is not None:
+                log.info("%s tells hosts again", name)
         return self._last.get(name, ())
+
+    def _tell(self, left_out: tuple[str, ...]) -> None:
+        if left_out == self._left_out:
+            return
+        self._left_out = left_out
+        if left_out:
+            more = f"; and {len(left_out) - TOLD_MOST} more" if len(left_out) > TOLD_MOST else ""
+            log.warning("hosts that are told of and left out: %s%s", "; ".join(left_out[:TOLD_MOST]), more)
+        else:
+            log.info("no host that is told of is left out any more")
 
 
 async def _resolved(host: HostConfig) -> list[HostConfig]:
@@ -124,10 +139,23 @@ def _host(target: str, entry: Target) -> HostConfig:
     )
 
 
-def _unique(found: Iterable[HostConfig]) -> tuple[Host, ...]:
-    """The first of each name, at most HOSTS_LIMIT."""
+def _unique(found: Iterable[HostConfig]) -> tuple[tuple[Host, ...], tuple[str, ...]]:
+    """The first of each name and of each place, at most HOSTS_LIMIT; and of the others, each once, why not."""
     hosts: dict[str, Host] = {}
+    places: dict[str, str] = {}
+    left_out: dict[str, None] = {}
     for host in found:
-        if len(hosts) < HOSTS_LIMIT:
-            hosts.setdefault(host.name, Host(host.name, host.url, host.slots, host.tags))
-    return tuple(hosts.values())
+        taken = hosts.get(host.name)
+        if taken is not None and taken.url == host.url:
+            continue
+        where = f"{host.name} at {host.url}"
+        if taken is not None:
+            left_out[f"{where}: the name is that of {taken.url}"] = None
+        elif (other := places.get(place_of(host.url))) is not None:
+            left_out[f"{where}: that is {other}"] = None
+        elif len(hosts) >= HOSTS_LIMIT:
+            left_out[f"{where}: there are {HOSTS_LIMIT} hosts already"] = None
+        else:
+            places[place_of(host.url)] = host.name
+            hosts[host.name] = Host(host.name, host.url, host.slots, host.tags)
+    return tuple(hosts.values()), tuple(left_out)

@@ -36,6 +36,11 @@ def written(path: Path, value: Any) -> str:
     return str(path)
 
 
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings so far."""
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
 async def test_what_is_configured() -> None:
     """Is told once, with everything that is said of it."""
     found = Found(STATIC)
@@ -69,7 +74,7 @@ async def test_a_name_server_that_fails(monkeypatch: pytest.MonkeyPatch, caplog:
     for answer, warnings in ((fails, 1), (fails, 1), (resolve, 1), (fails, 2)):
         monkeypatch.setattr(loop, "getaddrinfo", answer)
         assert await found.step() == before
-        assert len(caplog.records) == warnings
+        assert len(warned(caplog)) == warnings
 
 
 async def test_a_name_that_never_resolved(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,20 +155,55 @@ async def test_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
     assert await found.step() == ["10.0.0.7-11434"]
 
 
-async def test_the_first_of_a_name_counts(tmp_path: Path) -> None:
-    """The configuration beats a file."""
-    file = written(tmp_path / "hosts.json", [{"targets": ["10.9.9.9:1"], "labels": {"name": "gpu1"}}])
-    found = Found(STATIC, files=(file,))
+async def test_a_source_that_fails_in_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each other failure is logged, once, and that it is over."""
+    caplog.set_level(logging.INFO)
+    file = tmp_path / "hosts.json"
+    found = Found(files=(written(file, "["),))
+    said = []
+    for value in ("[", {"targets": []}, {"targets": []}, [], []):
+        written(file, value)
+        await found.step()
+        said.append(len(caplog.records))
+    assert said == [1, 2, 2, 3, 3]
+    assert caplog.records[-1].getMessage() == f"{file} tells hosts again"
+
+
+async def test_the_first_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a name, and of a URL in any spelling; what is left out is logged once, and that it is over. The same host twice is no clash."""
+    caplog.set_level(logging.INFO)
+    file = tmp_path / "hosts.json"
+    written(
+        file,
+        [
+            {"targets": ["10.9.9.9:1"], "labels": {"name": "gpu1"}},
+            {"targets": ["HTTP://10.0.0.5:11434/"], "labels": {"name": "gpu9"}},
+        ],
+    )
+    again = written(tmp_path / "again.json", [{"targets": ["10.0.0.5:11434"], "labels": {"name": "gpu1"}}])
+    found = Found(STATIC, files=(str(file), again))
+    for _ in range(2):
+        assert await found.step() == ["gpu1"]
+        assert [host.url for host in found.told[-1]] == ["http://10.0.0.5:11434"]
+        (told,) = warned(caplog)
+        assert told == (
+            "hosts that are told of and left out: gpu1 at http://10.9.9.9:1: the name is that of http://10.0.0.5:11434; "
+            "gpu9 at HTTP://10.0.0.5:11434/: that is gpu1"
+        )
+    written(file, [])
     await found.step()
-    assert [host.url for host in found.told[-1]] == ["http://10.0.0.5:11434"]
+    assert caplog.records[-1].getMessage() == "no host that is told of is left out any more"
 
 
-async def test_hosts_are_bounded(tmp_path: Path) -> None:
-    """A file cannot make the fleet as big as it likes."""
+async def test_hosts_are_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file cannot make the fleet as big as it likes, nor the log."""
     file = written(
-        tmp_path / "hosts.json", [{"targets": [f"10.0.{n // 256}.{n % 256}:1" for n in range(HOSTS_LIMIT + 5)]}]
+        tmp_path / "hosts.json", [{"targets": [f"10.0.{n // 256}.{n % 256}:1" for n in range(HOSTS_LIMIT + 15)]}]
     )
     assert len(await Found(files=(file,)).step()) == HOSTS_LIMIT
+    (told,) = warned(caplog)
+    assert told.count(f"there are {HOSTS_LIMIT} hosts already") == 10
+    assert told.endswith("; and 5 more")
 
 
 async def test_another_configuration() -> None:
