@@ -23,6 +23,7 @@ from gateway.fleet.host import (
 
 AFFINITY_LIMIT = 10_000
 SAMPLES_PER_SECOND = 100
+DRAINS_LIMIT = 1000  # hosts that are drained, those among them that are not there now
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Fleet:
     def __init__(self, hosts: Iterable[Host], policy: BreakerPolicy | None = None) -> None:
         self._states = {host.name: _HostState(host) for host in hosts}
         self._policy = policy or BreakerPolicy()
+        self._drained: dict[str, None] = {}
         self._leases: dict[int, tuple[Lease, _HostState]] = {}
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
@@ -116,12 +118,15 @@ class Fleet:
     # -- configuring -----------------------------------------------------------------------------------------------------------
 
     def configure(self, hosts: Iterable[Host]) -> None:
-        """These are the hosts from now on, in this order. One whose URL changed is another host; leases on what is gone run out."""
+        """These are the hosts from now on, in this order. One whose URL changed is another host; leases on what is gone run out.
+
+        Who drained a name meant the name: a host that was gone for a while drains when it is back.
+        """
         before, self._states = self._states, {}
         for host in hosts:
             state = before.get(host.name)
             if state is None or state.host.url != host.url:
-                state = _HostState(host)
+                state = _HostState(host, draining=host.name in self._drained)
             state.host = host
             self._states[host.name] = state
             self._touch(state)
@@ -133,6 +138,11 @@ class Fleet:
         """Give no new leases on a host, or again. What runs there finishes."""
         state = self._states[name]
         state.draining = draining
+        self._drained.pop(name, None)
+        if draining:
+            self._drained[name] = None
+            if len(self._drained) > DRAINS_LIMIT:
+                del self._drained[next(iter(self._drained))]
         self._touch(state)
 
     def leased_elsewhere(self, counts: Mapping[str, int]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import BreakerPolicy, Event, State
-from gateway.fleet.registry import AFFINITY_LIMIT, SAMPLES_PER_SECOND, Fleet
+from gateway.fleet.registry import AFFINITY_LIMIT, DRAINS_LIMIT, SAMPLES_PER_SECOND, Fleet
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import available, digest_of, host, observation
 
@@ -265,3 +265,29 @@ def test_the_oldest_prefix_is_forgotten() -> None:
     assert len(held) == AFFINITY_LIMIT
     assert 1 in held
     assert 2 not in held
+
+
+# -- draining -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_outlasts_its_host() -> None:
+    """A discovered host that was gone, or has moved, is back as it was left, until somebody resumes it."""
+    made = Fleet([host("gpu1"), host("gpu2")])
+    made.drain("gpu1", draining=True)
+    made.configure([host("gpu2")])
+    made.configure([host("gpu2"), host("gpu1")])
+    assert [view.draining for view in made.snapshot(0.0).hosts] == [False, True]
+    made.drain("gpu1", draining=False)
+    made.configure([])
+    made.configure([host("gpu1")])
+    assert not made.view("gpu1", 0.0).draining
+
+
+def test_drains_are_bounded() -> None:
+    """Names that come and go do not add up: the oldest is forgotten."""
+    made = Fleet([])
+    for number in range(DRAINS_LIMIT + 1):
+        made.configure([host(f"gpu{number}")])
+        made.drain(f"gpu{number}", draining=True)
+    made.configure([host("gpu0"), host("gpu1")])
+    assert [view.draining for view in made.snapshot(0.0).hosts] == [False, True]
