@@ -14,7 +14,7 @@ from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.host import Host
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
-from gateway.relay.headers import to_host
+from gateway.relay.headers import inbound, to_host
 
 ACCOUNT_SECONDS = 60.0  # the host asks ollama.com
 RETRY_AFTER_SECONDS = 2.0
@@ -44,7 +44,7 @@ class Account:
 
     async def pass_on(self, request: web.Request) -> web.Response:
         """The host's answer, as it came. 503 if there is none."""
-        pin = pinned(request.headers.get("X-Corral-Host", ""), self._fleet.names)
+        pin = pinned(inbound(request.raw_headers).pin, self._fleet.names)
         body = await read_body(request, self._body_limit)
         path = bare(request.rel_url.raw_path_qs, self._prefix)
         host, headers = self._host(pin), to_host(request.raw_headers)

@@ -107,7 +107,8 @@ async def _query(request: web.Request, kind: Any) -> Any:
 
 
 async def _headers(request: web.Request, kind: Any) -> Any:
-    return _converted("headers", request.headers, kind)
+    given = request.headers
+    return _converted("headers", {name: ",".join(given.getall(name)) for name in _names(kind) if name in given}, kind)
 
 
 async def _body(request: web.Request, kind: Any) -> Any:
@@ -130,8 +131,11 @@ _READERS = {"path": _path, "query": _query, "headers": _headers, "body": _body, 
 
 
 def _converted(where: str, given: Mapping[str, str], kind: Any) -> Any:
-    names = [field.encode_name for field in msgspec.structs.fields(kind)]
     try:
-        return msgspec.convert({name: given[name] for name in names if name in given}, kind, strict=False)
+        return msgspec.convert({name: given[name] for name in _names(kind) if name in given}, kind, strict=False)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{where}: {error}") from None
+
+
+def _names(kind: Any) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(kind)]

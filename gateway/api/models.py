@@ -116,7 +116,7 @@ class Models:
 
     def _asked(self, request: web.Request) -> Sequence[HostView]:
         """The hosts that the caller names; none where all are meant."""
-        return named(request.headers.get("X-Corral-Hosts", ""), self._views)
+        return named(",".join(request.headers.getall("X-Corral-Hosts", ())), self._views)
 
     def _several(self) -> bool:
         """Whether errors have to say which host's they are."""

@@ -16,7 +16,7 @@ from gateway.fleet.client import HostAnswer, HostClient, HostError
 from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
-from gateway.relay.headers import to_host
+from gateway.relay.headers import inbound, to_host
 from gateway.routing.policy import Chance, Unroutable, choose
 
 SHOW_SECONDS = 30.0  # a host reads it from its disk
@@ -51,7 +51,7 @@ class Show:
 
     async def show(self, request: web.Request) -> web.Response:
         """A host's answer, as it came. 404 if no host (or not the one that is named) has the model, 503 if those that have it fail."""
-        pin = pinned(request.headers.get("X-Corral-Host", ""), self._fleet.names)
+        pin = pinned(inbound(request.raw_headers).pin, self._fleet.names)
         body = await read_body(request, self._body_limit)
         named = model_named(body)
         if not is_name(named):

@@ -243,7 +243,7 @@ async def _whole(path: str, response: aiohttp.ClientResponse) -> HostAnswer:
         text += more
     if len(text) > ANSWER_LIMIT_BYTES:
         raise HostError(f"{path}: the answer is over {ANSWER_LIMIT_BYTES} bytes", "protocol_error")
-    told = response.headers.get(GATEWAYS, "").split(",")[:GATEWAYS_MOST]
+    told = ",".join(response.headers.getall(GATEWAYS, ())).split(",")[:GATEWAYS_MOST]
     gateways = frozenset(name.strip() for name in told if NAME.fullmatch(name.strip()))
     return HostAnswer(response.status, response.headers.get("Content-Type", ""), text, gateways)
 

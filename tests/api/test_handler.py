@@ -107,6 +107,8 @@ async def test_what_a_method_takes(asked: Ask) -> None:
     assert (full.status, full.body) == (200, b'{"said":["1",7,true,"s","new"]}')
     assert full.get("Content-Type") == "application/json; charset=utf-8"
     assert (await asked("/all_of_it/1", b'{"title": "new"}')).body == b'{"said":["1",10,false,"","new"]}'
+    twice = await asked(path, b'{"title": "new"}', {"X-Corral-Session": "s", "x-corral-session": "t"})
+    assert json.loads(twice.body)["said"][3] == "s,t"
 
 
 @pytest.mark.parametrize(

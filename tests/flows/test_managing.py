@@ -211,6 +211,18 @@ async def test_the_caller_names_hosts(corral: Corral) -> None:
     assert error(refused) == (400, "X-Corral-Hosts: no host is named 'z'; known: a, b, c")
 
 
+async def test_the_header_comes_twice(corral: Corral) -> None:
+    """As HTTP has it, that is one list; and where one host is to be named, a list is no host."""
+    a, b, c = simulated("a"), simulated("b"), simulated("c")
+    stage = await corral(a, b, c)
+    twice = {"X-Corral-Hosts": "a", "x-corral-hosts": "c"}
+    answer = await stage.ask(manage("/api/pull", twice, model=NEW))
+    assert (lines(answer)[-1], answer.get("X-Corral-Hosts"), having(NEW, a, b, c)) == (SUCCESS, "a,c", ["a", "c"])
+    for path in ("/api/show", "/api/me", "/api/generate"):
+        refused = await stage.ask(manage(path, {"X-Corral-Host": "a", "x-corral-host": "c"}, model=TEXT))
+        assert error(refused) == (400, "no host is named 'a,c'; there are: a, b, c")
+
+
 async def test_a_placement_rule(corral: Corral) -> None:
     """The configuration says where a model goes, unless the caller does."""
     a, b = simulated("a"), simulated("b")
