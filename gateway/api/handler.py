@@ -28,6 +28,7 @@ from aiohttp import web
 
 from gateway.api.answers import JSON_UTF8, Answer, json_answer
 from gateway.api.inference import read_body
+from gateway.depth import DEPTH_MOST, too_deep
 from gateway.errors import BadRequest, CorralError, TooLarge
 
 Method = Callable[..., Awaitable[Any]]
@@ -116,11 +117,15 @@ async def _body(request: web.Request, kind: Any) -> Any:
     if get_origin(kind) is Annotated:
         return body
     try:
-        return msgspec.json.decode(body, type=kind)
+        read = msgspec.json.decode(body, type=kind)
+        deep = too_deep(read)
     except RecursionError:
-        raise BadRequest("body: nested too deeply") from None
+        deep = True
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"body: {error}") from None
+    if deep:
+        raise BadRequest(f"body: nested more than {DEPTH_MOST} deep")
+    return read
 
 
 async def _request(request: web.Request, _kind: Any) -> web.Request:

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from gateway.api.handler import handler
 from gateway.api.inference import read_body
 from gateway.api.sessions import OWNER, OneSession
+from gateway.depth import DEPTH_MOST, too_deep
 from gateway.doc import doc
 from gateway.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooLarge
 from gateway.messages import NUMBER_MOST, Message, NewMessage, Role, Session
@@ -127,6 +128,8 @@ def _read(body: bytes, now: datetime) -> list[Import]:
 
 
 def _one(entry: Any, where: str, now: datetime) -> Import:
+    if too_deep(entry):
+        raise BadRequest(f"{where} is nested more than {DEPTH_MOST} deep")
     if isinstance(entry, dict) and "format" in entry:
         return own(entry, where)
     if isinstance(entry, dict) and "chat" in entry:

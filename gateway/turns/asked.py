@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.depth import DEPTH_MOST, too_deep
 from gateway.dialects.read import fields_of
 from gateway.messages import CONTENT_MOST, IMAGES_MOST, Message, NewMessage, Role
 
@@ -49,13 +50,16 @@ def _message(one: _Asked, role: Role) -> NewMessage:
     if len(text) > CONTENT_MOST or len(images) > IMAGES_MOST:
         raise ValueError("it is longer than a message of a session may be")
     name = one.tool_name or one.name
-    return NewMessage(
+    message = NewMessage(
         content=text,
         role=role,
         name=name[:128] if name else None,
         images=images or None,
         tool_calls=tool_calls(one.tool_calls) or None,
     )
+    if too_deep(message):
+        raise ValueError(f"it is nested more than {DEPTH_MOST} deep")
+    return message
 
 
 def _image(part: _Part) -> str:
@@ -73,7 +77,7 @@ def _function(given: Any) -> Any:
         return given
     try:
         return given | {"arguments": json.loads(given["arguments"] or "{}")}
-    except ValueError:
+    except (ValueError, RecursionError):
         return given
 
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.depth import too_deep
 from gateway.errors import CorralError
 from gateway.messages import CONTENT_MOST, Ending, MessageState, MessageUsage, Timings
 from gateway.record import CancelSource, GenerationRecord, Outcome
@@ -101,7 +102,8 @@ class Spoken:
             return _NOTHING
         self._add(self._content, said.content)
         self._add(self._thinking, said.thinking)
-        self.tool_calls += (said.tool_calls or [])[: TOOL_CALLS_MOST - len(self.tool_calls)]
+        calls = [call for call in said.tool_calls or () if not too_deep(call)]
+        self.tool_calls += calls[: TOOL_CALLS_MOST - len(self.tool_calls)]
         return Piece(said.content or "", said.thinking or "")
 
     def _add(self, pieces: list[str], text: str | None) -> None:

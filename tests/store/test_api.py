@@ -276,12 +276,28 @@ async def test_nothing_runs_in_a_session(desk: Desk) -> None:
     assert "no session" in await desk.refused("POST", "/nothing/cancel", status=404)
 
 
-@pytest.mark.parametrize("value", ["12345678901234567890123", "[" * 300 + "]" * 300], ids=["huge", "deep"])
+@pytest.mark.parametrize("value", ["12345678901234567890123", "[" * 98 + "]" * 98], ids=["huge", "deep"])
 async def test_odd_options_do_not_spoil_the_list(desk: Desk, value: str) -> None:
     """What orjson cannot write is written all the same, beside times."""
     made = await desk.call("POST", "", b'{"options":{"a":%b}}' % value.encode(), status=201)
     assert made["options"] == {"a": json.loads(value)}
     assert made["created_at"].endswith("+00:00")
+    assert await desk.call("GET") == {"sessions": [made], "next": None}
+
+
+@pytest.mark.parametrize("levels", [99, 950, 5000])
+async def test_what_is_nested_too_deeply(desk: Desk, levels: int) -> None:
+    """Is refused before it is kept: no list that holds it could be told."""
+    made = await desk.new(options={"a": 1})
+    path = f"/{made['id']}"
+    text = b'{"options":{"a":' + b"[" * levels + b"]" * levels + b"}}"
+    for method, where in (("POST", ""), ("PATCH", path), ("POST", f"{path}/chat")):
+        assert await desk.refused(method, where, text) == "body: nested more than 100 deep"
+    calls = b'{"message":{"role":"tool","content":"x","tool_calls":[{"a":' + b"[" * levels + b"]" * levels + b"}]}}"
+    assert await desk.refused("POST", f"{path}/chat", calls) == "body: nested more than 100 deep"
+    brought = b'{"format":"corral.session","session":' + text + b"}"
+    words = await desk.refused("POST", "/import", brought)
+    assert words == "session 0 is nested more than 100 deep" or "the import is no JSON" in words
     assert await desk.call("GET") == {"sessions": [made], "next": None}
 
 
@@ -301,11 +317,9 @@ async def test_half_a_character_in_a_tool_call(desk: Desk) -> None:
 
 
 async def test_what_no_database_takes(desk: Desk) -> None:
-    """A NUL in a name, a body without a bottom, a step without an end."""
+    """A NUL in a name, a step without an end."""
     for path in ("/a%00b", "/a%00b/messages"):
         assert "there is no session" in await desk.refused("GET", path, status=404)
     assert "after is not what `next`" in await desk.refused("GET", "?after=0-1-%00")
-    deep = b'{"options":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}"
-    assert await desk.refused("POST", "", deep) == "body: nested too deeply"
     answer = await ask(desk.stage.url, "GET", "/api/stats/timeseries?range=9999999w&step=9999999w")
     assert (answer.status, json.loads(answer.body)["error"]) == (400, "step=9999999w is too long")

@@ -76,6 +76,7 @@ def test_strange_tool_calls() -> None:
         body({"role": "user", "content": 5}),
         body({"role": "user", "content": "a" * 1_000_001}),
         body({"role": "user", "content": "a", "images": ["aGk="] * (IMAGES_MOST + 1)}),
+        body({"role": "assistant", "tool_calls": [{"function": {"arguments": "[" * 101 + "]" * 101}}]}),
         b'{"messages": 5}',
     ],
 )

@@ -35,6 +35,19 @@ def test_lines() -> None:
     assert Spoken().thinking is None
 
 
+def test_a_call_without_a_bottom() -> None:
+    """It is left out: what is kept must be told again. The others stay."""
+    deep = "[" * 101 + "]" * 101
+    said, event = Spoken(), Spoken("/v1/chat/completions")
+    said.take(f'{{"message":{{"content":"x","tool_calls":[{{"a":{deep}}},{{"b":1}}]}}}}\n'.encode())
+    assert (said.content, said.tool_calls) == ("x", [{"b": 1}])
+    for levels in (101, 10_000):
+        text = "[" * levels + "]" * levels
+        call = msgspec.json.encode({"function": {"arguments": text}}).decode()
+        event.take(f'data: {{"choices":[{{"delta":{{"content":"x","tool_calls":[{call}]}}}}]}}'.encode())
+    assert event.tool_calls == [{"function": {"arguments": "[" * 10_000 + "]" * 10_000}}]
+
+
 def test_it_is_bounded() -> None:
     """Somewhat more than is ever kept."""
     said = Spoken()
