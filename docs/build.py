@@ -132,6 +132,7 @@ def _exposition() -> str:
     )
     live = Live(
         FleetSnapshot(0.0, (view,)),
+        (),
         0.0,
         {"m": 1},
         1,
@@ -148,7 +149,7 @@ def _exposition() -> str:
 
 def metrics_page() -> str:
     """docs/metrics.md."""
-    live = Live(FleetSnapshot(0.0, ()), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python")
+    live = Live(FleetSnapshot(0.0, ()), (), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python")
     labels = {
         family.name: (family.labelnames, family.bounds) for family in Metrics(lambda: live, lambda _: True).families()
     }

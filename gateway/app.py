@@ -240,7 +240,7 @@ class Gateway:
             Explain(self.fleet, self.clock, self.rng, config.relay),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
-            HostsApi(self.fleet, self.clock, self._fleet_changed),
+            HostsApi(self.fleet, self.clock, self._fleet_changed, lambda: self.config.placement),
             GenerationsApi(self.generations, self.detached.shelf, self.replicas, self.sessions.sessions),
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,
@@ -377,8 +377,9 @@ class Gateway:
         return any(view.available and model in view.available for view in self.fleet.snapshot(self.clock()).hosts)
 
     def _live(self) -> Live:
-        fleet, label = self.fleet.snapshot(self.clock()), self.metrics.model_label
-        return live(fleet, self.admission, self.generations, self.detached.shelf, self.jobs, label, stored(self.keeper))
+        fleet, rules, label = self.fleet.snapshot(self.clock()), self.config.placement, self.metrics.model_label
+        shelf, kept = self.detached.shelf, stored(self.keeper)
+        return live(fleet, rules, self.admission, self.generations, shelf, self.jobs, label, kept)
 
 
 @asynccontextmanager

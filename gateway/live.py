@@ -4,8 +4,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from gateway.config import PlacementConfig
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.jobs import Jobs
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 def live(
     fleet: FleetSnapshot,
+    placement: Sequence[PlacementConfig],
     admission: Admission,
     generations: Generations,
     shelf: Shelf,
@@ -35,6 +37,7 @@ def live(
     running = [generation for generation in generations if generation.phase is not Phase.QUEUED]
     return Live(
         fleet=fleet,
+        placement=placement,
         wall=time.time(),
         queued=dict(Counter(label(waiter.request.model) for waiter in waiting)),
         queue_limit=admission.limit,

@@ -25,7 +25,7 @@ def collector() -> Iterator[None]:
 def test_the_garbage_collector_is_watched() -> None:
     """Its pauses are measured, by generation."""
     metrics = Metrics(
-        lambda: Live(snapshot(), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python"), lambda _: True
+        lambda: Live(snapshot(), (), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python"), lambda _: True
     )
     tune_gc(metrics)
     assert gc.get_threshold() == GC_THRESHOLDS

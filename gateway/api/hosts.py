@@ -1,6 +1,6 @@
 """The hosts behind the address: what each has and does, what is amiss with the fleet, and draining one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.api.handler import handler
+from gateway.config import PlacementConfig
 from gateway.doc import doc
 from gateway.errors import NotFound
 from gateway.fleet.health import State
@@ -91,10 +92,17 @@ class FleetState(msgspec.Struct, frozen=True):
 class HostsApi:
     """Handlers of ``/api/models/servers``, ``/api/fleet`` and ``/api/hosts``. ``changed`` is called when a host may lease again."""
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+        placement: Callable[[], Sequence[PlacementConfig]],
+    ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._changed = changed
+        self._placement = placement
 
     def routes(self) -> list[web.RouteDef]:
         """Look, and drain."""
@@ -123,7 +131,7 @@ class HostsApi:
     @handler()
     async def fleet(self) -> FleetState:
         """Every host, and what is amiss with all of them together."""
-        return FleetState(self._rows(), findings(self._fleet.snapshot(self._clock())))
+        return FleetState(self._rows(), findings(self._fleet.snapshot(self._clock()), self._placement()))
 
     @handler(NotFound)
     async def drain(self, path: OneHost) -> HostRow:

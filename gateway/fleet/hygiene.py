@@ -7,8 +7,10 @@ from typing import Annotated
 
 import msgspec
 
+from gateway.config import PlacementConfig
 from gateway.doc import doc
 from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.fleet.targets import placed
 
 
 class FindingKind(StrEnum):
@@ -16,7 +18,7 @@ class FindingKind(StrEnum):
 
     VERSION_SKEW = "version_skew"  # hosts run different versions of Ollama
     DIGEST_SKEW = "digest_skew"  # one name is different models on different hosts
-    FEW_COPIES = "few_copies"  # a model is on one host only: nothing can take over
+    FEW_COPIES = "few_copies"  # a model is on one host only, though it is for several: nothing can take over
     CONTEXT_SKEW = "context_skew"  # one model is loaded with different contexts, by the hosts' own defaults
     GHOST_MODEL = "ghost_model"  # a host lists a model that it then says it has not
 
@@ -28,7 +30,7 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
         FindingKind,
         doc(
             "`version_skew`: hosts run different versions of Ollama; `digest_skew`: one name is different models; `few_copies`: "
-            "a model is on one host only; `context_skew`: one model is loaded with different contexts, by the hosts' own "
+            "a model is on one host only, unless a placement rule has it so; `context_skew`: one model is loaded with different contexts, by the hosts' own "
             "defaults; `ghost_model`: a host lists a model that it then says it has not"
         ),
     ]
@@ -37,10 +39,10 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     text: Annotated[str, doc("the same in words")]
 
 
-def findings(snapshot: FleetSnapshot) -> list[Finding]:
-    """All that is amiss, in the order of ``FindingKind``."""
+def findings(snapshot: FleetSnapshot, rules: Iterable[PlacementConfig]) -> list[Finding]:
+    """All that is amiss, in the order of ``FindingKind``. ``rules`` say of models where they are meant to be."""
     hosts = snapshot.hosts
-    return [*_versions(hosts), *_digests(hosts), *_copies(hosts), *_contexts(hosts), *_ghosts(hosts)]
+    return [*_versions(hosts), *_digests(hosts), *_copies(hosts, tuple(rules)), *_contexts(hosts), *_ghosts(hosts)]
 
 
 def _versions(hosts: Iterable[HostView]) -> Iterable[Finding]:
@@ -62,13 +64,11 @@ def _digests(hosts: Iterable[HostView]) -> Iterable[Finding]:
             yield Finding(FindingKind.DIGEST_SKEW, name, _all(by_digest), text)
 
 
-def _copies(hosts: tuple[HostView, ...]) -> Iterable[Finding]:
+def _copies(hosts: tuple[HostView, ...], rules: tuple[PlacementConfig, ...]) -> Iterable[Finding]:
     telling = [host for host in hosts if host.available is not None]
-    if len(telling) < 2:
-        return
     by_model = _grouped((name, host.name) for host in telling for name in host.available or ())
     for name, having in sorted(by_model.items()):
-        if len(having) == 1:
+        if len(having) == 1 and len(placed(name, telling, rules)) > 1:
             yield Finding(
                 FindingKind.FEW_COPIES, name, having, f"{name} is on {having[0]} only: no other host can take over"
             )

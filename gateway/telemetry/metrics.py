@@ -5,7 +5,7 @@ host by its configured name, everything else by an enum.
 """
 
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from gateway.config import PlacementConfig
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot
 from gateway.fleet.hygiene import FindingKind, findings
@@ -55,6 +56,7 @@ class Live:
     ``jobs``: kind → running."""
 
     fleet: FleetSnapshot
+    placement: Sequence[PlacementConfig]
     wall: float
     queued: dict[str, int]
     queue_limit: int
@@ -301,7 +303,7 @@ def _host_lines(live: Live) -> Iterator[str]:
     )
     draining = (((h.name,), h.draining) for h in hosts)
     yield from gauge_lines("corral_host_draining", "1 while the host takes no new requests.", ("host",), draining)
-    amiss = Counts(finding.kind for finding in findings(fleet))
+    amiss = Counts(finding.kind for finding in findings(fleet, live.placement))
     kinds = (((kind,), amiss[kind]) for kind in FindingKind)
     yield from gauge_lines("corral_fleet_findings", "What is amiss with the fleet as a whole.", ("kind",), kinds)
     info = (((h.name, h.version), 1) for h in polled)

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from gateway.fleet.host import HostView
+from gateway.config import PlacementConfig
+from gateway.fleet.host import Host, HostView
 from gateway.fleet.hygiene import FindingKind, findings
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import available, loaded, snapshot, view
@@ -41,10 +43,27 @@ AMISS: dict[str, tuple[list[HostView], list[tuple[FindingKind, str, tuple[str, .
 @pytest.mark.parametrize(("hosts", "expected"), AMISS.values(), ids=AMISS)
 def test_findings(hosts: list[HostView], expected: list[Any]) -> None:
     """Each with its kind, its model and the hosts it is about, whom the text names."""
-    found = findings(snapshot(*hosts))
+    found = findings(snapshot(*hosts), ())
     assert [(finding.kind, finding.model, tuple(sorted(finding.hosts))) for finding in found] == [
         (kind, model, tuple(sorted(names))) for kind, model, names in expected
     ]
     for finding in found:
         assert all(name in finding.text for name in finding.hosts)
         assert finding.model in finding.text
+
+
+RULES: dict[str, tuple[PlacementConfig, list[str]]] = {
+    "for one host": (PlacementConfig((TEXT,), ("a",)), []),
+    "for one host, by its tag": (PlacementConfig(("*",), (), ("big",)), []),
+    "for a host that is not there": (PlacementConfig(("*",), ("z",)), []),
+    "for two": (PlacementConfig((TEXT,), ("a", "b")), [TEXT]),
+    "for others": (PlacementConfig(("qwen*",), ("a",)), [TEXT]),
+}
+
+
+@pytest.mark.parametrize(("rule", "expected"), RULES.values(), ids=RULES)
+def test_few_copies_that_are_meant(rule: PlacementConfig, expected: list[str]) -> None:
+    """A model that a rule keeps on one host is where it should be."""
+    big = msgspec.structs.replace(view("a", has=[TEXT]), host=Host("a", "http://a.test:11434", 1, ("big",)))
+    found = findings(snapshot(big, view("b", has=[]), view("c", has=[])), (rule,))
+    assert [finding.model for finding in found] == expected

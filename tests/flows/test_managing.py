@@ -232,6 +232,8 @@ async def test_a_placement_rule(corral: Corral) -> None:
         answer = await stage.ask(manage(path, **body))
         assert (lines(answer)[-1], answer.get("X-Corral-Hosts")) == (SUCCESS, "b")
         assert having(body["model"], a, b) == ["b"]
+    assert "few_copies" not in json.dumps((await stage.get("/api/fleet"))["findings"])
+    assert await stage.totals("corral_fleet_findings", "kind") == {}
     await stage.ask(manage("/api/pull", on("a"), model=NEW))
     assert having(NEW, a, b) == ["a", "b"]
 

@@ -40,6 +40,7 @@ class Told:
         self.known = {TEXT, OTHER}
         usual: dict[str, Any] = {
             "fleet": fleet or snapshot(),
+            "placement": (),
             "wall": 1_795_354_517.0,
             "queued": {},
             "queue_limit": 512,
