@@ -94,12 +94,15 @@ class Writer:
 
     async def end(self, place: Place, ending: Ending | None) -> bool:
         """Write how it ended, now or as soon as that is possible; whether it was now. None: only free the session."""
+        if not self._waiting and await self._ended(place, ending):
+            return True
+        self._put(place, ending)  # in order: to free a session must not come before what was said in it
+        return False
+
+    async def _ended(self, place: Place, ending: Ending | None) -> bool:
         try:
-            if self._waiting:  # in order: to free a session must not come before what was said in it
-                raise StoreUnavailable("others wait for the database")
             await self._end(place, ending)
         except StoreUnavailable:
-            self._put(place, ending)
             return False
         return True
 
@@ -126,13 +129,11 @@ class Writer:
     async def _again(self) -> None:
         while self._waiting:
             place, ending = self._waiting[0]
-            try:
-                await self._end(place, ending)
-            except StoreUnavailable:
+            if await self._ended(place, ending):
+                self._waiting.popleft()
+                self._characters -= _size(ending)
+            else:
                 await pause(AGAIN_SECONDS)
-                continue
-            self._waiting.popleft()
-            self._characters -= _size(ending)
 
 
 def _size(ending: Ending | None) -> int:
