@@ -57,7 +57,7 @@ from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
-from gateway.sharing import sharing
+from gateway.sharing import draining, sharing
 from gateway.store.engine import Database
 from gateway.store.session_store import SessionStore
 from gateway.store.stats import Stats
@@ -116,6 +116,7 @@ class Gateway:
         self.replicas = sharing(
             self.database, self.replica, self.fleet, self.admission, self.generations, clock, self.tasks
         )
+        self.draining = draining(self.database, self.fleet, self.admission, clock)
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._handler: LogHandler | None = None
@@ -173,6 +174,8 @@ class Gateway:
             if self.keeper is not None:
                 await self.keeper.start(DATABASE_SECONDS)
             if self.database is not None:
+                await self.draining.start(DATABASE_SECONDS)
+                self.tasks.spawn("draining", self.draining.run())
                 self.tasks.spawn("answers that were left unfinished", self.sessions.recover(self.database))
             if self.replicas is not None:
                 self.tasks.spawn("bus", self.replicas.bus.run())
@@ -240,7 +243,7 @@ class Gateway:
             Explain(self.fleet, self.clock, self.rng, config.relay),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
-            HostsApi(self.fleet, self.clock, self._fleet_changed, lambda: self.config.placement),
+            HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement),
             GenerationsApi(self.generations, self.detached.shelf, self.replicas, self.sessions.sessions),
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,

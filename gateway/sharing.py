@@ -1,4 +1,5 @@
-"""Joins what runs here to the gateways that share the database: what each holds, and what another one wants stopped."""
+"""Joins what runs here to the gateways that share the database: what each holds, what another one wants stopped,
+and which hosts drain."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +7,9 @@ from gateway.fleet.registry import Fleet
 from gateway.record import CancelSource
 from gateway.relay.generations import Generations
 from gateway.routing.admission import Admission
+from gateway.store.draining import Draining
 from gateway.store.engine import Database
+from gateway.store.none import NoDatabase
 from gateway.store.replicas import Replicas
 from gateway.tasks import Tasks
 
@@ -36,3 +39,13 @@ def sharing(
         admission.assign(clock())
 
     return Replicas(database, name, stop, leases, elsewhere, tasks)
+
+
+def draining(database: Database | None, fleet: Fleet, admission: Admission, clock: Callable[[], float]) -> Draining:
+    """Which hosts drain, told to the fleet and to who waits for a host."""
+
+    def tell(names: frozenset[str]) -> None:
+        fleet.drain(names)
+        admission.assign(clock())
+
+    return Draining(database or NoDatabase(), clock, tell)

@@ -15,6 +15,7 @@ from gateway.fleet.health import State
 from gateway.fleet.host import HostView, LoadedModel
 from gateway.fleet.hygiene import Finding, findings
 from gateway.fleet.registry import Fleet
+from gateway.store.draining import Draining
 
 OLLAMA_PORT = 11434
 _PORTS = {"http": 80, "https": 443}
@@ -62,6 +63,18 @@ class HostRow(msgspec.Struct, frozen=True):
     models_loaded: Annotated[list[ModelRow], doc("in its memory: its own rows of `/api/ps`; sizes in bytes")]
 
 
+class DrainedRow(HostRow, frozen=True, kw_only=True):
+    """A host that drains, or does so no more."""
+
+    kept: Annotated[
+        bool,
+        doc(
+            "whether the database knows: a restart does not forget it, other gateways follow within a second. `false`: it counts here, "
+            "and is written as soon as it can be"
+        ),
+    ]
+
+
 class ServerList(msgspec.Struct, frozen=True):
     """The hosts."""
 
@@ -90,18 +103,18 @@ class FleetState(msgspec.Struct, frozen=True):
 
 
 class HostsApi:
-    """Handlers of ``/api/models/servers``, ``/api/fleet`` and ``/api/hosts``. ``changed`` is called when a host may lease again."""
+    """Handlers of ``/api/models/servers``, ``/api/fleet`` and ``/api/hosts``. ``draining``: which hosts drain."""
 
     def __init__(
         self,
         fleet: Fleet,
         clock: Callable[[], float],
-        changed: Callable[[], None],
+        draining: Draining,
         placement: Callable[[], Sequence[PlacementConfig]],
     ) -> None:
         self._fleet = fleet
         self._clock = clock
-        self._changed = changed
+        self._drained = draining
         self._placement = placement
 
     def routes(self) -> list[web.RouteDef]:
@@ -134,21 +147,26 @@ class HostsApi:
         return FleetState(self._rows(), findings(self._fleet.snapshot(self._clock()), self._placement()))
 
     @handler(NotFound)
-    async def drain(self, path: OneHost) -> HostRow:
-        """No new requests for this host, and nothing new on its disk unless `X-Corral-Hosts` names it; what runs finishes. Idempotent."""
-        return self._draining(path.name, draining=True)
+    async def drain(self, path: OneHost) -> DrainedRow:
+        """No new requests for this host, and nothing new on its disk unless `X-Corral-Hosts` names it; what runs finishes. Idempotent. It holds
+        for the name: also when the host goes and comes back, and after a restart, if it is `kept`."""
+        return await self._draining(path.name, draining=True)
 
     @handler(NotFound)
-    async def resume(self, path: OneHost) -> HostRow:
+    async def resume(self, path: OneHost) -> DrainedRow:
         """New requests for this host again. Idempotent."""
-        return self._draining(path.name, draining=False)
+        return await self._draining(path.name, draining=False)
 
-    def _draining(self, name: str, *, draining: bool) -> HostRow:
+    async def _draining(self, name: str, *, draining: bool) -> DrainedRow:
+        self._check(name)
+        kept = await self._drained.drain(name, draining=draining)
+        self._check(name)  # it may have gone meanwhile
+        row = host_row(self._fleet.view(name, self._clock()), self._clock())
+        return DrainedRow(**msgspec.structs.asdict(row), kept=kept)
+
+    def _check(self, name: str) -> None:
         if name not in self._fleet.names:
             raise NotFound(f"no host is named {name[:200]!r}; there are: {', '.join(self._fleet.names)}")
-        self._fleet.drain(name, draining=draining)
-        self._changed()
-        return host_row(self._fleet.view(name, self._clock()), self._clock())
 
     def _rows(self) -> list[HostRow]:
         now = self._clock()

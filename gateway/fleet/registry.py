@@ -23,7 +23,6 @@ from gateway.fleet.host import (
 
 AFFINITY_LIMIT = 10_000
 SAMPLES_PER_SECOND = 100
-DRAINS_LIMIT = 1000  # hosts that are drained, those among them that are not there now
 
 
 @dataclass(slots=True)
@@ -54,11 +53,11 @@ class Fleet:
     def __init__(self, hosts: Iterable[Host], policy: BreakerPolicy | None = None) -> None:
         self._states = {host.name: _HostState(host) for host in hosts}
         self._policy = policy or BreakerPolicy()
-        self._drained: dict[str, None] = {}
         self._leases: dict[int, tuple[Lease, _HostState]] = {}
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
         self._affinity: dict[int, tuple[str, int]] = {}
+        self._draining: frozenset[str] = frozenset()
         self.leases_granted = 0
 
     def __repr__(self) -> str:
@@ -126,24 +125,22 @@ class Fleet:
         for host in hosts:
             state = before.get(host.name)
             if state is None or state.host.url != host.url:
-                state = _HostState(host, draining=host.name in self._drained)
+                state = _HostState(host)
             state.host = host
+            state.draining = host.name in self._draining
             self._states[host.name] = state
             self._touch(state)
         self.version += 1
 
     # -- draining --------------------------------------------------------------------------------------------------------------
 
-    def drain(self, name: str, *, draining: bool) -> None:
-        """Give no new leases on a host, or again. What runs there finishes."""
-        state = self._states[name]
-        state.draining = draining
-        self._drained.pop(name, None)
-        if draining:
-            self._drained[name] = None
-            if len(self._drained) > DRAINS_LIMIT:
-                del self._drained[next(iter(self._drained))]
-        self._touch(state)
+    def drain(self, names: frozenset[str]) -> None:
+        """Give no new leases on these hosts, and on all others again. What runs there finishes. One that is not there drains if it comes."""
+        self._draining = names
+        for name, state in self._states.items():
+            if state.draining != (name in names):
+                state.draining = name in names
+                self._touch(state)
 
     def leased_elsewhere(self, counts: Mapping[str, int]) -> None:
         """What other gateways hold, by host; none where none is named."""

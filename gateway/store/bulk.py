@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 Rows = Sequence[tuple[Any, ...]]
 CELLS = 2000  # about half a millisecond
 _DIALECTS: dict[str, Any] = {"sqlite": aiosqlite.dialect(), "postgresql": asyncpg.dialect()}  # type: ignore[no-untyped-call]
-_INSERTS: dict[str, Any] = {"sqlite": sqlite_insert, "postgresql": postgresql_insert}
+INSERTS: dict[str, Any] = {"sqlite": sqlite_insert, "postgresql": postgresql_insert}
 
 
 async def insert(connection: AsyncConnection, table: Table, rows: Rows) -> None:
@@ -45,12 +45,12 @@ async def _in_pieces(connection: AsyncConnection, statement: str, rows: Rows) ->
 
 @cache
 def _insert(table: Table, kind: str) -> str:
-    return str(_INSERTS[kind](table).compile(dialect=_DIALECTS[kind]))
+    return str(INSERTS[kind](table).compile(dialect=_DIALECTS[kind]))
 
 
 @cache
 def _add(table: Table, kind: str) -> str:
-    statement = _INSERTS[kind](table)
+    statement = INSERTS[kind](table)
     summed = {
         column.name: column + statement.excluded[column.name] for column in table.columns if not column.primary_key
     }

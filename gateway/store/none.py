@@ -12,8 +12,9 @@ class NoDatabase:
     """Tells whoever needs one that there is none; trying again would not help."""
 
     sqlite = True
+    up = False
 
-    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def writing(self, _seconds: float | None = None) -> AbstractAsyncContextManager[AsyncConnection]:
         """Raises StoreUnavailable."""
         raise StoreUnavailable("no database is configured, so nothing is kept: set database.url", retry_after=None)
 

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import BreakerPolicy, Event, State
-from gateway.fleet.registry import AFFINITY_LIMIT, DRAINS_LIMIT, SAMPLES_PER_SECOND, Fleet
+from gateway.fleet.registry import AFFINITY_LIMIT, SAMPLES_PER_SECOND, Fleet
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import available, digest_of, host, observation
 
@@ -273,21 +273,11 @@ def test_the_oldest_prefix_is_forgotten() -> None:
 def test_a_drain_outlasts_its_host() -> None:
     """A discovered host that was gone, or has moved, is back as it was left, until somebody resumes it."""
     made = Fleet([host("gpu1"), host("gpu2")])
-    made.drain("gpu1", draining=True)
+    made.drain(frozenset({"gpu1"}))
     made.configure([host("gpu2")])
     made.configure([host("gpu2"), host("gpu1")])
     assert [view.draining for view in made.snapshot(0.0).hosts] == [False, True]
-    made.drain("gpu1", draining=False)
+    made.drain(frozenset())
     made.configure([])
     made.configure([host("gpu1")])
     assert not made.view("gpu1", 0.0).draining
-
-
-def test_drains_are_bounded() -> None:
-    """Names that come and go do not add up: the oldest is forgotten."""
-    made = Fleet([])
-    for number in range(DRAINS_LIMIT + 1):
-        made.configure([host(f"gpu{number}")])
-        made.drain(f"gpu{number}", draining=True)
-    made.configure([host("gpu0"), host("gpu1")])
-    assert [view.draining for view in made.snapshot(0.0).hosts] == [False, True]

@@ -257,6 +257,41 @@ async def test_who_waits_is_served_when_a_host_resumes(corral: Corral) -> None:
         one.faults.clear()
 
 
+async def test_a_drained_host_after_a_restart(corral: Corral, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It still drains, before the first request; what is not kept says so."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    stage = await corral(one, two, database=database)
+    assert (await told(stage, "/api/hosts/gpu1/drain", "POST"))["kept"] is True
+    await stage.finish()
+    again = await corral(one, two, database=database)
+    rows = (await told(again, "/api/models/servers"))["servers"]
+    assert {row["name"]: row["draining"] for row in rows} == {"gpu1": True, "gpu2": False}
+    assert (await again.ask(call("/api/generate"))).get("X-Corral-Host") == "gpu2"
+    assert "host gpu1 is draining, as was asked before, or elsewhere" in caplog.messages
+    forgetful = await corral(one, two)
+    assert (await told(forgetful, "/api/hosts/gpu1/drain", "POST"))["kept"] is False
+
+
+async def test_a_drained_host_that_vanishes_and_returns(corral: Corral) -> None:
+    """It still drains, also at another address: the name was meant."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    stage = await corral(one, two)
+    await told(stage, "/api/hosts/gpu1/drain", "POST")
+    async with simulated("gpu1") as elsewhere:
+        for hosts, draining in (
+            ([two], {"gpu2": False}),
+            ([one, two], {"gpu1": True, "gpu2": False}),
+            ([elsewhere, two], {"gpu1": True, "gpu2": False}),
+        ):
+            stage.gateway.discovery.configure(hosts_of(*hosts))
+            await stage.gateway.discovery.step()
+            rows = (await told(stage, "/api/models/servers"))["servers"]
+            assert {row["name"]: row["draining"] for row in rows} == draining
+        stage.gateway.discovery.configure(hosts_of(one, two))
+        await stage.gateway.discovery.step()
+
+
 @pytest.mark.parametrize("what", ["drain", "resume"])
 async def test_an_unknown_host_cannot_drain(corral: Corral, what: str) -> None:
     """404, and who there is."""

@@ -61,6 +61,22 @@ async def test_what_runs_at_the_other_one_counts(corral: Corral, shared: Callabl
     await until(lambda: elsewhere(two)[busy] == 0, 10.0)
 
 
+async def test_a_host_that_drains(corral: Corral, shared: Callable[[], dict[str, object]]) -> None:
+    """Asked of one gateway, the other sends nothing there either, a moment later; who waits there is served when it resumes."""
+    hosts = simulated("gpu1"), simulated("gpu2")
+    one = await corral(*hosts, database=shared())
+    two = await corral(*hosts, database=shared())
+    await acquainted(one, two)
+    for host in ("gpu1", "gpu2"):
+        assert json.loads((await one.operate("POST", f"/api/hosts/{host}/drain")).body)["kept"] is True
+    await until(lambda: two.gateway.draining.hosts == {"gpu1", "gpu2"})
+    assert (await two.ask(call("/api/generate"))).status == 503
+    assert json.loads((await two.operate("POST", "/api/hosts/gpu2/resume")).body)["draining"] is False
+    await until(lambda: one.gateway.draining.hosts == {"gpu1"})
+    for stage in (one, two):
+        assert (await stage.ask(call("/api/generate"))).get("X-Corral-Host") == "gpu2"
+
+
 async def test_a_turn_at_the_other_one(corral: Corral, shared: Callable[[], dict[str, object]]) -> None:
     """Nobody answers a second time in a session, wherever they ask; the turn is stopped from anywhere, and all see what was said."""
     host = simulated("gpu1", **SLOW)

@@ -29,6 +29,11 @@ def numbered(count: int, **changes: Any) -> list[GenerationRecord]:
     ]
 
 
+def file_of(url: str) -> Path:
+    """Of an SQLite database."""
+    return Path(url.removeprefix("sqlite:///"))
+
+
 async def hold(path: Path) -> sqlite3.Connection:
     """Another process's hold on a file: nobody writes until its ROLLBACK. Not waited for in SQLite, which would hold up who has it."""
     other = sqlite3.connect(path, isolation_level=None, timeout=0)

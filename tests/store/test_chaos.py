@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -16,16 +15,11 @@ from gateway.store.engine import State
 from tests.processes import ROOT
 from tests.sockets import until
 from tests.store.postgres import Postgres
-from tests.store.recorded import hold, kept
+from tests.store.recorded import file_of, hold, kept
 from tests.store.storm import PER_SECOND, storm
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-
-
-def file_of(url: str) -> Path:
-    """Of an SQLite database."""
-    return Path(url.removeprefix("sqlite:///"))
 
 
 @on_sqlite
