@@ -79,7 +79,11 @@ class Database:
         self._write = (
             sqlite_engine(self.url) if self.sqlite else postgresql_engine(self.url, pooler=bool(config.direct_url))
         )
-        self._read = sqlite_engine(self.url, reads=True) if self.sqlite else self._write
+        self._read = (
+            sqlite_engine(self.url, reads=True)
+            if self.sqlite
+            else self._write.execution_options(isolation_level="REPEATABLE READ")  # all at one moment, as in SQLite
+        )
 
     def __repr__(self) -> str:
         return f"<Database [{self.name} | {self.state}]>"
@@ -130,7 +134,7 @@ class Database:
         except _NOT_LOST:
             raise
         except _LOST as error:
-            if isinstance(error, PoolTimeout) and engine is not self._write:
+            if isinstance(error, PoolTimeout) and self.sqlite and engine is self._read:
                 raise StoreUnavailable(
                     "the database has too much to read just now", retry_after=AGAIN_SECONDS
                 ) from error
@@ -287,7 +291,7 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
-        for engine in {self._write, self._read}:
+        for engine in (self._write, self._read):
             await engine.dispose()
 
 

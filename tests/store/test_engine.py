@@ -98,6 +98,18 @@ async def test_messages_go_with_their_session(database: Database) -> None:
         assert (await connection.execute(select(messages.c.id))).all() == []
 
 
+async def test_a_reader_sees_one_moment(database: Database) -> None:
+    """What is written between two of its questions is not there yet, nor afterwards gone."""
+    count = text("SELECT count(*) FROM meta")
+    async with database.reading() as reader:
+        before = (await reader.execute(count)).scalar_one()
+        async with database.writing() as writer:
+            await writer.execute(text("INSERT INTO meta (key, value) VALUES ('a', 'b')"))
+        assert (await reader.execute(count)).scalar_one() == before
+    async with database.writing() as writer:
+        assert (await writer.execute(count)).scalar_one() == before + 1
+
+
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 async def test_readers_cannot_write(database: Database) -> None:
     """On SQLite a reader that writes would wait for the writer inside a transaction that began too early."""
