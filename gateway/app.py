@@ -37,6 +37,7 @@ from gateway.api.requests import RequestsApi
 from gateway.api.sessions import SessionsApi
 from gateway.api.show import Show
 from gateway.api.stats import StatsApi
+from gateway.api.stopping import Stopping
 from gateway.api.turns import TurnsApi
 from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
@@ -113,9 +114,6 @@ class Gateway:
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
         self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
         self.tasks = Tasks()
-        self.replicas = sharing(
-            self.database, self.replica, self.fleet, self.admission, self.generations, clock, self.tasks
-        )
         self.draining = draining(self.database, self.fleet, self.admission, clock)
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
@@ -205,7 +203,11 @@ class Gateway:
             self.metrics.detached_dropped.labels().inc,
         )
         self.detached = Detached(self.relay, self.generations, self.tasks, kept, self.rng, refused, dropped)
-        config, name = self.config.sessions, self.replica
+        config, name, shelf = self.config.sessions, self.replica, self.detached.shelf
+        self.replicas = sharing(
+            self.database, name, self.fleet, self.admission, self.generations, shelf, self.clock, self.tasks
+        )
+        self.stopping = Stopping(self.generations, shelf, self.replicas)
         self.chats, self.recorder, self.titles, self.conversations = talking(
             config, self.sessions, self.relay, self.detached, self.generations, self.fleet, self.tasks, name
         )
@@ -244,11 +246,11 @@ class Gateway:
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement),
-            GenerationsApi(self.generations, self.detached.shelf, self.replicas, self.sessions.sessions),
+            GenerationsApi(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions),
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),
-            SessionsApi(self.sessions, lambda: self.fleet.names),
+            SessionsApi(self.sessions, lambda: self.fleet.names, self.stopping),
             MessagesApi(self.sessions, time.time),
             TurnsApi(self.chats, self.titles),
             ConversationsApi(self.conversations, lambda: self.fleet.names),

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from gateway.fleet.registry import Fleet
 from gateway.record import CancelSource
 from gateway.relay.generations import Generations
+from gateway.relay.shelf import Shelf
 from gateway.routing.admission import Admission
 from gateway.store.draining import Draining
 from gateway.store.engine import Database
 from gateway.store.none import NoDatabase
 from gateway.store.replicas import Replicas
 from gateway.tasks import Tasks
+from gateway.turns.writer import ERASED
 
 
 def sharing(
@@ -20,6 +22,7 @@ def sharing(
     fleet: Fleet,
     admission: Admission,
     generations: Generations,
+    shelf: Shelf,
     clock: Callable[[], float],
     tasks: Tasks,
 ) -> Replicas | None:
@@ -27,8 +30,10 @@ def sharing(
     if database is None or database.sqlite:
         return None
 
-    def stop(target: str, seconds: float) -> int:
-        why = "stopped by an operator at another gateway"
+    def stop(target: str, seconds: float, erased: bool) -> int:
+        why = ERASED if erased else "stopped by an operator at another gateway"
+        if erased:
+            shelf.erase(target)
         return generations.stop_named(target, CancelSource.OPERATOR, why, older_than=seconds)
 
     def leases() -> dict[str, int]:

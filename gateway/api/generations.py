@@ -1,6 +1,5 @@
 """What is in flight, and how to stop it."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -9,17 +8,14 @@ from aiohttp import web
 
 from gateway.api.handler import handler
 from gateway.api.sessions import OWNER
+from gateway.api.stopping import STOPPED, Ended, Stopping
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.record import CancelSource, Outcome, Phase, RouteReason
 from gateway.relay.generations import Generation, Generations
-from gateway.relay.intents import Intent
 from gateway.relay.kept import KeptAnswer
 from gateway.relay.shelf import Shelf
-from gateway.store.replicas import Replicas
 from gateway.store.sessions import Sessions
-
-STOPPED = "stopped by an operator"
 
 
 class OneGeneration(msgspec.Struct, frozen=True):
@@ -100,13 +96,12 @@ class SessionStopped(msgspec.Struct, frozen=True):
 
 
 class GenerationsApi:
-    """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``. ``replicas``: the gateways that share the
-    database, if any do."""
+    """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``."""
 
-    def __init__(self, generations: Generations, shelf: Shelf, replicas: Replicas | None, sessions: Sessions) -> None:
+    def __init__(self, generations: Generations, shelf: Shelf, stopping: Stopping, sessions: Sessions) -> None:
         self._generations = generations
         self._shelf = shelf
-        self._replicas = replicas
+        self._stopping = stopping
         self._sessions = sessions
 
     def routes(self) -> list[web.RouteDef]:
@@ -141,7 +136,7 @@ class GenerationsApi:
         if found is not None:
             return self._stopped(found)
         intent = self._generations.intended(path.id)
-        return await self._all_stopped(path.id, () if intent is None else (intent,))
+        return self._told(path.id, await self._stopping.stop(path.id, () if intent is None else (intent,)))
 
     @handler(NotFound, StoreUnavailable)
     async def cancel(self, path: OneOrSession) -> GenerationStopped | SessionStopped:
@@ -163,23 +158,15 @@ class GenerationsApi:
 
     async def _cancelled(self, id_: str) -> GenerationStopped | SessionStopped:
         found = self._generations.get(id_)
-        return self._stopped(found) if found is not None else await self._all_stopped(id_, self._generations.named(id_))
+        if found is not None:
+            return self._stopped(found)
+        return self._told(id_, await self._stopping.stop(id_, self._generations.named(id_)))
 
-    async def _all_stopped(self, id_: str, meant: Sequence[Generation | Intent]) -> SessionStopped:
-        """First those that run here, then, once they end, those elsewhere. Raises StoreUnavailable where only those could be meant."""
-        stopped = sum(one.stop(CancelSource.OPERATOR, STOPPED) for one in meant)
-        elsewhere: int | None = 0
-        if self._replicas is not None:
-            try:
-                elsewhere = await self._replicas.cancel(id_)
-            except StoreUnavailable:
-                if not meant:
-                    raise
-                elsewhere = None
-        count = len(meant) + (elsewhere or 0)
-        if not count:
+    def _told(self, id_: str, ended: Ended) -> SessionStopped:
+        if not ended.total:
             raise NotFound(f"no generation {id_[:64]!r} is in flight, and none of such a session")
-        return SessionStopped(id_, count, bool(meant) and not stopped, [one.id for one in meant], elsewhere)
+        already = bool(ended.here) and not ended.fresh
+        return SessionStopped(id_, ended.total, already, [one.id for one in ended.here], ended.elsewhere)
 
     def _stopped(self, generation: Generation) -> GenerationStopped:
         phase = generation.phase

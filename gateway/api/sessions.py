@@ -8,6 +8,7 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from gateway.api.handler import handler
+from gateway.api.stopping import Stopping
 from gateway.doc import doc
 from gateway.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.excerpts import QUERY_MOST
@@ -64,15 +65,23 @@ class SessionDeleted(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, doc("what was its id")]
     deleted: Annotated[bool, doc("true")] = True
+    cancelled: Annotated[int, doc("how many generations of it end, wherever they run", ge=0)]
+    elsewhere: Annotated[
+        int | None,
+        doc(
+            "how many of them run at other gateways; null: those cannot be reached now; answers that they write into it end within about a second all the same"
+        ),
+    ]
 
 
 class SessionsApi:
     """Handlers of ``/api/sessions`` and ``/api/sessions/{id}``. ``hosts``: the names that a session may be pinned to."""
 
-    def __init__(self, store: SessionStore, hosts: Callable[[], Collection[str]]) -> None:
+    def __init__(self, store: SessionStore, hosts: Callable[[], Collection[str]], stopping: Stopping) -> None:
         self._sessions = store.sessions
         self._search = store.search
         self._hosts = hosts
+        self._stopping = stopping
 
     def routes(self) -> list[web.RouteDef]:
         """Make, look, search, change, delete."""
@@ -120,9 +129,10 @@ class SessionsApi:
 
     @handler(NotFound, StoreUnavailable)
     async def delete(self, path: OneSession) -> SessionDeleted:
-        """Erase it with all its messages, also while it is answered."""
+        """Erase it with all its messages. What runs in it ends, at every gateway, and what was answered can be read nowhere any more."""
         await self._sessions.delete(OWNER, path.id)
-        return SessionDeleted(id=path.id)
+        ended = await self._stopping.erase(path.id)
+        return SessionDeleted(id=path.id, cancelled=ended.total, elsewhere=ended.elsewhere)
 
     def _check_host(self, host: str | None) -> None:
         if host is not None and host not in self._hosts():

@@ -28,6 +28,7 @@ class Shelf:
         self._dropped = dropped
         self._running: dict[str, tuple[Chunks, Stop]] = {}
         self._ended: dict[str, Chunks] = {}  # oldest end first
+        self._erased: set[str] = set()  # ids of those that nobody new may read, and that go with their last reader
         self._orphans: dict[str, asyncio.TimerHandle] = {}
         self._tidying: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -47,10 +48,12 @@ class Shelf:
 
     def ended(self) -> Iterator[Chunks]:
         """Those that ended and can still be read, oldest first."""
-        return iter(tuple(self._ended.values()))
+        return iter([chunks for chunks in self._ended.values() if chunks.id not in self._erased])
 
     def get(self, id_: str) -> Chunks | None:
         """What has this id, if it can be read."""
+        if id_ in self._erased:
+            return None
         running = self._running.get(id_)
         return running[0] if running is not None else self._ended.get(id_)
 
@@ -68,6 +71,22 @@ class Shelf:
         if keep:
             self._ended[chunks.id] = chunks
             self._tidy()
+        self._go(chunks)
+
+    def erase(self, session: str) -> None:
+        """Nobody new may read what belongs to it. What nobody reads is forgotten, once it has ended."""
+        running = [chunks for chunks, _ in self._running.values()]
+        for chunks in [*running, *self._ended.values()]:
+            if chunks.session == session:
+                self._erased.add(chunks.id)
+                self._go(chunks)
+
+    def _go(self, chunks: Chunks) -> None:
+        if chunks.id in self._erased and chunks.id not in self._running:
+            if chunks.id not in self._ended:
+                self._erased.discard(chunks.id)
+            elif not chunks.readers:
+                self._forget(chunks)
 
     async def idle(self) -> None:
         """Wait until nobody reads. One caller at a time: the shutdown."""
@@ -81,7 +100,7 @@ class Shelf:
             if timer is not None:
                 timer.cancel()
         self._orphans.clear()
-        for chunks in self.ended():
+        for chunks in tuple(self._ended.values()):
             self._forget(chunks)
 
     # -- what is held ----------------------------------------------------------------------------------------------------------
@@ -121,6 +140,7 @@ class Shelf:
 
     def _forget(self, chunks: Chunks) -> None:
         del self._ended[chunks.id]
+        self._erased.discard(chunks.id)
         chunks.forget()
 
     # -- readers ---------------------------------------------------------------------------------------------------------------
@@ -135,6 +155,7 @@ class Shelf:
             self._watch(chunks)
         elif not chunks.readers:
             self._tidy()
+            self._go(chunks)
 
     def _watch(self, chunks: Chunks) -> None:
         """Stop it if nobody comes to read it."""

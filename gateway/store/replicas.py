@@ -31,13 +31,14 @@ REMEMBERED = 10_000
 
 log = logging.getLogger(__name__)
 _NOW_US: Column[int] = literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", Integer)  # type: ignore[assignment]
-Stop = Callable[[str, float], int]
+Stop = Callable[[str, float, bool], int]
 
 
 class Replicas:
     """``run`` and ``bus.run`` as tasks. ``name`` is this gateway's.
 
-    ``stop(target, seconds)`` stops what runs here under an id and is at least so old, and tells how much that was; ``leases()`` are this gateway's by
+    ``stop(target, seconds, erased)`` stops what runs here under an id and is at least so old, and tells how much that was (``erased``: nobody may
+    read what it said any more); ``leases()`` are this gateway's by
     host; ``elsewhere`` is handed the sums of the others'.
     """
 
@@ -129,14 +130,14 @@ class Replicas:
 
     # -- stopping what runs elsewhere ------------------------------------------------------------------------------------------
 
-    async def cancel(self, target: str) -> int:
+    async def cancel(self, target: str, *, erased: bool = False) -> int:
         """Ask the others to stop ``target``; how many generations they stopped. Raises StoreUnavailable if one cannot be asked.
 
         What another one has been asked and does not answer in ANSWER_SECONDS, it still does once it can.
         """
         if not self.others and self._database.up:
             return 0
-        row = {"target": target, "asked_by": self.name, "asked_us": _NOW_US}
+        row = {"target": target, "erased": erased, "asked_by": self.name, "asked_us": _NOW_US}
         async with self._database.writing() as connection:
             number = (
                 await connection.execute(insert(cancellations).values(row).returning(cancellations.c.id))
@@ -144,7 +145,7 @@ class Replicas:
         self._done[number, target] = 0
         answers = self._asking[number] = {}
         try:
-            await self.bus.say(json.dumps({"cancel": target, "number": number, "by": self.name}))
+            await self.bus.say(json.dumps({"cancel": target, "erased": erased, "number": number, "by": self.name}))
             async with asyncio.timeout(ANSWER_SECONDS):
                 while not self.others <= answers.keys():
                     self._answered.clear()
@@ -163,7 +164,7 @@ class Replicas:
                 answers[said["by"]] = said["stopped"]
                 self._answered.set()
         elif said["by"] != self.name:
-            count = self._see_to(said["number"], said["cancel"], 0.0)
+            count = self._see_to(said["number"], said["cancel"], 0.0, erased=said["erased"])
             self._answer({"stopped": count, "number": said["number"], "by": self.name})
 
     def _answer(self, said: dict[str, Any]) -> None:
@@ -176,21 +177,20 @@ class Replicas:
     async def _read_again(self) -> None:
         """Words may have been lost: see to what was asked meanwhile."""
         age = (_NOW_US - cancellations.c.asked_us) / 1e6
-        wanted = select(cancellations.c.id, cancellations.c.target, age.label("age")).where(
-            cancellations.c.asked_by != self.name, age < FORGOTTEN_SECONDS
-        )
+        columns = (cancellations.c.id, cancellations.c.target, age.label("age"), cancellations.c.erased)
+        wanted = select(*columns).where(cancellations.c.asked_by != self.name, age < FORGOTTEN_SECONDS)
         try:
             async with self._database.reading() as connection:
                 rows = (await connection.execute(wanted.order_by(cancellations.c.id))).all()
         except StoreUnavailable as error:
             raise TimeoutError(error.message) from error  # then the bus is no use either, and tries again
-        for number, target, seconds in rows:
-            self._see_to(number, target, float(seconds))
+        for number, target, seconds, erased in rows:
+            self._see_to(number, target, float(seconds), erased=erased)
 
-    def _see_to(self, number: int, target: str, seconds: float) -> int:
+    def _see_to(self, number: int, target: str, seconds: float, *, erased: bool) -> int:
         """Once each. ``seconds``: how long ago it was asked."""
         if (number, target) not in self._done:
-            self._done[number, target] = self._stop(target, seconds)
+            self._done[number, target] = self._stop(target, seconds, erased)
             while len(self._done) > REMEMBERED:
                 del self._done[next(iter(self._done))]
         return self._done[number, target]

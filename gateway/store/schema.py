@@ -217,6 +217,7 @@ cancellations = Table(
     metadata,
     Column("id", _ROWID, primary_key=True, autoincrement=True),
     Column("target", String(128), nullable=False),  # a generation's id, or a session's
+    Column("erased", Boolean, nullable=False),  # a session that was deleted
     Column("asked_by", String(40), nullable=False),  # the replica
     Column("asked_us", BigInteger, nullable=False),
     sqlite_autoincrement=True,

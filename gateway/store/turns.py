@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import ColumnElement, Row, insert, literal, literal_column, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.errors import BadRequest, Conflict, TooLarge
+from gateway.errors import BadRequest, Conflict, NotFound, TooLarge
 from gateway.messages import (
     CONTENT_MOST,
     CONVERSATION,
@@ -170,10 +170,12 @@ class Turns:
         claim: str = "",
     ) -> bool:
         """Keep what there is of an answer. ``claim``: of the conversation that it is a turn of. False: nobody waits for it any more, as the
-        session was deleted or the claim taken away."""
+        claim was taken away. Raises NotFound: nor ever will."""
         values = {"content": clean(content[:CONTENT_MOST]), "thinking": thinking and clean(thinking[:CONTENT_MOST])}
         async with self._database.writing() as connection:
             running = await _running(connection, owner, id_)
+            if running is None:
+                raise NotFound(f"session {id_} was deleted")
             return running == (claim or generation) and await self._write(connection, id_, answer, generation, values)
 
     async def finish_turn(self, owner: str, id_: str, answer: int, generation: str, ending: Ending) -> bool:

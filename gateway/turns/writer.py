@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import NotFound, StoreUnavailable
 from gateway.messages import Ending
+from gateway.record import CancelSource
 from gateway.relay.chunks import Batch, Reader
 from gateway.relay.kept import KeptAnswer
 from gateway.store.turns import Turns
@@ -22,6 +23,7 @@ CHECKPOINT_SECONDS = 1.0
 AGAIN_SECONDS = 0.5
 WAITING_MOST = 1_000
 WAITING_CHARACTERS = 32 * 1024 * 1024
+ERASED = "its session was deleted"
 UNKEPT = "broken off: the database was away when it ended"
 
 log = logging.getLogger(__name__)
@@ -53,9 +55,14 @@ class Writer:
         return f"<Writer [{len(self._waiting)} waiting]>"
 
     async def write(self, place: Place, answer: KeptAnswer, spoken: Spoken) -> bool:
-        """Follow an answer to its end, and keep it; as ``end``."""
+        """Follow an answer to its end, and keep it; as ``end``. One whose session is gone ends, however that came to be known."""
         with answer.reader(counted=False) as reader:
-            await self._follow(place, reader, spoken)
+            try:
+                await self._follow(place, reader, spoken)
+            except NotFound:
+                if answer.generation is not None:  # else it has ended anyway
+                    answer.generation.stop(CancelSource.OPERATOR, ERASED)
+                return True  # there is nothing to keep
         assert answer.record is not None
         return await self.end(place, spoken.ending(answer.record))
 

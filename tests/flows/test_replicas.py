@@ -129,6 +129,29 @@ async def test_a_conversation_at_the_other_one(
     assert [row["name"] for row in kept] == [None, "Ann", None, "Bob"]
 
 
+async def test_a_session_that_is_deleted_at_the_other_one(
+    corral: Corral, shared: Callable[[], dict[str, object]]
+) -> None:
+    """Its answer ends where it is written, and neither it nor what was answered before can be read there."""
+    host = simulated("gpu1", **SLOW)
+    one = await corral(host, database=shared())
+    two = await corral(host, database=shared())
+    await acquainted(one, two)
+    here = await Talk.new(one)
+    before = str((await here.say("Who?", options={"num_predict": 1})).get("X-Corral-Generation"))
+    await here.free()
+    async with here.saying("Why?", options={"num_predict": 1000}) as client:
+        id_ = str((await client.head()).get("X-Corral-Generation"))
+        await client.chunk()
+        told = json.loads((await two.operate("DELETE", here.path)).body)
+        assert told == {"id": here.id, "deleted": True, "cancelled": 1, "elsewhere": 1}
+        assert b'"done_reason":"cancelled"' in await rest_of(client)
+    assert [record.reason for record in await one.records.until(2)] == ["", "its session was deleted"]
+    for each in (before, id_):
+        assert (await read(one, each)).status == 404
+    await one.gateway.chats.busy.idle()
+
+
 @pytest.mark.parametrize("path", ["/api/chat/cancel/{}", "/api/sessions/{}/cancel"])
 async def test_a_session_that_runs_at_the_other_one(
     corral: Corral, shared: Callable[[], dict[str, object]], path: str

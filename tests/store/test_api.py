@@ -73,7 +73,12 @@ async def test_make_look_change_delete(desk: Desk) -> None:
     changed = await desk.call("PATCH", f"/{made['id']}", {"title": "Небо", "host": None, "pinned": True})
     assert changed == made | {"title": "Небо", "host": None, "pinned": True}
     assert await desk.call("GET") == {"sessions": [changed], "next": None}
-    assert await desk.call("DELETE", f"/{made['id']}") == {"id": made["id"], "deleted": True}
+    assert await desk.call("DELETE", f"/{made['id']}") == {
+        "id": made["id"],
+        "deleted": True,
+        "cancelled": 0,
+        "elsewhere": 0,
+    }
     for method, body in (("GET", None), ("PATCH", {}), ("DELETE", None)):
         assert "there is no session" in await desk.refused(method, f"/{made['id']}", body, status=404)
     assert await desk.call("GET") == {"sessions": [], "next": None}

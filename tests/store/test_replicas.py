@@ -29,9 +29,12 @@ class Replica:
         self.leases: dict[str, int] = {}
         self.elsewhere: dict[str, int] = {}
         self.tasks = Tasks()
+        self.erased: list[str] = []
         self.of = Replicas(database, name, self._stop, lambda: self.leases, self._told, self.tasks)
 
-    def _stop(self, target: str, seconds: float) -> int:
+    def _stop(self, target: str, seconds: float, erased: bool) -> int:
+        if erased:
+            self.erased.append(target)
         since = self.running.get(target)
         if since is None or time.monotonic() - since < seconds:
             return 0
@@ -114,6 +117,19 @@ async def test_stopping_elsewhere(url: str) -> None:
         assert await a.of.cancel("nothing") == 0
 
 
+async def test_a_session_that_was_deleted(url: str) -> None:
+    """The others hear that it is more than stopped; who did not hear it reads it when it listens again."""
+    async with gateways(url, "a", "b", "c") as (a, b, c):
+        b.run("s1")
+        assert await a.of.cancel("s1", erased=True) == 1
+        assert await a.of.cancel("s2") == 0
+        assert (a.erased, b.erased, c.erased) == ([], ["s1"], ["s1"])
+        b.of._done.clear()
+        b.of.bus._lost.set()
+        await until(lambda: not b.of.bus.up)
+        await until(lambda: b.of.bus.up and b.erased == ["s1", "s1"], 20.0)
+
+
 async def test_alone(url: str) -> None:
     """Nobody is asked, and nobody waited for."""
     async with gateways(url, "a") as (a,):
@@ -172,7 +188,7 @@ async def test_it_runs_by_itself(url: str) -> None:
     async with gateways(url, "a", "b") as (a, b):
         async with a.database.writing() as connection:
             await connection.execute(
-                text("INSERT INTO cancellations (target, asked_by, asked_us) VALUES ('x', 'z', 1)")
+                text("INSERT INTO cancellations (target, erased, asked_by, asked_us) VALUES ('x', false, 'z', 1)")
             )
             await connection.execute(text("INSERT INTO replicas (id, started_us, seen_us) VALUES ('z', 1, 1)"))
         b.leases = {"gpu1": 1}

@@ -241,7 +241,8 @@ async def test_deleted_while_it_is_answered(database: Database) -> None:
     id_ = (await new_session(store)).id
     await begun(store, id_, "q")
     await store.sessions.delete(ME, id_)
-    assert not await store.turns.checkpoint(ME, id_, 1, "g1", content="half")
+    with pytest.raises(NotFound):
+        await store.turns.checkpoint(ME, id_, 1, "g1", content="half")
     assert not await store.turns.finish_turn(ME, id_, 1, "g1", ENDING)
     async with database.reading() as connection:
         assert (await connection.execute(messages.select())).all() == []

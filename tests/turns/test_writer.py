@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.api.sessions import OWNER
 from gateway.messages import Ending, MessageState
 from gateway.turns import writer as module
 from gateway.turns.writer import Place
@@ -98,20 +99,21 @@ async def test_more_than_can_wait(
     assert (answer["state"], answer["content"], answer["error"]) == ("error", part, module.UNKEPT)
 
 
-async def test_a_session_that_is_deleted_meanwhile(corral: Corral, url: str) -> None:
-    """Its answer goes on for who reads it, and is kept nowhere."""
-    host = simulated()
+async def test_a_session_that_vanishes_meanwhile(corral: Corral, url: str) -> None:
+    """Deleted by a gateway that could tell nobody: the next checkpoint finds it gone, and the answer ends."""
+    host = simulated(tokens_per_second=100.0)
     host.faults.set("hang_mid_stream", after_chunks=3)
     stage = await corral(host, database={"url": url})
     talk = await Talk.new(stage)
-    async with talk.saying("Why?") as client:
+    async with talk.saying("Why?", options={"num_predict": 1000}) as client:
         await client.head()
         await checkpointed(talk)
-        assert (await ask(stage.url, "DELETE", talk.path)).status == 200
+        await stage.gateway.sessions.sessions.delete(OWNER, talk.id)
         host.faults.clear()
-        assert b'"done":true' in await rest_of(client)
+        assert b'"done_reason":"cancelled"' in await rest_of(client)
+    (record,) = await stage.records.until(1)
+    assert (record.cancelled_by, record.reason) == ("api", "its session was deleted")
     await stage.gateway.chats.busy.idle()
-    assert (await ask(stage.url, "GET", talk.path)).status == 404
 
 
 class Address:

@@ -215,6 +215,7 @@ def _small_ones() -> None:
         "cancellations",
         Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
         Column("target", String(128), nullable=False),
+        Column("erased", Boolean, nullable=False),
         Column("asked_by", String(40), nullable=False),
         Column("asked_us", BigInteger, nullable=False),
         PrimaryKeyConstraint("id", name="pk_cancellations"),
