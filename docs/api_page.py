@@ -93,7 +93,7 @@ curl http://127.0.0.1:11434/api/chat/multi-model -d '{
 | `judge` | the same, then `judge` | the judge: the question and every answer. It ends with `Winner: NAME`, which `end` tells as `winner` |
 
 `turns` counts every turn of everybody (`dialogue`, `panel`; else two each). A phrase of `stop` in an answer ends it with that round, and so does a
-`token_budget` that is used up: what is left of it bounds every answer. A turn that fails is told, and the others go on unless `on_error` is `stop`; it
+`token_budget` that is used up: what is left of it is shared by those whose turn it is (and the judge), and bounds their answers. A turn that fails is told, and the others go on unless `on_error` is `stop`; it
 ends when as many turns fail one after another as there are participants. In a dialogue and on a panel each model is told who it is, among whom, and
 how the conversation began, before its own `system`. Each turn is a generation like any other: routed, queued, measured, and stopped by its id alone,
 which skips it.
@@ -112,7 +112,7 @@ The answer is one event a line:
 With `"stream": false` it is one object. With `"detach": true` it is 202 with `{"id", "session", "stream", "cancel"}`, and the events are read as a
 detached generation's answer is, `GET /api/generations/{id}/stream?from=N`, by any number of readers, as lines or as server-sent events.
 
-It is a session like any other: read it, export it, branch off. While it runs, its `running` is the conversation's id, other turns are 409, and the user
+It is a session like any other: read it, export it, branch off. `GET /api/generations` lists it among `conversations`. While it runs, its `running` is the conversation's id, other turns are 409, and the user
 says something with `POST /api/sessions/{id}/messages` `{"content": "…"}`: whoever speaks next sees it. It is stopped by its id or its session's. It
 goes on with `{"session": "…", "turns": 4}`, after whoever spoke last, perhaps with a new `topic`, other `participants` or another `mode`; a chat
 becomes a conversation the same way.

@@ -29,6 +29,11 @@ class CorralError(Exception):
         self.generation = generation
 
 
+def internal() -> CorralError:
+    """What nobody has thought of; whoever catches it logs it."""
+    return CorralError("internal error; the log has the details")
+
+
 class ConfigError(CorralError):
     """The configuration cannot be used; the message says which key and how to mend it."""
 

@@ -28,6 +28,9 @@ MESSAGES_MOST = 10_000  # of one session, all branches together
 SESSION_MOST = 32 * 1024 * 1024  # of one session: all contents, thinking, images and tool calls
 NUMBER_MOST = 2**31 - 1
 
+PLAIN = r"^(?=[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])[^\x00-\x1f\x7f]*(?![\s\S])"
+"""For ``pattern``: no control characters, and something to be seen. ``$`` would let a newline through at the end."""
+
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -53,7 +56,7 @@ Content = Annotated[str, doc("what is said", max_length=CONTENT_MOST)]
 Images = Annotated[list[str], doc("in base64", max_length=IMAGES_MOST)]
 Number = Annotated[int, doc("a message's number", ge=0, le=NUMBER_MOST)]
 Title = Annotated[str, doc("what it is called; may be empty", max_length=TITLE_MOST)]
-Model = Annotated[str, doc("the model that answers", max_length=NAME_MOST)]
+Model = Annotated[str, doc("the model that answers", max_length=NAME_MOST, pattern=PLAIN)]
 PinnedHost = Annotated[str, doc("the host that its requests go to", max_length=HOST_MOST)]
 SystemPrompt = Annotated[str, doc("the system prompt", max_length=SYSTEM_MOST)]
 Options = Annotated[dict[str, Any], doc("Ollama's `options`: temperature, num_ctx and the like")]

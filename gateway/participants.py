@@ -1,6 +1,7 @@
 """Who takes part in a conversation of several models, and how it goes: what is kept of it in its session's ``settings``. Values, and what must hold
 between them."""
 
+import unicodedata
 from collections import Counter
 from enum import StrEnum
 from typing import Annotated
@@ -10,11 +11,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.doc import doc
 from gateway.errors import BadRequest
-from gateway.messages import Model, Options, PinnedHost, SystemPrompt
+from gateway.messages import OPTIONS_MOST_BYTES, Model, Options, PinnedHost, SystemPrompt
 
 PARTICIPANTS_LEAST = 2
 PARTICIPANTS_MOST = 8
 PHRASES_MOST = 16
+SETTINGS_MOST_BYTES = 128 * 1024  # as JSON: lists of sessions have them
 TOPIC_KEPT = 500  # characters: for who cannot see the first message any more
 
 
@@ -39,7 +41,7 @@ class Participant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     model: Model
     name: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s:][^\r\n:]*$")] | None,
+        Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^:]*(?![\s\S])")] | None,
         doc("what the others know it by; else its model's name, with a number where several would have it"),
     ] = None
     host: Annotated[PinnedHost | None, doc("the host that its turns go to; null: whichever is best")] = None
@@ -70,7 +72,9 @@ def settled(settings: ConversationSettings) -> ConversationSettings:
             if settings.judge is None
             else "judge: only in mode `judge` one decides"
         )
-    everybody = [*settings.participants, *([settings.judge] if settings.judge else [])]
+    everybody = [_bounded(one) for one in (*settings.participants, *([settings.judge] if settings.judge else []))]
+    if len(msgspec.json.encode(everybody)) > SETTINGS_MOST_BYTES:
+        raise BadRequest(f"participants: all together they are over {SETTINGS_MOST_BYTES} bytes")
     taken = Counter(one.name.casefold() for one in everybody if one.name)
     if twice := [one.name for one in everybody if one.name and taken[one.name.casefold()] > 1]:
         raise BadRequest(f"participants: two are named {twice[0]!r}")
@@ -83,9 +87,22 @@ def settled(settings: ConversationSettings) -> ConversationSettings:
     return msgspec.structs.replace(settings, participants=named, judge=judge)
 
 
+def _bounded(one: Participant) -> Participant:
+    """With its name as it is compared: in one spelling, nothing in it that cannot be seen."""
+    if len(msgspec.json.encode(one.options)) > OPTIONS_MOST_BYTES:
+        raise BadRequest(f"participants: the options of {one.model} are over {OPTIONS_MOST_BYTES} bytes")
+    if one.name is None:
+        return one
+    name = unicodedata.normalize("NFC", one.name).strip()
+    if not name or not name.isprintable():
+        raise BadRequest(f"participants: {one.name!r} is no name: it has characters that cannot be seen")
+    return msgspec.structs.replace(one, name=name)
+
+
 def _short(model: str) -> str:
     """A model's name without what would be read as the end of one."""
-    return " ".join(model.removesuffix(":latest").replace(":", " ").split())[:60] or "model"
+    plain = "".join(sign if sign.isprintable() and sign != ":" else " " for sign in model.removesuffix(":latest"))
+    return " ".join(plain.split())[:60] or "model"
 
 
 def _free(name: str, taken: Counter[str]) -> str:

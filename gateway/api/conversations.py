@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.api.answers import json_answer
 from gateway.api.following import NDJSON, Following
 from gateway.api.handler import handler
-from gateway.api.messages import check_images
+from gateway.api.messages import check_said
 from gateway.api.sessions import OWNER
 from gateway.conversation.conversations import Conversations, Running, Wish
 from gateway.conversation.events import Delta, Ended, Event, TurnBegan, TurnEnded
@@ -64,7 +64,7 @@ class ConversationAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         doc("when one fails: `continue` with the others (so it is if nothing is asked for), or `stop`"),
     ] = UNSET
     session: Annotated[
-        Annotated[str, Meta(max_length=64)] | None,
+        Annotated[str, Meta(min_length=1, max_length=64)] | None,
         doc("goes on in this session, with its participants; else a new one begins"),
     ] = None
     title: Annotated[Title, doc("of a new session; else how the topic begins")] = ""
@@ -144,9 +144,11 @@ def _wish(body: ConversationAsked) -> Wish:
     said = None
     if not isinstance(body.topic, UnsetType):
         said = NewMessage(content=body.topic, images=body.images)
-        check_images(said)
+        check_said(said)
     elif body.images:
         raise BadRequest("images: they come with a topic")
+    if body.title and body.session:
+        raise BadRequest("title: only a new session gets one here; PATCH it")
     given = {name: getattr(body, name) for name in _SETTINGS}
     changes = {name: value for name, value in given.items() if value is not UNSET}
     return Wish(body.session, changes, said, body.title, body.turns, body.token_budget)

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.api.handler import handler
 from gateway.api.sessions import OWNER
 from gateway.api.stopping import STOPPED, Ended, Stopping
+from gateway.conversation.events import Events
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.record import CancelSource, Outcome, Phase, RouteReason
@@ -70,10 +71,22 @@ class GenerationRow(msgspec.Struct, frozen=True):
     reason: Annotated[str | None, doc("why it ended so; null while it runs")]
 
 
+class ConversationRow(msgspec.Struct, frozen=True):
+    """A conversation that runs, or one that ended and whose events can still be read. Its turns are generations."""
+
+    id: Annotated[str, doc("by which its events are read, and it is stopped")]
+    session: Annotated[str | None, doc("the session's id")]
+    running: Annotated[bool, doc("whether it has not ended")]
+    readers: Annotated[int, doc("who read its events now", ge=0)]
+    chunks: Annotated[int, doc("how many events have come", ge=0)]
+    first_chunk: Annotated[int, doc("number of the oldest that is still held", ge=0)]
+
+
 class InFlight(msgspec.Struct, frozen=True):
     """All that is in flight."""
 
     generations: Annotated[list[GenerationRow], doc("oldest first; those that ended before the others")]
+    conversations: Annotated[list[ConversationRow], doc("of several models")]
 
 
 class GenerationStopped(msgspec.Struct, frozen=True):
@@ -119,7 +132,13 @@ class GenerationsApi:
         """Everything in flight, oldest first."""
         rows = [_ended(one) for one in self._shelf.ended() if isinstance(one, KeptAnswer)] if query.kept else []
         rows += [self._row(generation) for generation in self._generations]
-        return InFlight([row for row in rows if query.session in (None, row.session)])
+        talks = [
+            _conversation(one) for one in self._shelf if isinstance(one, Events) and (query.kept or one.ended is None)
+        ]
+        return InFlight(
+            [row for row in rows if query.session in (None, row.session)],
+            [row for row in talks if query.session in (None, row.session)],
+        )
 
     @handler(NotFound)
     async def one(self, path: OneGeneration) -> GenerationRow:
@@ -203,6 +222,10 @@ class GenerationsApi:
             outcome=None,
             reason=None,
         )
+
+
+def _conversation(events: Events) -> ConversationRow:
+    return ConversationRow(events.id, events.session, events.ended is None, events.readers, events.count, events.first)
 
 
 def _ended(answer: KeptAnswer) -> GenerationRow:

@@ -17,7 +17,7 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
-from gateway.errors import CorralError, Loop, ShuttingDown, TooLarge
+from gateway.errors import CorralError, Loop, ShuttingDown, TooLarge, internal
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
@@ -144,9 +144,7 @@ class Inference:
             response = rendered(error, endpoint, id_)
         except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
             log.exception("%s failed", endpoint.path)
-            response = _broken_off(sink) or rendered(
-                CorralError("internal error; the log has the details"), endpoint, id_
-            )
+            response = _broken_off(sink) or rendered(internal(), endpoint, id_)
         except asyncio.CancelledError:
             self._responded(endpoint.path, 499)
             raise

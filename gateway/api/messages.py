@@ -77,9 +77,9 @@ class MessagesApi:
         """Say something that nobody answers yet. Into a conversation of several models also while it runs: whoever speaks next sees it. While a
         turn of a chat is answered, 409 names its generation.
         """
-        if body.role is not Role.USER:
-            raise BadRequest("role: only the user can say something here")
-        check_images(body)
+        if body.role is not Role.USER or body.tool_calls or body.name:
+            raise BadRequest("only the user can say something here, without role, name and tool_calls")
+        check_said(body)
         return await self._turns.say(OWNER, path.id, body)
 
     @handler(NotFound, StoreUnavailable)
@@ -107,6 +107,13 @@ class MessagesApi:
         body = await read_body(request, request.client_max_size)
         imports = await asyncio.to_thread(_read, body, datetime.fromtimestamp(self._wall(), UTC))
         return Imported(sessions=await self._transcripts.bring_in(OWNER, imports))
+
+
+def check_said(said: NewMessage) -> None:
+    """Raises BadRequest where nothing is said, or what is no base64."""
+    if not said.content.strip() and not said.images:
+        raise BadRequest("there is nothing said")
+    check_images(said)
 
 
 def check_images(said: NewMessage, where: str = "") -> None:

@@ -11,7 +11,7 @@ from yarl import URL
 from gateway.api.answers import Answer, moved, plain, rendered
 from gateway.api.manners import CORS, Greeting, Manners, allow, bare, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.errors import CorralError
+from gateway.errors import CorralError, internal
 
 log = logging.getLogger(__name__)
 Counted = Callable[[str, int], None]
@@ -52,7 +52,7 @@ async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse
         return rendered(error)
     except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
         log.exception("handler of %s failed", _route(request))
-        return rendered(CorralError("internal error; the log has the details"))
+        return rendered(internal())
 
 
 class QuietNonsense(logging.Filter):

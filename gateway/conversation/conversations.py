@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.conversation.events import EndReason, Events, Speaker, Started, UserSaid
+from gateway.conversation.events import EndReason, Events
 from gateway.conversation.order import Round, check_turns, rounds
 from gateway.conversation.rounds import Rounds
 from gateway.conversation.talk import Talk
-from gateway.errors import BadRequest, CorralError, ShuttingDown
-from gateway.messages import CONVERSATION, NewMessage, NewSession, Role, Session
+from gateway.errors import BadRequest, CorralError, ShuttingDown, StoreUnavailable, internal
+from gateway.messages import CONVERSATION, Message, NewMessage, NewSession, Role, Session
 from gateway.participants import TOPIC_KEPT, ConversationSettings, Mode, settled
 from gateway.record import CancelSource
 from gateway.relay.detached import Detached
@@ -32,6 +32,7 @@ from gateway.relay.intents import Intent
 from gateway.store.session_store import SessionStore
 from gateway.tasks import Tasks
 from gateway.turns.busy import Busy
+from gateway.turns.reading import PAGE
 from gateway.turns.writer import Place, Writer
 
 TITLE_LENGTH = 80
@@ -101,64 +102,77 @@ class Conversations:
             intent.stop(CancelSource.CLIENT, "the client left")
 
     async def _run(self, owner: str, wish: Wish, client: str, intent: Intent, ready: "asyncio.Future[Running]") -> None:
-        with self._busy, intent:
-            try:
+        """The claim is given up before the last word is told: who reads that can go on at once."""
+        place = Place(owner, "", intent.id, None)
+        try:
+            with self._busy, intent:
                 talk, order = await self._begun(owner, wish, client, intent)
-                if not ready.done():
-                    ready.set_result(Running(talk.session, talk.events))
-            except CorralError as error:
-                if not ready.done():
-                    ready.set_exception(error)
+                place = place._replace(session=talk.session.id)
+                with self._writer.releasing(place), talk.telling():
+                    _tell(ready, Running(talk.session, talk.events))
+                    await self._go_on(talk, order)
+                    await self._writer.end(place, None)
+        except CorralError as error:
+            _tell(ready, error)
+        finally:
+            _tell(ready, internal())
+
+    async def _go_on(self, talk: Talk, order: Iterator[Round]) -> None:
+        for speakers in order:
+            await self._rounds.run(talk, speakers)
+            if talk.reason is not None:
                 return
-            finally:
-                ready.cancel()
-            try:
-                for speakers in order:
-                    await self._rounds.run(talk, speakers)
-                    if talk.reason is not None:
-                        break
-                talk.ends(EndReason.TURNS)
-                await self._writer.end(Place(owner, talk.session.id, intent.id, None), None)
-            finally:
-                talk.ends(EndReason.ERROR, "internal error; the log has the details")
-                talk.events.tell(talk.ended())
-                talk.events.end()
+        talk.ends(EndReason.TURNS)
 
     # -- beginning -------------------------------------------------------------------------------------------------------------
 
     async def _begun(self, owner: str, wish: Wish, client: str, intent: Intent) -> tuple[Talk, Iterator[Round]]:
         """Its session is claimed, what the user says is in it, and the first event is told."""
-        sessions, turns = self._store.sessions, self._store.turns
-        there = await sessions.get(owner, wish.session) if wish.session else None
+        there = await self._store.sessions.get(owner, wish.session) if wish.session else None
         settings = _settings(there, wish)
         check_turns(settings, wish.turns)
-        branch = await self._store.messages.history(owner, there.id, limit=len(settings.participants)) if there else []
+        leaf, last = await self._last_answer(owner, there) if there else (None, None)
         together = settings.mode in (Mode.COMPARE, Mode.JUDGE)
-        if wish.said is None and (not branch or (together and branch[-1].role is not Role.USER)):
+        if wish.said is None and (leaf is None or (together and leaf.role is not Role.USER)):
             raise BadRequest(WHAT)
-        kept = msgspec.to_builtins(settings)
+        kept, new = msgspec.to_builtins(settings), None
         if there is None:
             title = wish.title or _title(wish.said)
-            there = await sessions.create(owner, NewSession(title=title), kind=CONVERSATION, settings=kept)
-        intent.session = there.id
-        said = [wish.said] if wish.said else []
+            new = self._store.sessions.values(owner, NewSession(title=title), CONVERSATION, kept)
+        id_ = intent.session = there.id if there else str(new and new["id"])
+        place = Place(owner, id_, intent.id, None)
         try:
-            begun = await turns.begin(owner, there.id, claim=intent.id, replica=self._name, said=said)
-            if there.settings != kept or there.kind != CONVERSATION:
-                await sessions.converse(owner, there.id, kept)
-        except CorralError:  # perhaps it has begun, and only the word of it was lost
-            await self._writer.end(Place(owner, there.id, intent.id, None), None)
+            with self._writer.releasing(place):
+                begun = await self._store.turns.begin(
+                    owner,
+                    id_,
+                    claim=intent.id,
+                    replica=self._name,
+                    said=[wish.said] if wish.said else [],
+                    new=new,
+                    settings=kept,
+                )
+        except StoreUnavailable:  # perhaps it has begun, and only the word of it was lost
+            await self._writer.end(place, None)
             raise
-        events = Events(self._detached.shelf, intent.id, there.id)
-        seen_last = begun.parent if begun.parent is not None else -1
-        talk = Talk(owner, client, intent, begun.session, settings, events, wish.token_budget, seen_last)
+        events = Events(self._detached.shelf, intent.id, id_)
+        heard = -1 if last is None else last.seq
+        talk = Talk(owner, client, intent, begun.session, settings, events, wish.token_budget, heard)
         intent.told = partial(self._stopped, talk)
-        events.begin(intent.stop)
-        events.tell(_started(talk))
-        if wish.said is not None:
-            events.tell(UserSaid(message=seen_last, content=wish.said.content))
-        last = next((message.name for message in reversed(branch) if message.role is Role.ASSISTANT), None)
-        return talk, rounds(settings, wish.turns, last)
+        return talk, rounds(settings, wish.turns, last.name if last else None)
+
+    async def _last_answer(self, owner: str, session: Session) -> tuple[Message | None, Message | None]:
+        """The last message that is shown, and the last of them that is an answer."""
+        leaf: Message | None = None
+        at = session.leaf
+        while at is not None:
+            page = await self._store.messages.history(owner, session.id, at, PAGE)
+            leaf = leaf or page[-1]
+            for message in reversed(page):
+                if message.role is Role.ASSISTANT:
+                    return leaf, message
+            at = page[0].parent
+        return leaf, None
 
     def _stopped(self, talk: Talk, source: CancelSource, why: str) -> None:
         for generation in talk.current:
@@ -181,14 +195,17 @@ def _settings(there: Session | None, wish: Wish) -> ConversationSettings:
         raise BadRequest(f"the settings of the session cannot be used: {error}") from None
 
 
+def _tell(ready: "asyncio.Future[Running]", what: Running | CorralError) -> None:
+    """Unless nobody waits for it any more."""
+    if ready.done():
+        return
+    if isinstance(what, CorralError):
+        ready.set_exception(what)
+    else:
+        ready.set_result(what)
+
+
 def _title(said: NewMessage | None) -> str:
     lines = said.content.split("\n") if said else []
     line = next((line.strip() for line in lines if line.strip()), "")
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
-
-
-def _started(talk: Talk) -> Started:
-    settings = talk.settings
-    everybody = [*settings.participants, *([settings.judge] if settings.judge else [])]
-    speakers = [Speaker(name=one.name or "", model=one.model, host=one.host) for one in everybody]
-    return Started(id=talk.intent.id, session=talk.session.id, mode=settings.mode, participants=speakers)

@@ -26,6 +26,8 @@ from gateway.turns.reading import PAGE, fill
 from gateway.turns.spoken import Spoken, refused
 from gateway.turns.writer import Place, Writer
 
+MEASURED_SECONDS = 0.1  # of a stream: less says nothing about its speed
+
 
 class _Turn(NamedTuple):
     """``tokens``: how long the answer may be; None: as long as it wants."""
@@ -65,6 +67,14 @@ class Rounds:
         if self._detached.draining:
             talk.ends(EndReason.ERROR, "the gateway is shutting down")
             return
+        judge = talk.settings.judge
+        judging = judge is not None and speakers == (judge,)
+        if judging and not any(one.ending.content for one in talk.last):
+            talk.ends(EndReason.ERROR, "there is no answer that could be judged")
+            return
+        owed = judge is not None and not judging  # the judge has to have a token left, too
+        if talk.left is not None:
+            speakers = speakers[: max(1, talk.left - owed)]
         ids = [self._detached.fresh_id() for _ in speakers]
         answers = [Answering(id_, one.model, one.name) for id_, one in zip(ids, speakers, strict=True)]
         owner, session, claim = talk.owner, talk.session.id, talk.intent.id
@@ -74,11 +84,13 @@ class Rounds:
             )
             assert begun.parent is not None  # somebody has said something
             branch = await self._store.messages.history(owner, session, begun.parent, PAGE)
+            await self._tell_what_was_said(talk, branch)
         except CorralError as error:  # what may have begun is given up with the claim
             talk.ends(EndReason.ERROR, error.message)
             return
-        self._tell_what_was_said(talk, branch)
-        share = None if talk.left is None else max(1, talk.left // len(speakers))
+        if not judging:
+            talk.question = next((message for message in reversed(branch) if message.role is Role.USER), None)
+        share = None if talk.left is None else max(1, talk.left // (len(speakers) + owed))
         talk.current = frozenset(ids)
         async with asyncio.TaskGroup() as group:
             tasks = []
@@ -89,8 +101,12 @@ class Rounds:
         talk.current = frozenset()
         talk.heard([task.result() for task in tasks])
 
-    def _tell_what_was_said(self, talk: Talk, branch: Sequence[Message]) -> None:
-        for message in branch:
+    async def _tell_what_was_said(self, talk: Talk, branch: Sequence[Message]) -> None:
+        """All that the user said since it was told last, however much."""
+        pages = [branch]
+        while (before := pages[-1][0].parent) is not None and before > talk.seen:
+            pages.append(await self._store.messages.history(talk.owner, talk.session.id, before, PAGE))
+        for message in (one for page in reversed(pages) for one in page):
             if message.role is Role.USER and message.seq > talk.seen:
                 talk.seen = message.seq
                 talk.events.tell(UserSaid(message=message.seq, content=message.content))
@@ -108,6 +124,7 @@ class Rounds:
                 pin=turn.speaker.host or "",
                 client=talk.client,
                 id_=turn.place.generation,
+                keep=False,
             )
         except CorralError as error:
             ending = refused(error)
@@ -145,7 +162,7 @@ class Rounds:
         context = context_of(options, speaker.model, speaker.host or "", snapshot, self._context_tokens)
         if settings.mode is Mode.JUDGE and speaker == settings.judge:
             answers = [(one.name, one.ending.content) for one in talk.last if one.ending.content]
-            messages = for_judge(speaker, branch, answers, context // 2)
+            messages = for_judge(speaker, talk.question or branch[-1], answers, context // 2)
         else:
             window, view = (
                 Window(context, options, framing(speaker, settings)),
@@ -190,7 +207,9 @@ def _speed(ending: Ending) -> float | None:
     usage, timings = ending.usage, ending.timings
     if usage is None or timings is None or not usage.output_tokens:
         return None
-    seconds = timings.decode_seconds
-    if not seconds and timings.ttft_seconds is not None and timings.total_seconds is not None:
-        seconds = timings.total_seconds - timings.ttft_seconds
-    return round(usage.output_tokens / seconds, 3) if seconds else None
+    if timings.decode_seconds:
+        return round(usage.output_tokens / timings.decode_seconds, 3)
+    if timings.ttft_seconds is None or timings.total_seconds is None or usage.output_tokens < 2:
+        return None
+    seconds = timings.total_seconds - timings.ttft_seconds
+    return round((usage.output_tokens - 1) / seconds, 3) if seconds >= MEASURED_SECONDS else None

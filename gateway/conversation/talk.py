@@ -1,12 +1,14 @@
 """One conversation while it runs: what has been said in it so far, and whether that is the end."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.conversation.events import Ended, EndReason, Events
+from gateway.conversation.events import Ended, EndReason, Events, Speaker, Started
 from gateway.conversation.view import winner
-from gateway.messages import Ending, MessageState, MessageUsage, Session
+from gateway.errors import internal
+from gateway.messages import Ending, Message, MessageState, MessageUsage, Session
 from gateway.participants import ConversationSettings, Failing
 from gateway.relay.intents import Intent
 
@@ -40,9 +42,22 @@ class Talk:
     failed: int = 0  # turns one after another
     used: MessageUsage = NOTHING_USED
     last: Sequence[Said] = field(default_factory=tuple)  # of the round before
+    question: Message | None = None  # that it answered
     winner: str | None = None
     reason: EndReason | None = None
     error: str | None = None
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Its events can be read inside; they end with it, whatever happens."""
+        self.events.begin(self.intent.stop)
+        try:
+            self.events.tell(_started(self))
+            yield
+        finally:
+            self.ends(EndReason.ERROR, internal().message)
+            self.events.tell(self.ended())
+            self.events.end()
 
     def ends(self, reason: EndReason, error: str | None = None) -> None:
         """Let it end. The first word counts."""
@@ -55,11 +70,13 @@ class Talk:
         for one in said:
             self._count(one)
         failures = [one for one in said if one.ending.state is MessageState.ERROR]
+        judge = self.settings.judge
+        judged = judge is not None and [one.name for one in said] == [judge.name]
         if self.intent.stopped is not None:
             self.ends(EndReason.CANCELLED)
         if not all(one.kept for one in said):
             self.ends(EndReason.ERROR, UNKEPT)
-        if failures and self.settings.on_error is Failing.STOP:
+        if failures and (judged or self.settings.on_error is Failing.STOP):
             self.ends(EndReason.ERROR, _blamed(failures[0]))
         if failures and self.failed >= len(self.settings.participants):
             self.ends(EndReason.ERROR, f"nobody could answer; {_blamed(failures[-1])}")
@@ -86,6 +103,13 @@ class Talk:
         """The last word."""
         assert self.reason is not None
         return Ended(reason=self.reason, error=self.error, turns=self.turns, usage=self.used, winner=self.winner)
+
+
+def _started(talk: Talk) -> Started:
+    settings = talk.settings
+    everybody = [*settings.participants, *([settings.judge] if settings.judge else [])]
+    speakers = [Speaker(name=one.name or "", model=one.model, host=one.host) for one in everybody]
+    return Started(id=talk.intent.id, session=talk.session.id, mode=settings.mode, participants=speakers)
 
 
 def _blamed(one: Said) -> str:

@@ -5,7 +5,6 @@ who compares sees what the user said and its own answers. Templates of models wa
 another becomes one message.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,16 +20,15 @@ JUDGE = (
     " neither their order nor their length matters. Say in a few sentences what decides it. End with a line of its own: `Winner: ` and the name."
 )
 CUT = " […]"
-_WINNER = re.compile(r"^\W*winner\W+(?P<name>.*\S)\s*$", re.IGNORECASE | re.MULTILINE)
+VERDICT_LOOK = 4_000  # characters at its end
+_MARKS = " \t*_`#>-\"'«»“”„‘’.,!"
 
 
 def seen(messages: Iterable[Message], me: Participant, mode: Mode) -> list[Message]:
     """A part of a branch as ``me`` sees it."""
     shown = []
     for message in _own_first(messages, me) if mode is Mode.PANEL else messages:
-        if message.role is Role.USER:
-            shown.append(_spoken(message, message.name) if message.name else message)
-        elif message.role is Role.ASSISTANT and message.name == me.name:
+        if message.role is Role.USER or (message.role is Role.ASSISTANT and message.name == me.name):
             shown.append(message)
         elif message.role is Role.ASSISTANT and message.content and mode in (Mode.DIALOGUE, Mode.PANEL):
             shown.append(_spoken(message, message.name or message.model or "Somebody"))
@@ -91,28 +89,33 @@ def alternating(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def for_judge(
-    judge: Participant, branch: Sequence[Message], answers: Sequence[tuple[str, str]], tokens: int
+    judge: Participant, question: Message, answers: Sequence[tuple[str, str]], tokens: int
 ) -> list[dict[str, Any]]:
-    """What a judge gets: the last question of ``branch``, and (name, text) of each answer, all cut to fit into ``tokens``."""
-    question = next((message for message in reversed(branch) if message.role is Role.USER), None)
+    """What a judge gets: the question, and (name, text) of each answer, all cut to fit into ``tokens``."""
     share = max(1, tokens // (len(answers) + 1)) * BYTES_PER_TOKEN
-    asked = "" if question is None else _cut(question.content, share)
-    parts = [f"The question:\n{asked}", *(f"The answer of {name}:\n{_cut(text, share)}" for name, text in answers)]
+    parts = [f"The question:\n{_cut(question.content, share)}"]
+    parts += [f"The answer of {name}:\n{_cut(text, share)}" for name, text in answers]
     system = JUDGE.format(name=judge.name, names=_enumerated([name for name, _ in answers]))
     given: dict[str, Any] = {"role": "user", "content": "\n\n".join(parts)}
-    if question is not None and question.images:
+    if question.images:
         given["images"] = question.images
     return [{"role": "system", "content": "\n\n".join([system, *([judge.system] if judge.system else [])])}, given]
 
 
 def winner(verdict: str, names: Sequence[str]) -> str | None:
-    """Whom a judge named; None: nobody that there is."""
-    for found in reversed(list(_WINNER.finditer(verdict))):
-        word = found["name"].strip("*_`\"'«»“”„‘’.! ").casefold()
-        for name in names:
-            if name.casefold() == word:
-                return name
+    """Whom a judge named in the last line that does; None: nobody that there is."""
+    for line in reversed(verdict[-VERDICT_LOOK:].splitlines()):
+        word, _, name = line.partition(":")
+        if _bare(word) != "winner":
+            continue
+        for known in names:
+            if name.strip() == known or _bare(name) == _bare(known):
+                return known
     return None
+
+
+def _bare(text: str) -> str:
+    return text.strip(_MARKS).casefold()
 
 
 def _cut(text: str, most: int) -> str:

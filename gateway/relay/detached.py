@@ -16,7 +16,7 @@ from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing
 from gateway.dialects.read import read
 from gateway.dialects.request import InferenceRequest
-from gateway.errors import CorralError, ShuttingDown
+from gateway.errors import CorralError, ShuttingDown, internal
 from gateway.record import new_id
 from gateway.relay.failures import broken_off
 from gateway.relay.generations import Generation, Generations
@@ -66,22 +66,25 @@ class Detached:
         client: str = "",
         id_: str = "",
         background: bool = False,
+        keep: bool = True,
     ) -> KeptAnswer:
         """Start a generation of Corral's own: ``body`` as a caller would post it to ``path``. Raises CorralError if it cannot be.
 
         ``id_``: one that was told before (``fresh_id``); ``client``: the address of whoever it is for; ``background``: it waits until nobody
-        else does. ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
+        else does; not ``keep``: nobody reads it after its end. ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
         """
         request = read(ENDPOINTS[path], body, id_ or self.fresh_id(), _JSON, "", session, client, pin)
         if background:
             request = msgspec.structs.replace(request, background=True)
-        return await self.start(request, _OF_OUR_OWN, "", self._generations.clock())
+        return await self.start(request, _OF_OUR_OWN, "", self._generations.clock(), keep=keep)
 
     def fresh_id(self) -> str:
         """An id for a generation that is about to be."""
         return new_id(self._generations.wall(), self._rng.getrandbits(52))
 
-    async def start(self, request: InferenceRequest, headers: Inbound, query: str, received: float) -> KeptAnswer:
+    async def start(
+        self, request: InferenceRequest, headers: Inbound, query: str, received: float, *, keep: bool = True
+    ) -> KeptAnswer:
         """Run it. Returns in a moment; raises CorralError if it is refused in that moment (the queue is full, no host)."""
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
@@ -95,7 +98,7 @@ class Detached:
             generation.stop(*intent.stopped)
         shelf.put(answer, generation.stop)
         self._refusable.add(answer.id)
-        self._tasks.spawn(f"generation {answer.id}", self._run(generation, answer, headers, query))
+        self._tasks.spawn(f"generation {answer.id}", self._run(generation, answer, headers, query, keep=keep))
         try:
             await self._first_step()
         finally:
@@ -106,8 +109,10 @@ class Detached:
 
     # -- one generation --------------------------------------------------------------------------------------------------------
 
-    async def _run(self, generation: Generation, answer: KeptAnswer, headers: Inbound, query: str) -> None:
-        error: CorralError | None = CorralError("internal error; the log has the details")
+    async def _run(
+        self, generation: Generation, answer: KeptAnswer, headers: Inbound, query: str, *, keep: bool
+    ) -> None:
+        error: CorralError | None = internal()
         try:
             await self._relay.run(generation, headers, query, answer)
             error = None
@@ -125,7 +130,7 @@ class Detached:
             if answer.aborted and answer.head is not None and answer.head.framing is Framing.SINGLE:
                 error = error or broken_off(record)
             answer.end(record, self._generations.clock(), error)
-            self.shelf.ends(answer, keep=answer.id not in self._refusable or answer.error is None)
+            self.shelf.ends(answer, keep=keep and (answer.id not in self._refusable or answer.error is None))
 
     async def _first_step(self) -> None:
         """Let the task that was spawned last go as far as it can without waiting for anybody."""

@@ -38,6 +38,10 @@ class Shelf:
     def __repr__(self) -> str:
         return f"<Shelf [{len(self._running)} running, {len(self._ended)} ended, {self.size} bytes]>"
 
+    def __iter__(self) -> Iterator[Chunks]:
+        """All that can be read, those that ended first."""
+        return iter((*self._ended.values(), *(chunks for chunks, _ in self._running.values())))
+
     def __len__(self) -> int:
         return len(self._running) + len(self._ended)
 
@@ -71,6 +75,8 @@ class Shelf:
         if keep:
             self._ended[chunks.id] = chunks
             self._tidy()
+        else:
+            self.hold(chunks, -chunks.size)
         self._go(chunks)
 
     def erase(self, session: str) -> None:

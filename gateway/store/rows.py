@@ -148,5 +148,15 @@ def _read(text: str | None) -> Any:
 
 
 def _written(value: Any) -> str | None:
-    """JSON in ASCII: whatever a host or a caller chose, any database takes it."""
-    return None if value is None else json.dumps(value)
+    """JSON in ASCII: whatever a host or a caller chose, any database takes it, and whoever reads it can write it again."""
+    return None if value is None else json.dumps(_cleaned(value))
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(one) for one in value]
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(one) for name, one in value.items()}
+    return value

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.branches import newest_end
 from gateway.errors import BadRequest
-from gateway.messages import CONVERSATION, NewSession, Session, SessionChanges
+from gateway.messages import NewSession, Session, SessionChanges
 from gateway.record import new_id
 from gateway.store.none import Store
 from gateway.store.rows import found, session_of, session_values
@@ -84,13 +84,6 @@ class Sessions:
                 values["leaf"] = await self._end(connection, id_, values["leaf"])
             changed = update(sessions).where(sessions.c.id == id_).values(values).returning(sessions)
             return session_of((await connection.execute(changed)).one())
-
-    async def converse(self, owner: str, id_: str, settings: dict[str, Any]) -> None:
-        """Make it a conversation with these settings, whatever it was. Raises NotFound."""
-        values = {"kind": CONVERSATION, **session_values({"settings": settings})}
-        async with self._database.writing() as connection:
-            await found(connection, owner, id_, lock=True)
-            await connection.execute(update(sessions).where(sessions.c.id == id_).values(values))
 
     async def _end(self, connection: AsyncConnection, id_: str, through: int) -> int:
         rows = await connection.execute(select(messages.c.seq, messages.c.parent).where(messages.c.session_id == id_))

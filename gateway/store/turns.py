@@ -11,7 +11,7 @@
 meanwhile: the turn finds it gone. How one is asked to stop: ``replicas.py``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ from gateway.messages import (
     clean,
 )
 from gateway.store.none import Store
-from gateway.store.rows import found, message_of, message_values, session_of, size
+from gateway.store.rows import found, message_of, message_values, session_of, session_values, size
 from gateway.store.schema import messages, replicas, sessions
 
 ABSENT_SECONDS = 30.0  # far longer than a gateway that lives is ever silent (replicas.py)
@@ -112,14 +112,19 @@ class Turns:
         said: Sequence[NewMessage] = (),
         parent: int | UnsetType | None = UNSET,
         answers: Sequence[Answering] = (),
+        new: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Begun:
         """Claim the session for ``claim``, a generation or a conversation, append what is said and begin ``answers``, one behind the other.
 
-        ``held``: it has the claim already. Raises NotFound, Conflict (somebody answers already), BadRequest (no such parent), TooLarge (the
+        ``held``: it has the claim already; ``new``: the session's row, where it is made only now; ``settings``: it is a conversation with these
+        from now on. Raises NotFound, Conflict (somebody answers already), BadRequest (no such parent), TooLarge (the
         session is full).
         """
         now = self._now()
         async with self._database.writing() as connection:
+            if new is not None:
+                await connection.execute(insert(sessions).values(new))
             row = await found(connection, owner, id_, lock=True)
             if row.running is not None and not (held and row.running == claim):
                 raise _busy(row)
@@ -134,6 +139,8 @@ class Turns:
                 await connection.execute(insert(messages).values(place | values))
                 last, seq = seq, seq + 1
             claimed = {"running": claim, "replica": replica, "updated_us": now}
+            if settings is not None:
+                claimed |= {"kind": CONVERSATION, **session_values({"settings": settings})}
             written = {"leaf": last, "next_seq": seq, "size": grown}
             changed = update(sessions).where(sessions.c.id == id_).values(claimed | written).returning(sessions)
             session = session_of((await connection.execute(changed)).one())
@@ -249,7 +256,11 @@ def _busy(row: Row[Any]) -> Conflict:
 
 def _begun(answer: Answering) -> dict[str, Any]:
     values = message_values(NewMessage(content="", role=Role.ASSISTANT, name=answer.name))
-    return values | {"model": answer.model, "generation": answer.generation, "state": MessageState.STREAMING}
+    return values | {
+        "model": answer.model and clean(answer.model),
+        "generation": answer.generation,
+        "state": MessageState.STREAMING,
+    }
 
 
 async def _existing(connection: AsyncConnection, id_: str, parent: int | None) -> int | None:

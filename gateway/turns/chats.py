@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.errors import BadRequest, CorralError, ShuttingDown, StoreUnavailable
+from gateway.errors import BadRequest, CorralError, ShuttingDown, StoreUnavailable, internal
 from gateway.fleet.registry import Fleet
 from gateway.messages import NewMessage, Role
 from gateway.record import CancelSource
@@ -108,7 +108,7 @@ class Chats:
 
     async def _run(self, asked: "_Asked", ready: "asyncio.Future[Begun]") -> None:
         try:
-            with self.busy:
+            with self.busy, self.writer.releasing(asked.place(None)):
                 with asked.intent:
                     begun = await self._begun(asked)
                 _tell(ready, begun)
@@ -117,8 +117,7 @@ class Chats:
         except CorralError as error:
             _tell(ready, error)
         finally:
-            if not ready.done():
-                ready.cancel()
+            _tell(ready, internal())
 
     async def _begun(self, asked: "_Asked") -> Begun:
         turn = await self._claimed(asked)

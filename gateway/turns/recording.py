@@ -114,7 +114,8 @@ class Recorder:
                 turn = await self._begun(request, encoding)
                 if turn is not None:
                     place = Place(self._owner, turn.session.id, request.id, turn.answer)
-                    await self._writer.write(place, answer, Spoken(request.endpoint.path))
+                    with self._writer.releasing(place):
+                        await self._writer.write(place, answer, Spoken(request.endpoint.path))
                     self._answered(self._owner, turn.session.id)
         finally:
             self._count -= 1

@@ -111,7 +111,7 @@ class Titles:
         messages = [*written(beginning), {"role": "user", "content": ASK}]
         options = {"num_predict": TITLE_TOKENS, "temperature": 0.2}
         body = msgspec.json.encode({"model": model, "messages": messages, "think": False, "options": options})
-        answer = await self._detached.ask("/api/chat", body, session=session.id, background=True)
+        answer = await self._detached.ask("/api/chat", body, session=session.id, background=True, keep=False)
         spoken, why = Spoken(), (CancelSource.CLIENT, "the client left")
         try:
             async with asyncio.timeout(patience):

@@ -5,12 +5,13 @@ WAITING_CHARACTERS an answer stays as it was last written, and only its session 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from gateway.errors import NotFound, StoreUnavailable
+from gateway.errors import CorralError, NotFound, StoreUnavailable
 from gateway.messages import Ending
 from gateway.record import CancelSource
 from gateway.relay.chunks import Batch, Reader
@@ -112,6 +113,20 @@ class Writer:
         except StoreUnavailable:
             return False
         return True
+
+    @contextlib.contextmanager
+    def releasing(self, place: Place) -> Iterator[None]:
+        """Whatever goes wrong inside that nobody has thought of: the session is free again."""
+        try:
+            yield
+        except CorralError:
+            raise
+        except Exception:
+            self._tasks.spawn(f"claim {place.generation}", self._release(place))
+            raise
+
+    async def _release(self, place: Place) -> None:
+        await self.end(place, None)
 
     async def _end(self, place: Place, ending: Ending | None) -> None:
         if ending is None or place.answer is None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.builders import OTHER, TEXT, simulated
+from gateway.messages import NewMessage
+from tests.builders import OTHER, TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
 from tests.conversation.conversing import (
@@ -226,7 +227,7 @@ async def test_it_goes_on(corral: Corral, url: str) -> None:
     body = {"session": talk.id, "turns": 3, "participants": [ANN, CID], "mode": "dialogue"}
     more = told(await ask(stage.url, "POST", PATH, json.dumps(body).encode()))
     assert [one["participant"] for one in of(more, "turn_start")] == ["Ann", "Cid", "Ann"]
-    assert not of(more, "said")
+    assert [one["content"] for one in of(more, "said")] == ["Wait."]
     assert speakers.asked[2]["messages"][-1]["content"] == "Bob: word 1\n\nWait."
     assert (await talk.say("And you?", model=TEXT)).status == 200
     kept = await talk.free()
@@ -397,6 +398,11 @@ async def test_what_is_refused(corral: Corral, url: str) -> None:
     )
     assert "Invalid enum value" in await refused({"participants": both, "topic": "x", "mode": "quarrel"})
     assert "not base64" in await refused({"participants": both, "topic": "x", "images": ["*"]})
+    assert "nothing said" in await refused({"participants": both, "topic": " "})
+    assert "length >= 1" in await refused({"participants": both, "topic": "x", "session": ""})
+    assert "title: only" in await refused({"participants": both, "topic": "x", "session": "s", "title": "t"})
+    for name in ("", " ", "a\0", "a\n"):
+        assert "matching regex" in await refused({"participants": [ANN, {"model": name}], "topic": "x"})
     assert "come with a topic" in await refused({"participants": both, "images": ["QQ=="]})
     assert "unknown field `turn`" in await refused({"participants": both, "topic": "x", "turn": 2})
     assert "no session 'nobody'" in await refused({"participants": both, "topic": "x", "session": "nobody"}, 404)
@@ -529,3 +535,140 @@ async def test_what_was_imported(corral: Corral, url: str) -> None:
     exported["session"]["settings"]["participants"] = [{"model": 1}] * 2
     refused = await ask(stage.url, "POST", "/api/import", json.dumps(exported).encode())
     assert (refused.status, "settings.participants" in json.loads(refused.body)["error"]) == (400, True)
+
+
+async def test_a_conversation_in_the_lists(corral: Corral, url: str) -> None:
+    """While it runs and, asked for, as long as it can be read; its turns take nobody's place there."""
+    stage = await stage_of(corral, url, generations={"keep_count": 2})
+    kept = json.loads((await ask(stage.url, "POST", "/api/chat?detach=true", call("/api/chat").body)).body)["id"]
+    body = json.loads((await hold(stage, detach=True, turns=4)).body)
+    (row,) = (await stage.get(f"/api/generations?session={body['session']}"))["conversations"]
+    assert (row["id"], row["running"], row["first_chunk"]) == (body["id"], True, 0)
+    events = told(await read(stage, body["id"]))
+    await stage.gateway.chats.busy.idle()
+    assert (await stage.get("/api/generations"))["conversations"] == []
+    (row,) = (await stage.get("/api/generations?kept=true"))["conversations"]
+    assert (row["running"], row["chunks"]) == (False, len(events))
+    assert (await read(stage, kept)).status == 200
+
+
+async def test_a_user_who_says_much(corral: Corral, url: str) -> None:
+    """Before it goes on and between the rounds: all of it is told, and whose turn it is does not change."""
+    speakers = Speakers(numbered)
+    stage = await stage_of(corral, url, speakers.host)
+    talk = talk_of(stage, told(await hold(stage, ANN, BOB, turns=1)))
+    for number in range(70):
+        await stage.gateway.sessions.turns.say("", talk.id, NewMessage(content=f"w{number}"))
+    more = told(
+        await ask(stage.url, "POST", PATH, json.dumps({"session": talk.id, "turns": 1, "topic": "so?"}).encode())
+    )
+    assert [one["participant"] for one in of(more, "turn_start")] == ["Bob"]
+    assert [one["content"] for one in of(more, "said")] == [*(f"w{number}" for number in range(70)), "so?"]
+
+
+async def test_the_judge_gets_the_question(corral: Corral, url: str) -> None:
+    """Whatever the user says while they answer; and nothing that nobody answered."""
+    words = {"n": 0}
+
+    def said(body: dict[str, Any]) -> str:
+        return "Winner: Ann" if "judge" in body["messages"][0]["content"] else "mine"
+
+    speakers = Speakers(said)
+    stage = await stage_of(corral, url, speakers.host)
+    waiting = asyncio.Event()
+    plain = speakers.host._answering
+
+    async def held(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        words["n"] += 1
+        if words["n"] == 1:
+            await waiting.wait()
+        await plain(asked, writer)
+
+    speakers.host._answering = held
+    async with holding(stage, ANN, BOB, mode="judge", judge={"model": TEXT, "name": "Judy"}) as client:
+        await client.head()
+        start = json.loads((await client.chunk()).splitlines()[0])
+        await stage.row(start["session"], "prefill")
+        path = f"/api/sessions/{start['session']}/messages"
+        assert (await ask(stage.url, "POST", path, b'{"content": "hurry"}')).status == 201
+        waiting.set()
+        events = lines(await rest_of(client))
+    assert events[-1]["winner"] == "Ann"
+    assert "The question:\nCheese?\n" in speakers.asked[-1]["messages"][1]["content"]
+    gone = [{"model": "gone", "name": name} for name in ("Gil", "Gus")]
+    events = told(await hold(stage, *gone, mode="judge", judge={"model": TEXT}))
+    assert (events[-1]["reason"], events[-1]["turns"]) == ("error", 2)
+    events = told(await hold(stage, ANN, BOB, mode="judge", judge={"model": "gone", "name": "Judy"}))
+    assert (events[-1]["reason"], events[-1]["error"][:6]) == ("error", "Judy: ")
+
+
+async def test_a_budget_is_shared_with_the_judge(corral: Corral, url: str) -> None:
+    """Who has no token does not speak."""
+    stage = await stage_of(corral, url, slots=4)
+    judge = {"model": TEXT, "name": "Judy"}
+    events = told(await hold(stage, ANN | LONG, BOB | LONG, mode="judge", judge=judge, token_budget=9))
+    assert [one["usage"]["output_tokens"] for one in of(events, "turn_end")] == [3, 3, 3]
+    events = told(await hold(stage, ANN, BOB, CID, mode="panel", token_budget=2))
+    assert (events[-1]["turns"], events[-1]["usage"]["output_tokens"], events[-1]["reason"]) == (2, 2, "token_budget")
+
+
+HALF = "\ud800"
+
+
+@pytest.mark.parametrize("where", ["system", "option", "think", "topic", "images", "tool_calls", "content"])
+async def test_what_no_text_can_be(corral: Corral, url: str, where: str) -> None:
+    """Halves of characters that an import brings are mended as it is kept: a conversation, and a chat, go on with them."""
+    stage = await stage_of(corral, url)
+    first: dict[str, Any] = {"model": TEXT, "name": "Ann", "options": {"num_predict": 2}}
+    message: dict[str, Any] = {"seq": 0, "parent": None, "role": "user", "content": "hi"}
+    if where in ("images", "tool_calls", "content"):
+        message[where] = {"images": [HALF], "tool_calls": [{"function": {"name": HALF}}], "content": HALF}[where]
+    settings = {"mode": "dialogue", "participants": [first, BOB | SHORT]}
+    if where == "option":
+        first["options"][HALF] = HALF
+    elif where == "topic":
+        settings["topic"] = HALF
+    elif where in ("system", "think"):
+        first[where] = HALF
+    at = {"created_at": "2024-01-01T00:00:00Z", "updated_at": "2024-01-01T00:00:00Z"}
+    session = {"title": "x", "kind": "conversation", "settings": settings, "options": {HALF: HALF}} | at
+    given = {"format": "corral.session", "version": 1, "session": session, "messages": [message | at]}
+    brought = await ask(stage.url, "POST", "/api/import", json.dumps(given).encode())
+    assert brought.status == 201, brought.body
+    (copy,) = json.loads(brought.body)["sessions"]
+    events = told(await ask(stage.url, "POST", PATH, json.dumps({"session": copy["id"], "turns": 2}).encode()))
+    assert events[-1]["turns"] == 2
+    talk = Talk(stage, copy)
+    await talk.free()
+    assert (await talk.say("And?", model=TEXT, options={"num_predict": 2})).status in (200, 400)
+    assert (await talk.free())[-1]["state"] != "streaming"
+
+
+async def test_what_nobody_has_thought_of(corral: Corral, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller is told, the events end, the session is free, and the log has it."""
+    stage = await stage_of(corral, url)
+
+    def broken(*_: Any) -> None:
+        raise ArithmeticError("what nobody has thought of")
+
+    monkeypatch.setattr("gateway.conversation.rounds.framing", broken)
+    monkeypatch.setattr("gateway.turns.chats.context_of", broken)
+    stage.exceptions = 2
+    events = told(await hold(stage))
+    assert (events[-1]["reason"], events[-1]["error"]) == ("error", "internal error; the log has the details")
+    talk = talk_of(stage, events)
+    await until(lambda: stage.gateway.tasks.failures == 1)
+    await _freed(talk)
+    assert [row["state"] for row in await talk.messages()] == ["done", "error"]
+    answer = await talk.say("And?", model=TEXT)
+    assert (answer.status, "internal error" in json.loads(answer.body)["error"]) == (500, True)
+    await _freed(talk)
+    await until(lambda: stage.gateway.tasks.failures == 2)
+    assert stage.gateway.detached.shelf.running == 0
+
+
+async def _freed(talk: Talk) -> None:
+    for _ in range(100):
+        if (await talk.session())["running"] is None:
+            return
+    raise AssertionError("it is still claimed")

@@ -93,16 +93,17 @@ def test_framing() -> None:
 
 
 def test_for_a_judge() -> None:
-    """The last question with its images, and each answer; each cut to its share."""
+    """The question with its images, and each answer; each cut to its share."""
     judge = Participant(model="m", name="Judy", system="Count words.")
-    system, given = for_judge(judge, TALK, [("Ann", "aa"), ("Bob", "bb")], 1000)
+    (question,) = branch((None, "wait"))
+    system, given = for_judge(judge, question, [("Ann", "aa"), ("Bob", "bb")], 1000)
     assert "Ann and Bob" in system["content"]
     assert system["content"].endswith("\n\nCount words.")
     assert given == {
         "role": "user",
         "content": "The question:\nwait\n\nThe answer of Ann:\naa\n\nThe answer of Bob:\nbb",
     }
-    _, cut = for_judge(judge, TALK, [("Ann", "ä" * 5000), ("Bob", "bb")], 300)
+    _, cut = for_judge(judge, question, [("Ann", "ä" * 5000), ("Bob", "bb")], 300)
     assert f"ä{CUT}\n\nThe answer of Bob:\nbb" in cut["content"]
     assert len(cut["content"]) < 400
 
@@ -118,8 +119,12 @@ def test_for_a_judge() -> None:
         ("It is Ann.", None),
         ("", None),
         ("- Winner: «Ann»", "Ann"),
+        ("Winner: C.", "C."),
+        ("Winner: @d!", "@d!"),
+        ("Winner: (e)", "(e)"),
+        ("winner" + "\n " * 100_000 + "Ann wins", None),
     ],
 )
 def test_the_winner(verdict: str, name: str | None) -> None:
     """Whom the last such line names."""
-    assert winner(verdict, ["Ann", "Bob"]) == name
+    assert winner(verdict, ["Ann", "Bob", "C.", "@d!", "(e)"]) == name

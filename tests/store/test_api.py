@@ -314,7 +314,7 @@ async def test_half_a_character_in_a_tool_call(desk: Desk) -> None:
     body = {"format": "corral.session", "version": 1, "session": times, "messages": [message]}
     (kept,) = (await desk.call("POST", "/import", body, status=201))["sessions"]
     (told,) = (await desk.call("GET", f"/{kept['id']}/messages"))["messages"]
-    assert told["tool_calls"] == [{"a": "\ud800"}]
+    assert told["tool_calls"] == [{"a": "\ufffd"}]
     assert b"\xef\xbf\xbd" in (await desk.call("GET", f"/{kept['id']}/export.md")).body
     for edge in ("9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"):
         text = await desk.refused("POST", "/import", body | {"messages": [message | {"updated_at": edge}]})

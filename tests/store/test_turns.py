@@ -232,7 +232,7 @@ async def test_what_no_database_takes(database: Database) -> None:
     assert [session.title, session.system, question.content, answer.content, answer.thinking, answer.error] == [
         good
     ] * 6
-    assert (session.options, answer.tool_calls) == ({bad: bad}, [{bad: bad}])
+    assert (session.options, answer.tool_calls) == ({good: good}, [{good: good}])
 
 
 async def test_deleted_while_it_is_answered(database: Database) -> None:
