@@ -237,13 +237,13 @@ class Gateway:
         await self._site.start()
 
     def _parts(self) -> tuple[Part, ...]:
-        config, limit = self.config, self.config.relay.body_limit_bytes
+        config = self.config
         stats = Stats(self.database) if self.database else None
         return (
             self.inference,
             FleetViews(self.fleet, self.client, self.clock, config.poll.inventory_ttl_seconds),
             Explain(self.fleet, self.clock, self.rng, config.relay),
-            Show(self.fleet, self.client, self.clock, self.rng, self._refresh, limit),
+            Show(self.fleet, self.client, self.clock, self.rng, self._refresh, config.relay),
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement),
             GenerationsApi(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions),

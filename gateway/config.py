@@ -67,7 +67,9 @@ class RelayConfig:
     body_limit_bytes: Count = 64 * 1024 * 1024  # largest request body; 413 beyond
     idle_connection_seconds: Positive = 300.0  # how long an unused connection to a host is kept
     deadline_seconds: NotNegative = 0.0  # for a whole generation; 0: none
-    model_at_host: bool = False  # a model named like llama3@gpu1 pins the request to that host
+    model_at_host: bool = (
+        False  # a model named like llama3@gpu1 means that host alone, wherever a request names a model
+    )
 
 
 @dataclass(frozen=True, slots=True)

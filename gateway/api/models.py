@@ -38,6 +38,7 @@ class Models:
         self._jobs = jobs
         self._poller = poller
         self.rules = config.placement
+        self._model_at_host = config.relay.model_at_host
         self._body_limit = config.relay.body_limit_bytes
         self._fanout = FanOut(client, jobs.clock, poller.refresh_changed, name_hosts=self._several)
         self._changer = Changer(fleet, client, poller.refresh_changed, name_hosts=self._several)
@@ -98,25 +99,26 @@ class Models:
         return await self._tracked(operation, asked.model, await self._targets(asked, request), run)
 
     async def _read(self, operation: Operation, request: web.Request) -> ManagementRequest:
-        return read_management(operation, await read_body(request, self._body_limit))
+        body = await read_body(request, self._body_limit)
+        return read_management(operation, body, self._fleet.names if self._model_at_host else ())
 
     async def _targets(self, asked: ManagementRequest, request: web.Request) -> Targets:
         """The hosts that this concerns. Who has a model is asked anew: the last poll may be seconds old."""
         if asked.operation in (Operation.PULL, Operation.CREATE):
-            return self._takers(request, placed(asked.name, self._views, self.rules))
-        self._asked(request)  # who names a host that is not there is told so at once
+            return self._takers(request, placed(asked.name, self._views, self.rules), asked.host)
+        self._named(request)  # who names a host that is not there is told so at once
         await self._poller.refresh_inventories(REFRESH_SECONDS)
-        views = self._asked(request) or self._views
+        views = self._named(request, asked.host) or self._views
         return holder(asked.name, views) if asked.operation is Operation.PUSH else holders(asked.name, views)
 
-    def _takers(self, request: web.Request, views: Sequence[HostView]) -> Targets:
+    def _takers(self, request: web.Request, views: Sequence[HostView], host: str = "") -> Targets:
         """Who gets something new: the hosts that the caller names, else those of ``views`` that take it."""
-        asked = self._asked(request)
-        return reachable(asked) if asked else taking(views)
+        these = self._named(request, host)
+        return reachable(these) if these else taking(views)
 
-    def _asked(self, request: web.Request) -> Sequence[HostView]:
-        """The hosts that the caller names; none where all are meant."""
-        return named(",".join(request.headers.getall("X-Corral-Hosts", ())), self._views)
+    def _named(self, request: web.Request, host: str = "") -> Sequence[HostView]:
+        """The hosts that the caller names, in the header or at the model's name; none where all are meant."""
+        return named(",".join(request.headers.getall("X-Corral-Hosts", ())) or host, self._views)
 
     def _several(self) -> bool:
         """Whether errors have to say which host's they are."""

@@ -32,7 +32,8 @@ REQUEST_HEADERS = {
     "X-Corral-Session": "Inference: a word of yours; it is in the live view and the log line. `/api/chat` and `/v1/chat/completions`: with the id of a "
     "kept session they are recorded into it.",
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "
-    "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`.",
+    "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`, "
+    "where models are managed too.",
     "X-Corral-Hosts": "Managing models, as in `gpu1,gpu3`: these hosts and no others, whatever the rules say, draining or not; an unknown name is a 400 "
     "that lists the known ones.",
 }

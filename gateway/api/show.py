@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.api.answers import passed_on
 from gateway.api.inference import read_body
+from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical, full, is_name
 from gateway.dialects.ollama import PLAIN
@@ -36,14 +37,15 @@ class Show:
         clock: Callable[[], float],
         rng: Chance,
         refresh: Callable[[], Awaitable[None]],
-        body_limit_bytes: int,
+        config: RelayConfig,
     ) -> None:
         self._fleet = fleet
         self._client = client
         self._clock = clock
         self._rng = rng
         self._refresh = refresh
-        self._body_limit = body_limit_bytes
+        self._model_at_host = config.model_at_host
+        self._body_limit = config.body_limit_bytes
 
     def routes(self) -> list[web.RouteDef]:
         """The one path."""
@@ -53,10 +55,10 @@ class Show:
         """A host's answer, as it came. 404 if no host (or not the one that is named) has the model, 503 if those that have it fail."""
         pin = pinned(inbound(request.raw_headers).pin, self._fleet.names)
         body = await read_body(request, self._body_limit)
-        named = model_named(body)
+        named, at, body = model_named(body, self._fleet.names if self._model_at_host else ())
         if not is_name(named):
             raise BadRequest("invalid model name")
-        wanted = _loading(named, body, pin)
+        wanted = _loading(named, body, pin or at)
         if not self._having(wanted):
             await self._refresh()
         having = self._having(wanted)

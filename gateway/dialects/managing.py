@@ -1,11 +1,12 @@
 """Reading what changes the models on disk: which model, and whether progress is wanted line by line."""
 
+from collections.abc import Container
 from enum import StrEnum
 
 import msgspec
 
 from gateway.dialects.names import canonical
-from gateway.dialects.read import fields_of, flag_of, text_of
+from gateway.dialects.read import at_host, fields_of, flag_of, model_key, renamed, text_of
 
 
 class Operation(StrEnum):
@@ -19,27 +20,28 @@ class Operation(StrEnum):
 
 
 class ManagementRequest(msgspec.Struct, frozen=True, gc=False):
-    """One operation as asked for. ``name`` is the canonical name; ``body`` is what hosts are sent."""
+    """One operation as asked for. ``name`` is the canonical name; ``body`` is what hosts are sent; ``host``: the one that the name ends in."""
 
     operation: Operation
     model: str
     name: str
     stream: bool
     body: bytes
+    host: str = ""
 
 
-def read_management(operation: Operation, body: bytes) -> ManagementRequest:
+def read_management(operation: Operation, body: bytes, at_hosts: Container[str] = ()) -> ManagementRequest:
     """Read ``body``. Raises BadRequest for what is no JSON object; what is wrong in it, hosts say in their own words.
 
     Hosts are always asked to stream: progress is followed whatever the caller wants to see of it. Only a body that says
-    otherwise is written anew, its other values byte for byte.
+    otherwise, or that names a host (``at_hosts``: as for ``read``), is written anew, its other values byte for byte.
     """
     fields = fields_of(body)
-    if operation is Operation.COPY:
-        model = text_of(fields, "source")
-    else:
-        model = text_of(fields, "model") or text_of(fields, "name")
+    key = "source" if operation is Operation.COPY else model_key(fields)
+    model, host = at_host(text_of(fields, key), at_hosts)
+    if host:
+        body = renamed(fields, key, model)
     stream = flag_of(fields, "stream", default=True)
     if not stream:
         body = msgspec.json.encode({**fields, "stream": True})
-    return ManagementRequest(operation, model, canonical(model), stream, body)
+    return ManagementRequest(operation, model, canonical(model), stream, body, host)

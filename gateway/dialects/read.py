@@ -78,13 +78,12 @@ def read(
             raise BadRequest("EOF")
         fields = fields_of(text)
         requested = text_of(fields, "model")
-    model, at, named = requested.rpartition("@")
-    if at and model and named in at_hosts:
+    requested, named = at_host(requested, at_hosts)
+    if named:
         if endpoint.multipart or content_encoding:
             raise BadRequest(f"a body of this kind cannot name a host: set X-Corral-Host: {named}")
-        requested, pin = model, pin or named
-        fields["model"] = msgspec.Raw(msgspec.json.encode(model))
-        body = msgspec.json.encode(fields)
+        pin = pin or named
+        body = renamed(fields, "model", requested)
     if len(requested) > NAME_LIMIT:
         raise BadRequest(f"the model's name is over {NAME_LIMIT} characters")
     prompt = [memoryview(fields[key]) for key in endpoint.prompt_keys if key in fields]
@@ -107,13 +106,34 @@ def read(
     )
 
 
-def model_named(body: bytes) -> str:
-    """The model that a request about one names, as sent: ``model``, else ``name``. Raises BadRequest as Ollama words it."""
+def model_named(body: bytes, at_hosts: Container[str] = ()) -> tuple[str, str, bytes]:
+    """(model, host, body) of a request about a model: ``model``, else ``name``, as sent. Raises BadRequest as Ollama words it.
+
+    ``at_hosts``: as for ``read``; "" where the name does not end in one.
+    """
     fields = fields_of(body)
-    name = text_of(fields, "model") or text_of(fields, "name")
+    key = model_key(fields)
+    name, host = at_host(text_of(fields, key), at_hosts)
     if not name:
         raise BadRequest("model is required")
-    return name
+    return name, host, renamed(fields, key, name) if host else body
+
+
+def model_key(fields: dict[str, Any]) -> str:
+    """Where a request about a model names it."""
+    return "model" if text_of(fields, "model") else "name"
+
+
+def at_host(requested: str, at_hosts: Container[str]) -> tuple[str, str]:
+    """A model's name like ``llama3@gpu1`` as (``llama3``, ``gpu1``); no host where it ends in none of these."""
+    model, _, host = requested.rpartition("@")
+    return (model, host) if model and host in at_hosts else (requested, "")
+
+
+def renamed(fields: dict[str, Any], key: str, model: str) -> bytes:
+    """The body of ``fields`` with another model in it."""
+    fields[key] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
 
 
 def plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:

@@ -47,7 +47,7 @@ def raw(body: bytes, path: str = "/api/generate", content_type: str = "", encodi
 )
 def test_the_model_that_is_named(body: bytes, expected: str) -> None:
     """By either key, in any case, the last of several."""
-    assert model_named(body) == expected
+    assert model_named(body) == (expected, "", body)
 
 
 @pytest.mark.parametrize(

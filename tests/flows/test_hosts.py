@@ -196,10 +196,39 @@ async def test_a_model_at_a_host(corral: Corral) -> None:
     assert unknown.status == 404
 
 
+async def test_managing_a_model_at_a_host(corral: Corral) -> None:
+    """The same name means the same host where models are shown, fetched, copied, pushed and deleted; a header comes first."""
+    one, two = simulated("gpu1"), simulated("gpu2")
+    stage = await corral(one, two, relay={"model_at_host": True})
+
+    async def asked(
+        path: str, method: str = "POST", headers: dict[str, str] | None = None, **body: Any
+    ) -> list[str | None]:
+        answer = await ask(stage.url, method, path, json.dumps(body).encode(), headers)
+        assert answer.status == 200, answer.body
+        assert b'"error"' not in answer.body
+        return [answer.get("X-Corral-Host") or answer.get("X-Corral-Hosts")]
+
+    assert await asked("/api/show", model=f"{TEXT}@gpu2") == ["gpu2"]
+    assert await asked("/api/show", name=f"{TEXT}@gpu2", headers={"X-Corral-Host": "gpu1"}) == ["gpu1"]
+    assert await asked("/api/pull", model="qwen2.5:0.5b@gpu2") == ["gpu2"]
+    assert await asked("/api/create", **{"model": "mine@gpu2", "from": TEXT, "stream": False}) == ["gpu2"]
+    assert await asked("/api/copy", source=f"{TEXT}@gpu2", destination="other") == ["gpu2"]
+    assert await asked("/api/push", model=f"{TEXT}@gpu2") == ["gpu2"]
+    assert await asked("/api/pull", model=f"{TEXT}@gpu2", headers={"X-Corral-Hosts": "gpu1"}) == ["gpu1"]
+    for model in ("qwen2.5:0.5b", "mine", "other"):
+        assert [host.store.find(model) is not None for host in (one, two)] == [False, True]
+    assert await asked("/api/delete", "DELETE", model=f"{TEXT}@gpu2") == ["gpu2"]
+    assert [host.store.find(TEXT) is not None for host in (one, two)] == [True, False]
+    gone = await ask(stage.url, "POST", "/api/show", json.dumps({"model": f"{TEXT}@gpu2"}).encode())
+    assert (gone.status, json.loads(gone.body)["error"]) == (404, f"model '{TEXT}' not found on host gpu2")
+
+
 async def test_a_model_at_a_host_where_it_is_not_enabled(corral: Corral) -> None:
     """Is a model that nobody has."""
     stage = await corral(simulated("gpu1"), simulated("gpu2"))
     assert (await stage.ask(call("/api/generate", f"{TEXT}@gpu2"))).status == 404
+    assert (await ask(stage.url, "POST", "/api/show", b'{"model":"llama3.2:1b@gpu2"}')).status == 400
 
 
 async def test_explaining_a_pin(corral: Corral) -> None:
