@@ -22,7 +22,7 @@ from gateway.fleet.manage import Changer
 from gateway.fleet.poller import Poller
 from gateway.fleet.progress import Line
 from gateway.fleet.registry import Fleet
-from gateway.fleet.targets import Targets, holder, holders, named, placed, reachable, taking
+from gateway.fleet.targets import Targets, exactly, holder, holders, named, placed, taking
 
 NDJSON = "application/x-ndjson"
 RETRY_AFTER_SECONDS = 2.0
@@ -61,7 +61,8 @@ class Models:
         """200 if every host has it, else 404."""
         digest = checked_digest(request.match_info["digest"])
         targets = _some(self._takers(request, self._views))
-        if await self._blobs.on_all(digest, targets.hosts):
+        missing = targets.by_name and targets.left_out
+        if not missing and await self._blobs.on_all(digest, targets.hosts):
             return Answer(status=200)
         return json_answer({"error": f'blob "{digest}" not found'}, status=404)
 
@@ -114,7 +115,7 @@ class Models:
     def _takers(self, request: web.Request, views: Sequence[HostView], host: str = "") -> Targets:
         """Who gets something new: the hosts that the caller names, else those of ``views`` that take it."""
         these = self._named(request, host)
-        return reachable(these) if these else taking(views)
+        return exactly(these) if these else taking(views)
 
     def _named(self, request: web.Request, host: str = "") -> Sequence[HostView]:
         """The hosts that the caller names, in the header or at the model's name; none where all are meant."""
@@ -199,7 +200,7 @@ def _some(targets: Targets) -> Targets:
 
 
 def _about(job: Job) -> dict[str, str]:
-    about = {"X-Corral-Job": job.id, "X-Corral-Hosts": ",".join(job.parts)}
+    about = {"X-Corral-Job": job.id, "X-Corral-Hosts": ",".join(host.name for host in job.hosts)}
     return about | ({"X-Corral-Left-Out": ",".join(job.left_out)} if job.left_out else {})
 
 

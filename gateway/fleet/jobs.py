@@ -35,7 +35,8 @@ class JobOutcome(StrEnum):
 class Job:
     """One operation. ``kind`` is one of KINDS, ``model`` the name (of a blob the digest) as the caller gave it.
 
-    ``parts`` are the hosts that are asked, ``left_out`` those that are not, with the reason.
+    ``parts`` are the hosts that are asked, ``left_out`` those that are not, with the reason; where the caller named all of them, these are
+    parts as well, which have failed.
     """
 
     def __init__(self, id_: str, kind: str, model: str, targets: Targets, started: float, began: float) -> None:
@@ -45,6 +46,8 @@ class Job:
         self.hosts = targets.hosts
         self.left_out = targets.left_out
         self.parts = {host.name: Part() for host in targets.hosts}
+        if targets.by_name:
+            self.parts = self.everyone()
         self.started = started
         self.began = began
         self.ended: float | None = None

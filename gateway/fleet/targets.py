@@ -9,12 +9,12 @@
 |                    | nobody: as above                                                              |
 
 A caller who names hosts gets these in place of a rule's. An ejected host is left out and named, unless all are ejected: then they are
-asked in spite of it. A draining host gets nothing new (pull, create, blob) unless the caller names it; a copy or a delete is for it
+asked in spite of it. If the caller named it, it has failed. A draining host gets nothing new (pull, create, blob) unless the caller names it; a copy or a delete is for it
 too, else it would be back with another set of models.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from gateway.config import PlacementConfig
@@ -28,10 +28,14 @@ _WILD = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The hosts that are asked, in the configuration's order, and why others that are concerned are not."""
+    """The hosts that are asked, in the configuration's order, and why others that are concerned are not.
+
+    ``by_name``: the caller named all of them. What is not done on one that is left out has not been done then.
+    """
 
     hosts: tuple[Host, ...]
     left_out: Mapping[str, str]
+    by_name: bool = False
 
 
 def pinned(host: str, known: Collection[str]) -> str:
@@ -59,9 +63,9 @@ def placed(model: str, views: Sequence[HostView], rules: Iterable[PlacementConfi
     return views
 
 
-def reachable(views: Sequence[HostView]) -> Targets:
-    """All of these but the ejected ones."""
-    return _of(views, views)
+def exactly(views: Sequence[HostView]) -> Targets:
+    """All of these but the ejected ones, for a caller who named them."""
+    return replace(_of(views, views), by_name=True)
 
 
 def taking(views: Sequence[HostView]) -> Targets:
@@ -72,7 +76,7 @@ def taking(views: Sequence[HostView]) -> Targets:
 def holders(model: str, views: Sequence[HostView]) -> Targets:
     """Every one of these that has ``model`` (a canonical name)."""
     having = [view for view in views if view.available and model in view.available]
-    return reachable(having) if having else _one(views)
+    return _of(having, having) if having else _one(views)
 
 
 def holder(model: str, views: Sequence[HostView]) -> Targets:

@@ -7,7 +7,7 @@ from gateway.config import PlacementConfig
 from gateway.errors import BadRequest
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import Host, HostView
-from gateway.fleet.targets import Targets, holder, holders, named, pinned, placed, reachable, taking
+from gateway.fleet.targets import Targets, exactly, holder, holders, named, pinned, placed, taking
 from tests.fleet.builders import HEALTHY, view
 
 
@@ -80,12 +80,11 @@ def test_placed(model: str, expected: list[str]) -> None:
     assert [view.name for view in placed(model, FLEET, rules)] == expected
 
 
-def test_reachable() -> None:
-    """An ejected host is left out and named; if all are, all are asked."""
-    assert reachable(FLEET) == Targets((A.host, B.host, C.host), {})
-    assert reachable((A, ejected(B), C)) == Targets((A.host, C.host), {"b": "ejected: gone"})
-    assert names(reachable((ejected(A), ejected(B)))) == ["a", "b"]
-    assert reachable((ejected(A), ejected(B))).left_out == {}
+def test_exactly() -> None:
+    """The hosts that were named, and of those that are ejected it counts that they were; all ejected: all of them, at least."""
+    assert exactly((A, B, C)) == Targets((A.host, B.host, C.host), {}, by_name=True)
+    assert exactly((A, ejected(B), C)) == Targets((A.host, C.host), {"b": "ejected: gone"}, by_name=True)
+    assert exactly((ejected(A), ejected(B))) == Targets((A.host, B.host), {}, by_name=True)
 
 
 def test_taking() -> None:
@@ -95,7 +94,7 @@ def test_taking() -> None:
         (A.host,), {"b": "draining", "c": "ejected: gone"}
     )
     assert taking((draining(A), draining(B))) == Targets((), {"a": "draining", "b": "draining"})
-    assert reachable((draining(A),)) == Targets((A.host,), {})
+    assert exactly((draining(A),)) == Targets((A.host,), {}, by_name=True)
     assert holders("m:1b", (draining(A), B)) == Targets((A.host, B.host), {})
 
 

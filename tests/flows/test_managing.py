@@ -360,6 +360,29 @@ async def test_an_ejected_host_is_left_out(corral: Corral) -> None:
     await b.start()
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_ejected_host_that_was_named(corral: Corral, stream: bool) -> None:
+    """Whoever names it is not told success, whatever the others did; and it has no blob."""
+    a, b = simulated("a"), simulated("b")
+    stage = await corral(a, b)
+    await b.kill()
+    await stage.gateway.poller.refresh_changed(["b"], 5.0)
+    answer = await stage.ask(manage("/api/pull", on("a", "b"), model=NEW, stream=stream))
+    assert (answer.get("X-Corral-Hosts"), answer.get("X-Corral-Left-Out")) == ("a", "b")
+    text = lines(answer)[-1]["error"]
+    assert text.startswith("b: ejected: cannot connect")
+    assert text.endswith("(succeeded on a)")
+    assert answer.status == (200 if stream else 500)
+    job = await ended(stage)
+    assert (job["outcome"], states(job)) == ("partial", {"a": "succeeded", "b": "failed"})
+    uploaded = await upload(stage, **on("a", "b"))
+    assert (uploaded.status, error(uploaded)[1].endswith("(succeeded on a)")) == (502, True)
+    path = f"/api/blobs/{DIGEST}"
+    found = [(await ask(stage.url, "HEAD", path, None, headers)).status for headers in (on("a", "b"), on("a"), {})]
+    assert found == [404, 200, 200]
+    await b.start()
+
+
 async def test_a_draining_host_gets_nothing_new(corral: Corral) -> None:
     """Unless the caller names it; but a delete is for it too."""
     a, b = simulated("a"), simulated("b")
