@@ -15,6 +15,7 @@ from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import BadRequest, CorralError, ModelNotFound, NoHost
 from gateway.fleet.client import HostAnswer, HostClient, HostError
 from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.fleet.progress import by_host
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
 from gateway.relay.headers import inbound, to_host
@@ -95,8 +96,7 @@ class Show:
         """``silent``: the hosts that have the model, and why they do not tell of it."""
         name = wanted.requested_model
         if silent:
-            words = "; ".join(f"{host}: {why}" for host, why in silent.items())
-            return NoHost(f"no host that has {name!r} answers: {words}", retry_after=RETRY_AFTER_SECONDS)
+            return NoHost(f"no host that has {name!r} answers: {by_host(silent)}", retry_after=RETRY_AFTER_SECONDS)
         where = f" on host {wanted.pin}" if wanted.pin else ""
         if all(view.available is None for view in self._asked(wanted)):
             return NoHost(f"it is not known yet which models there are{where}", retry_after=RETRY_AFTER_SECONDS)

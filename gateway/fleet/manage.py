@@ -11,7 +11,7 @@ from gateway.fleet.fanout import REFRESH_SECONDS, Refresh
 from gateway.fleet.health import State
 from gateway.fleet.host import Host, HostView
 from gateway.fleet.jobs import Job
-from gateway.fleet.progress import PartState, failure
+from gateway.fleet.progress import PartState, by_host, failure
 from gateway.fleet.registry import Fleet
 
 UNLOAD_SECONDS = 30.0  # Ollama waits for VRAM to come back
@@ -38,7 +38,7 @@ class Unloader:
                 return answer, asked
         if good:
             return good[0], asked
-        raise HostsFailed("; ".join(str(answer) for answer in answers))
+        raise HostsFailed(by_host({host.name: str(error) for host, error in zip(targets, answers, strict=True)}))
 
     def _targets(self, request: InferenceRequest) -> list[Host]:
         views = self._fleet.snapshot(self._clock()).hosts
@@ -56,9 +56,9 @@ class Unloader:
         try:
             answer = await self._client.call(host, "POST", request.endpoint.path, request.body, UNLOAD_SECONDS)
         except HostError as error:
-            return f"{host.name}: {error}"
+            return str(error)
         if not 200 <= answer.status < 600 or answer.status in (204, 304):
-            return f"{host.name}: answered {answer.status}"
+            return f"it answered {answer.status}"
         if answer.status == 200:
             self._fleet.forget_loaded(host.name, request.model)
         return answer

@@ -172,9 +172,17 @@ def failure(parts: Mapping[str, Part], *, name_hosts: bool) -> str:
         return ""
     if not name_hosts:
         return "; ".join(part.error for part in failed.values())
-    text = "; ".join(f"{host}: {part.error}" for host, part in failed.items())
+    text = by_host({host: part.error for host, part in failed.items()})
     worked = [host for host, part in parts.items() if part.state is PartState.SUCCEEDED]
     return f"{text} (succeeded on {', '.join(worked)})" if worked else text
+
+
+def by_host(errors: Mapping[str, str]) -> str:
+    """Each error once, behind the hosts that it is of: ``gpu1, gpu2: no space left on device; gpu3: …``."""
+    hosts: dict[str, list[str]] = {}
+    for host, error in errors.items():
+        hosts.setdefault(error, []).append(host)
+    return "; ".join(f"{', '.join(names)}: {error}" for error, names in hosts.items())
 
 
 def _text(line: Mapping[str, Any], key: str) -> str:

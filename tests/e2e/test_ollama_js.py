@@ -79,7 +79,7 @@ async def test_pull_what_nobody_has(corral: Corral) -> None:
     """It raises, with each host's name and Ollama's words."""
     stage, a, b = await two(corral)
     (nobody,) = await node(stage, "pull what nobody has")
-    assert nobody["message"] == f"a: {NO_FILE}; b: {NO_FILE}"
+    assert nobody["message"] == f"a, b: {NO_FILE}"
     assert having("nobody-has-this", a, b) == []
 
 

@@ -92,7 +92,7 @@ async def test_the_synchronous_client(corral: Corral, gguf: Path) -> None:
 
 
 ERRORS: dict[str, tuple[Callable[[ollama.AsyncClient], Any], int, str]] = {
-    "pull": (lambda client: client.pull(NOBODY), 500, f"a: {NO_FILE}; b: {NO_FILE}"),
+    "pull": (lambda client: client.pull(NOBODY), 500, f"a, b: {NO_FILE}"),
     "push": (lambda client: client.push("a b"), 400, "invalid model name"),
     "create": (lambda client: client.create("mine"), 400, "neither 'from' or 'files' was specified"),
     "copy": (lambda client: client.copy(NOBODY, "mine"), 404, f'model "{NOBODY}" not found'),

@@ -114,6 +114,7 @@ def test_no_size_yet() -> None:
         pytest.param({"a": "", "b": ""}, SUCCESS, id="all"),
         pytest.param({"a": "no", "b": ""}, {"error": "a: no (succeeded on b)"}, id="one failed"),
         pytest.param({"a": "no", "b": "never"}, {"error": "a: no; b: never"}, id="all failed"),
+        pytest.param({"a": "no", "b": "never", "c": "no"}, {"error": "a, c: no; b: never"}, id="two alike"),
         pytest.param({"a": "x", "b": "", "c": ""}, {"error": "a: x (succeeded on b, c)"}, id="two worked"),
     ],
 )

@@ -314,10 +314,10 @@ async def test_one_host_fails(corral: Corral, stream: bool) -> None:
 
 
 async def test_every_host_fails(corral: Corral) -> None:
-    """Each is named; nobody is said to have succeeded."""
+    """Each is named, the same words are said once; nobody is said to have succeeded."""
     stage = await corral(simulated("a"), simulated("b"))
     answer = await stage.ask(manage("/api/pull", model=NOWHERE))
-    assert (answer.status, lines(answer)[-1]) == (200, {"error": f"a: {NO_FILE}; b: {NO_FILE}"})
+    assert (answer.status, lines(answer)[-1]) == (200, {"error": f"a, b: {NO_FILE}"})
     assert (await ended(stage))["outcome"] == "failed"
 
 
@@ -499,7 +499,7 @@ async def test_an_operator_stops_a_job(corral: Corral) -> None:
         said = [json.loads(line) for line in (await rest(client)).splitlines()]
     assert (first.status, json.loads(first.body)["already"]) == (200, False)
     assert (second.status, json.loads(second.body)["already"]) == (200, True)
-    assert said[-1] == {"error": "a: stopped by an operator; b: stopped by an operator"}
+    assert said[-1] == {"error": "a, b: stopped by an operator"}
     for host in (a, b):
         await host.wait_until(lambda host=host: host.ledger.abandoned["/api/pull"] == 1)
     assert (await ended(stage))["outcome"] == "stopped"
