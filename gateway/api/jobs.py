@@ -61,7 +61,7 @@ class JobStopped(msgspec.Struct, frozen=True):
 
     id: Annotated[str, doc("the job's id")]
     stopped: Annotated[bool, doc("true")]
-    already: Annotated[bool, doc("whether it had ended, or was ending, before")]
+    already: Annotated[bool, doc("whether it was over on every host, or being stopped, before")]
     outcome: Annotated[JobOutcome | None, doc("how it ended; null while it ends")]
 
 

@@ -76,8 +76,8 @@ class Job:
             self._scope = None
 
     def stop(self, why: str) -> bool:
-        """End the scope. Idempotent; False if the job had ended or was being stopped already."""
-        if self.outcome is not None or self.stopped:
+        """End the scope. Idempotent; False if it is over on all hosts (also while that is still to be told), or being stopped already."""
+        if self.stopped or not any(part.running for part in self.parts.values()):
             return False
         self.stopped = why
         if self._scope is not None:

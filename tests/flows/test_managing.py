@@ -522,18 +522,23 @@ async def test_stopping_what_does_not_stream(corral: Corral) -> None:
     assert answer.get("X-Corral-Job") == job["id"]
 
 
-async def test_stopping_what_is_done(corral: Corral) -> None:
-    """Every host has it, and only the lists are still read anew: it has succeeded."""
-    a = simulated("a")
-    stage = await corral(a)
+@pytest.mark.parametrize("fails", [False, True])
+async def test_stopping_what_is_done(corral: Corral, fails: bool) -> None:
+    """Every host has ended, and only the lists are still read anew: nothing is stopped, and it ends as it would have."""
+    a, b = simulated("a"), simulated("b")
+    stage = await corral(a, b)
+    if fails:
+        b.faults.set("pull_error", model=NEW)
     a.faults.set("slow_ps", seconds=0.5, times=1)
     async with stage.begun(manage("/api/pull", model=NEW, stream=False)) as client:
         await a.wait_until(lambda: a.ledger.faults["slow_ps"] == 1)
         (job,) = await jobs(stage)
-        await stage.operate("DELETE", f"/api/jobs/{job['id']}")
+        said = [json.loads((await stage.operate("DELETE", f"/api/jobs/{job['id']}")).body) for _ in range(2)]
+        assert said == [{"id": job["id"], "stopped": True, "already": True, "outcome": None}] * 2
         answer = await client.answer()
-    assert (answer.status, lines(answer)) == (200, [SUCCESS])
-    assert (await ended(stage))["outcome"] == "succeeded"
+    wanted = {"error": f"b: {NO_FILE} (succeeded on a)"} if fails else SUCCESS
+    assert (answer.status, lines(answer)) == (500 if fails else 200, [wanted])
+    assert (await ended(stage))["outcome"] == ("partial" if fails else "succeeded")
 
 
 async def test_a_shutdown_stops_jobs(corral: Corral) -> None:
