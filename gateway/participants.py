@@ -56,12 +56,14 @@ Phrase = Annotated[str, Meta(min_length=1, max_length=200)]
 class ConversationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A conversation as it is kept."""
 
-    mode: Mode
-    participants: Annotated[list[Participant], Meta(min_length=PARTICIPANTS_LEAST, max_length=PARTICIPANTS_MOST)]
-    judge: Participant | None = None
-    topic: Annotated[str, Meta(max_length=TOPIC_KEPT)] = ""
-    stop: Annotated[list[Phrase], Meta(max_length=PHRASES_MOST)] = []
-    on_error: Failing = Failing.CONTINUE
+    mode: Annotated[Mode, doc("who speaks when")]
+    participants: Annotated[
+        list[Participant], doc("who speaks", min_length=PARTICIPANTS_LEAST, max_length=PARTICIPANTS_MOST)
+    ]
+    judge: Annotated[Participant | None, doc("who decides, in mode `judge`")] = None
+    topic: Annotated[str, doc("what it is about", max_length=TOPIC_KEPT)] = ""
+    stop: Annotated[list[Phrase], doc("phrases that end it", max_length=PHRASES_MOST)] = []
+    on_error: Annotated[Failing, doc("what becomes of it when one of them fails")] = Failing.CONTINUE
 
 
 def settled(settings: ConversationSettings) -> ConversationSettings:

@@ -32,7 +32,6 @@ SESSIONS_MOST = 2_000
 IMPORTED_MOST = 10_000  # messages of one import: it is one transaction, and others wait to write
 
 _SPEAKERS = {Role.SYSTEM: "System", Role.USER: "User", Role.ASSISTANT: "Assistant", Role.TOOL: "Tool"}
-_At = Annotated[datetime, doc("", tz=True)]
 
 
 class Transcript(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,17 +47,17 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     """What is taken over of a session; it gets an id of its own here."""
 
     title: Title = ""
-    kind: Literal["chat", "conversation"] = "chat"
-    model: Model | None = None
-    host: PinnedHost | None = None
-    system: SystemPrompt | None = None
+    kind: Annotated[Literal["chat", "conversation"], doc("`chat`, or `conversation`: of several models")] = "chat"
+    model: Annotated[Model | None, doc("the model that answers")] = None
+    host: Annotated[PinnedHost | None, doc("the host that its requests go to; null: whichever is best")] = None
+    system: Annotated[SystemPrompt | None, doc("the system prompt")] = None
     options: Options = {}
-    settings: ConversationSettings | None = None
-    pinned: bool = False
-    archived: bool = False
-    leaf: Number | None = None
-    created_at: _At
-    updated_at: _At
+    settings: Annotated[ConversationSettings | None, doc("of a conversation")] = None
+    pinned: Annotated[bool, doc("first in the list")] = False
+    archived: Annotated[bool, doc("not in the list unless asked for")] = False
+    leaf: Annotated[Number | None, doc("the last message of the branch that is shown; null: the newest")] = None
+    created_at: Annotated[datetime, doc("when it was made", tz=True)]
+    updated_at: Annotated[datetime, doc("when a message was last added or ended", tz=True)]
 
 
 class Import(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +67,13 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[Message]
 
 
-class _Own(msgspec.Struct, kw_only=True):
-    format: Literal["corral.session"]
-    version: Literal[1]
-    session: Brought
-    messages: list[Message]
+class Incoming(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as `/export` tells it, of which some can be left out."""
+
+    format: Annotated[Literal["corral.session"], doc("what this is")]
+    version: Annotated[Literal[1], doc("of the format")]
+    session: Annotated[Brought, doc("the session; it gets an id of its own")]
+    messages: Annotated[list[Message], doc("of all branches, each of a higher number than its parent")]
 
 
 def loaded(body: bytes) -> list[Any]:
@@ -93,7 +94,7 @@ def loaded(body: bytes) -> list[Any]:
 def own(entry: Any, where: str) -> Import:
     """An entry that ``Transcript`` wrote. Raises BadRequest."""
     try:
-        read = msgspec.convert(entry, _Own)
+        read = msgspec.convert(entry, Incoming)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{where}: {error}") from None
     times = [read.session.created_at, read.session.updated_at]

@@ -35,8 +35,8 @@ class ExplainQuery(msgspec.Struct, frozen=True):
     path: Annotated[
         str,
         doc(
-            "the endpoint, as in `/v1/messages`; guessed from the body where it is missing",
-            extra_json_schema={"enum": ["", *(path for path, endpoint in ENDPOINTS.items() if not endpoint.multipart)]},
+            "the endpoint, as in `/v1/messages`; guessed from the body where it is missing. Of `/v1/audio/transcriptions` the body is the form",
+            extra_json_schema={"enum": ["", *ENDPOINTS]},
         ),
     ] = ""
 

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from gateway.api.handler import handler
-from gateway.api.inference import read_body
 from gateway.api.sessions import OWNER, OneSession
 from gateway.depth import DEPTH_MOST, too_deep
 from gateway.doc import doc
@@ -21,7 +20,7 @@ from gateway.messages import NUMBER_MOST, Message, NewMessage, Role, Session
 from gateway.openwebui import openwebui
 from gateway.store.messages import Branch, History
 from gateway.store.session_store import SessionStore
-from gateway.transcripts import IMPORTED_MOST, Import, Transcript, loaded, markdown, own
+from gateway.transcripts import IMPORTED_MOST, Import, Incoming, Transcript, loaded, markdown, own
 
 MARKDOWN = "text/markdown; charset=utf-8"
 
@@ -45,6 +44,19 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """What has come in."""
 
     sessions: Annotated[list[Session], doc("as they are kept now, with ids of their own, in the order of the import")]
+
+
+_ENTRIES = {
+    "anyOf": [
+        {"$ref": "#/components/schemas/Incoming"},
+        {
+            "type": "object",
+            "required": ["chat"],
+            "properties": {"chat": {"type": "object", "description": "Open WebUI's"}},
+        },
+    ]
+}
+Exports = Incoming | list[Annotated[Any, Meta(extra_json_schema=_ENTRIES)]]
 
 
 class MessagesApi:
@@ -99,12 +111,11 @@ class MessagesApi:
         branch = await self._messages.history(OWNER, path.id)
         return (await asyncio.to_thread(markdown, session, branch)).encode()
 
-    @handler(BadRequest, TooLarge, StoreUnavailable, statuses={201: ""})
-    async def bring_in(self, request: web.Request) -> Imported:
+    @handler(StoreUnavailable, statuses={201: ""})
+    async def bring_in(self, body: Annotated[bytes, Exports]) -> Imported:
         """Keep sessions that were exported: one export of Corral's, a list of them, or what Open WebUI exports. All or none. Bounded to
         2,000 sessions, 10,000 messages and 32 Mi characters at a time.
         """
-        body = await read_body(request, request.client_max_size)
         imports = await asyncio.to_thread(_read, body, datetime.fromtimestamp(self._wall(), UTC))
         return Imported(sessions=await self._transcripts.bring_in(OWNER, imports))
 

@@ -24,6 +24,9 @@ _JSON = "application/json"
 ABOUT = """One address for a fleet of Ollama hosts. This describes what Corral adds. What Ollama has of its own answers as one Ollama
 would (`docs/api.md` says where a fleet makes a difference), and Ollama describes it: {ollama}.
 
+The headers that Corral takes and adds there (`X-Corral-Hosts`, `X-Corral-Job` and so on) are among `components/parameters` and
+`components/headers`, with the paths that they are of.
+
 Every GET is answered for HEAD too. A path that is not there is 404, a method that a path does not have 405, both in plain text.
 """
 

@@ -58,9 +58,12 @@ include-path-regex = "/api/sessions/[{]id[}]/(chat|title)"
 warnings = false  # most models, parents and images that fit the schema are not there, or are none
 
 [[operations]]
+include-path = "/api/route/explain"
+checks.positive_data_acceptance.enabled = false  # what is no form has no transcriptions: no schema can say it
+
+[[operations]]
 include-path = "/api/import"
-checks.positive_data_acceptance.enabled = false  # exports are of several shapes: its body is not described
-warnings = false
+enabled = false  # what comes in would be answered, and titled, by hosts that are made to hang: tests/store/test_api.py
 """
 KNOWN = """
 [dictionaries.{name}]
@@ -130,5 +133,5 @@ async def test_schemathesis_finds_nothing(corral: Corral, tmp_path: Path) -> Non
     answered = {
         route for route, code in await stage.totals("corral_http_responses_total", "route", "code") if code == "200"
     }
-    answered.add("/api/import")  # its body has no one shape: tests/store/test_api.py
+    answered.add("/api/import")
     assert set((await stage.get("/openapi.json"))["paths"]) <= answered, "what was only ever refused is not tested"

@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from gateway.messages import Ending, MessageState, NewMessage
 from gateway.store.engine import State
@@ -198,6 +199,21 @@ async def test_from_open_webui(desk: Desk) -> None:
     (made,) = (await desk.call("POST", "/import", body, status=201))["sessions"]
     (message,) = (await desk.call("GET", f"/{made['id']}/messages"))["messages"]
     assert (made["title"], message["content"]) == ("Sky", "\ufffdq\ufffd")
+
+
+async def test_the_body_of_an_import(desk: Desk) -> None:
+    """What is exported is what the description of an import takes, whole, in a list, and beside a chat of Open WebUI's."""
+    made = await desk.new(title="mine")
+    told = await desk.call("GET", f"/{made['id']}/export")
+    document = await desk.stage.get("/openapi.json")
+    body = document["paths"]["/api/import"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    schema = Draft202012Validator(body | {"components": document["components"]})
+    for good in (told, [told], [told, {"chat": {"history": {"messages": {}}}}], []):
+        assert schema.is_valid(good)
+        await desk.call("POST", "/import", good, status=201)
+    for bad in ({"format": "corral.session"}, [{"chat": 5}], 7):
+        assert not schema.is_valid(bad)
+        await desk.refused("POST", "/import", bad)
 
 
 async def test_imports_that_are_refused(desk: Desk) -> None:
