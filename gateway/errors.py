@@ -48,6 +48,14 @@ class BadRequest(CorralError):
     fault = Fault.CLIENT
 
 
+class Forbidden(CorralError):
+    """A web page of another site asks, or the Host header is not let in (no body, as with Ollama); the log says which."""
+
+    status = 403
+    code = "forbidden"
+    fault = Fault.CLIENT
+
+
 class TooLarge(CorralError):
     """The body is over the configured limit."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 from urllib.parse import quote
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.config import HttpConfig
 
@@ -41,10 +41,14 @@ _OURS = "x-corral-"
 
 
 class Greeting(NamedTuple):
-    """What a request gets at the door: an answer with this ``status``, or (0) its handler; ``headers`` for either answer."""
+    """What a request gets at the door: an answer with this ``status``, or (0) its handler; ``headers`` for either answer.
+
+    ``why``: the header for which it is turned away.
+    """
 
     status: int = 0
     headers: Headers = ()
+    why: str = ""
 
 
 class Manners:
@@ -71,13 +75,13 @@ class Manners:
         cors: Headers = ()
         if origin and origin not in (f"http://{host}", f"https://{host}"):
             if not self._any_origin and not any(matches(origin, pattern) for pattern in self._origins):
-                return Greeting(403)
+                return Greeting(403, why=hdrs.ORIGIN)
             allowed = "*" if self._any_origin else origin
             if method == "OPTIONS":
                 return Greeting(204, preflight(allowed, asked_headers))
             cors = (("Access-Control-Allow-Origin", allowed), *(() if self._any_origin else (("Vary", "Origin"),)))
         if not self.hosts[host]:
-            return Greeting(403)
+            return Greeting(403, why=hdrs.HOST)
         if method == "OPTIONS" and self._loopback and not is_near_address(name_of(host)):
             return Greeting(204)
         return Greeting(0, cors)

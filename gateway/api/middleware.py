@@ -11,14 +11,20 @@ from yarl import URL
 from gateway.api.answers import Answer, moved, plain, rendered
 from gateway.api.manners import CORS, Greeting, Manners, allow, bare, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.errors import CorralError, internal
+from gateway.errors import CorralError, Forbidden, internal
 
 log = logging.getLogger(__name__)
 Counted = Callable[[str, int], None]
+TURNED_AWAY_MOST = 100
+"""Origins and Hosts of which the log tells, each once: anybody could fill it with them."""
+TEXT_MOST = 200
+_MENDS: dict[str, str] = {hdrs.ORIGIN: "http.origins", hdrs.HOST: "http.allowed_hosts"}
 
 
 def boundary(manners: Manners, responded: Counted) -> Middleware:
     """A middleware that turns away whom ``manners`` do, renders what is raised and tells ``responded(route, status)``."""
+
+    turned_away: set[tuple[str, str]] = set()
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -27,6 +33,9 @@ def boundary(manners: Manners, responded: Counted) -> Middleware:
         greeting = manners.greet(request.method, headers.get(hdrs.HOST, ""), headers.get(hdrs.ORIGIN, ""), asked)
         if greeting.status:
             response: web.StreamResponse = _at_the_door(request, greeting)
+            if greeting.why:
+                response.headers["X-Corral-Error"] = Forbidden.code
+                _tell(turned_away, greeting.why, headers.get(greeting.why, ""))
         else:
             request[CORS] = greeting.headers
             response = await _handled(request, handler)
@@ -53,6 +62,15 @@ async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
         log.exception("handler of %s failed", _route(request))
         return rendered(internal())
+
+
+def _tell(turned_away: set[tuple[str, str]], header: str, value: str) -> None:
+    told = header, value[:TEXT_MOST]
+    if told in turned_away or len(turned_away) >= TURNED_AWAY_MOST:
+        return
+    turned_away.add(told)
+    last = "; the log tells of no more" if len(turned_away) == TURNED_AWAY_MOST else ""
+    log.warning("turned away (403), and told this once: %s %r; %s lets it in%s", *told, _MENDS[header], last)
 
 
 class QuietNonsense(logging.Filter):

@@ -115,7 +115,10 @@ def document(routes: Iterable[web.RouteDef], prefix: str, version: str) -> Json:
                 for name, meaning in ANSWER_HEADERS.items()
             },
             "responses": {
-                "Forbidden": {"description": "A web page of another site, or a Host header that is not let in."},
+                "Forbidden": {
+                    "description": "A web page of another site, or a Host header that is not let in. No body.",
+                    "headers": {"X-Corral-Error": {"$ref": "#/components/headers/X-Corral-Error"}},
+                },
                 "Internal": _failed([CorralError], bodies),
             },
         },

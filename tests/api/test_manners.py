@@ -28,7 +28,7 @@ HERE = "127.0.0.1:11434"
 CONFIGURED = HttpConfig(
     origins=("https://chat.example.com", "https://*.lab.example"), allowed_hosts=("AI.example.com",)
 )
-FORBIDDEN = Greeting(403)
+FOREIGN_PAGE, FOREIGN_NAME = Greeting(403, why="Origin"), Greeting(403, why="Host")
 
 
 def manners(http: HttpConfig = CONFIGURED, *, loopback: bool = True) -> Manners:
@@ -70,7 +70,7 @@ ORIGINS = {
 def test_origins(origin: str, allowed: bool) -> None:
     """Ollama's defaults and what is configured; an answer to such a page says so, and that it depends on who asks."""
     cors = (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
-    assert manners().greet("GET", HERE, origin) == (Greeting(0, cors) if allowed else FORBIDDEN)
+    assert manners().greet("GET", HERE, origin) == (Greeting(0, cors) if allowed else FOREIGN_PAGE)
 
 
 @pytest.mark.parametrize("origin", ["", "http://ai.internal", "https://ai.internal"])
@@ -96,7 +96,7 @@ def test_a_preflight_asks_for_our_headers() -> None:
 def test_the_origin_comes_first() -> None:
     """As in Ollama: a preflight is answered, and a foreign page refused, before Host is looked at."""
     assert manners().greet("OPTIONS", "evil.example", "http://localhost").status == 204
-    assert manners().greet("GET", "evil.example", "http://localhost") == FORBIDDEN
+    assert manners().greet("GET", "evil.example", "http://localhost") == FOREIGN_NAME
 
 
 @given(text=st.text(ASCII, max_size=20), before=st.text(ASCII, max_size=5), after=st.text(ASCII, max_size=5))
@@ -170,7 +170,7 @@ def test_hosts(host: str, allowed: bool) -> None:
     """Names and addresses that mean this machine or its network, and what is configured; twice, as the verdict is remembered."""
     rules = manners()
     for _ in range(2):
-        assert rules.greet("POST", host, "") == (Greeting() if allowed else FORBIDDEN)
+        assert rules.greet("POST", host, "") == (Greeting() if allowed else FOREIGN_NAME)
 
 
 def test_where_others_can_reach_us_too() -> None:

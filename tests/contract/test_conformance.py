@@ -49,7 +49,8 @@ def wordless(_: Sequence[str], answer: Answer) -> Answer:
 
 def nameless(hosts: Sequence[str], answer: Answer) -> Answer:
     """Without the names of hosts in an error, and the words about them, where all say the same."""
-    name = rf"(?:{'|'.join(map(re.escape, hosts))}): (?:\d\d\d )?"
+    host = rf"(?:{'|'.join(map(re.escape, hosts))})"
+    name = rf"{host}(?:, {host})*: (?:\d\d\d )?"
     told = re.compile(rf'(?<=")(?:\d+ hosts were tried and failed: )?{name}((?:[^"\\]|\\.)*)')
 
     def once(found: re.Match[str]) -> str:
@@ -99,7 +100,7 @@ EXEMPT = (
         nameless,
     ),
     Exempt(
-        "One bar for all hosts: that of the slowest, while a status is said when the first one says it (docs/decisions/0008).",
+        "One bar for all hosts: that of the slowest, and a status waits for it too (docs/decisions/0008).",
         r"POST /api/pull .*(qwen2.5|QWEN2.5|smollm2)(?!.*\"stream\": false).*",
         rough,
     ),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from gateway.api.middleware import TURNED_AWAY_MOST
 from tests.builders import ONE_EACH, PATHS, STREAMING, TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Answer, ask
@@ -45,9 +46,25 @@ async def test_refused(corral: Corral, method: str, path: str, headers: dict[str
     stage = await corral(simulated())
     answer = await asked(stage, method, path, headers)
     assert (answer.status, answer.body, answer.get(CORS)) == (403, b"", None)
+    assert answer.get("X-Corral-Error") == "forbidden"
     assert not stage["gpu1"].ledger.entries
     assert sum((await stage.totals("corral_http_responses_total", "code")).values()) == 1
     assert (await stage.totals("corral_http_responses_total", "code"))["403"] == 1
+
+
+async def test_the_log_tells_of_the_refused(corral: Corral) -> None:
+    """Each Origin and Host once, cut short, and no more than fill a page or two: who is turned away by mistake has to find out why."""
+    stage = await corral(simulated())
+    for headers in ({"Origin": EVIL}, {"Origin": EVIL}, {"Host": "evil.example"}, {"Origin": "http://" + "x" * 5_000}):
+        assert (await asked(stage, "GET", "/api/tags", headers)).status == 403
+    for number in range(TURNED_AWAY_MOST):
+        assert (await asked(stage, "GET", "/api/tags", {"Host": f"evil{number}.example"})).status == 403
+    await stage.stop()
+    logged = [json.loads(line)["message"] for line in stage.log.read_text().splitlines() if "turned away" in line]
+    assert logged[0] == f"turned away (403), and told this once: Origin {EVIL!r}; http.origins lets it in"
+    assert logged[1] == "turned away (403), and told this once: Host 'evil.example'; http.allowed_hosts lets it in"
+    assert all(len(line) < 400 for line in logged)
+    assert (len(logged), logged[-1].endswith("; the log tells of no more")) == (TURNED_AWAY_MOST, True)
 
 
 @pytest.mark.parametrize("path", PATHS)
