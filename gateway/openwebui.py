@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.complaint import in_words
 from gateway.errors import BadRequest
 from gateway.messages import (
     CONTENT_MOST,
@@ -62,7 +63,7 @@ def openwebui(entry: Any, where: str, now: datetime) -> Import:
     try:
         read = msgspec.convert(entry, _Entry)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"{where}: {error}") from None
+        raise BadRequest(f"{where}: {in_words(error)}") from None
     chat, history = read.chat, read.chat.history
     begun = _moment(read.created_at, now)
     order = {id_: seq for seq, id_ in enumerate(_in_order(history.messages))}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.complaint import in_words
 from gateway.doc import doc
 from gateway.errors import BadRequest, TooLarge
 from gateway.messages import (
@@ -96,7 +97,7 @@ def own(entry: Any, where: str) -> Import:
     try:
         read = msgspec.convert(entry, Incoming)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"{where}: {error}") from None
+        raise BadRequest(f"{where}: {in_words(error)}") from None
     times = [read.session.created_at, read.session.updated_at]
     times += [at for message in read.messages for at in (message.created_at, message.updated_at)]
     try:

@@ -97,8 +97,8 @@ def test_what_only_looks_like_thinking(content: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"chat": {}}, "Object missing required field `history` - at `\\$.chat`"),
-        (chat(said("q", None, "god", "", 1)), "session 3: Invalid enum value 'god'"),
+        ({"chat": {}}, "chat.history is missing"),
+        (chat(said("q", None, "god", "", 1)), "session 3: .*role cannot be 'god'"),
         (chat(said("a", "b", "user", "", 1), said("b", "a", "user", "", 1)), "its messages are each other's parents"),
         (chat(QUESTION | {"content": "x" * 1_000_001}), "message 0 has over 1000000 characters"),
     ],

@@ -28,6 +28,7 @@ from aiohttp import web
 
 from gateway.api.answers import JSON_UTF8, Answer, json_answer
 from gateway.api.inference import read_body
+from gateway.complaint import in_words
 from gateway.depth import DEPTH_MOST, too_deep
 from gateway.errors import BadRequest, CorralError, TooLarge
 
@@ -122,7 +123,7 @@ async def _body(request: web.Request, kind: Any) -> Any:
     except RecursionError:
         deep = True
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"body: {error}") from None
+        raise BadRequest(f"body: {in_words(error)}") from None
     if deep:
         raise BadRequest(f"body: nested more than {DEPTH_MOST} deep")
     return read
@@ -139,7 +140,7 @@ def _converted(where: str, given: Mapping[str, str], kind: Any) -> Any:
     try:
         return msgspec.convert({name: given[name] for name in _names(kind) if name in given}, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"{where}: {error}") from None
+        raise BadRequest(f"{where}: {in_words(error)}") from None
 
 
 def _names(kind: Any) -> list[str]:

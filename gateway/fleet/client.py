@@ -297,5 +297,12 @@ def _number(row: Mapping[str, Any], key: str) -> int:
 
 
 def _words(error: BaseException) -> str:
+    """In plain words: aiohttp's own name its classes, and URLs."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "it broke off in the middle of its answer"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "its answer is not HTTP"
     inner = getattr(error, "os_error", None)
-    return str(getattr(inner, "strerror", None) or error or type(error).__name__)
+    return str(getattr(inner, "strerror", None) or getattr(error, "strerror", None) or error or type(error).__name__)

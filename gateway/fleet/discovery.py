@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from gateway.complaint import in_words
 from gateway.config import DNS, Config, HostConfig, check_hosts, place_of
 from gateway.errors import ConfigError
 from gateway.fleet.host import Host
@@ -119,7 +120,7 @@ def read_targets(path: Path) -> list[HostConfig]:
     try:
         entries = msgspec.convert(tree or [], list[Target])
     except msgspec.ValidationError as error:
-        raise ValueError(f"not a list of targets and labels: {error}") from None
+        raise ValueError(f"not a list of targets and labels: {in_words(error)}") from None
     hosts = [_host(target, entry) for entry in entries for target in entry.targets]
     check_hosts(hosts)
     return hosts

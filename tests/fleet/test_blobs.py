@@ -178,7 +178,7 @@ async def test_the_slowest_sets_the_pace() -> None:
         assert source.taken * len(PIECE) - seen <= (PIECES_AHEAD + 4) * len(PIECE)
         assert to.job is not None
         to.job.stop("enough")
-        with pytest.raises(HostsFailed, match=r"^host0: enough; a: enough$"):
+        with pytest.raises(HostsFailed, match=r"^host0, a: enough$"):
             await going
         await a.wait_until(lambda: a.ledger.abandoned["/api/blobs/:"] == 1)
 

@@ -373,3 +373,27 @@ async def test_a_name_that_is_none(client: HostClient) -> None:
     with pytest.raises(HostError) as raised:
         await client.call(at("http://a..b:1"), "GET", "/api/version")
     assert raised.value.unreachable
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "it closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "it broke off in the middle of its answer"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}", "it broke off in the middle of its answer"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "its answer is not HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "its answer is not HTTP"),
+    ],
+)
+async def test_what_breaks_off_in_words(client: HostClient, answer: bytes, words: str) -> None:
+    """No class, status or URL of the library's is told to anybody."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(answer)
+        writer.close()
+
+    async with listening(once) as url:
+        with pytest.raises(HostError) as caught:
+            await client.call(at(url), "GET", "/api/ps")
+    assert str(caught.value) == f"/api/ps: {words}"

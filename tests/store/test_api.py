@@ -88,10 +88,10 @@ async def test_make_look_change_delete(desk: Desk) -> None:
 async def test_what_is_refused(desk: Desk) -> None:
     """The words name what does not fit."""
     id_ = (await desk.new())["id"]
-    assert "unknown field `titel`" in await desk.refused("POST", "", {"titel": "x"})
-    assert "length <= 300 - at `$.title`" in await desk.refused("PATCH", f"/{id_}", {"title": "x" * 301})
-    assert "Expected `str`, got `null` - at `$.title`" in await desk.refused("PATCH", f"/{id_}", {"title": None})
-    assert "at `$.options`" in await desk.refused("POST", "", {"options": [1]})
+    assert "there is no field titel" in await desk.refused("POST", "", {"titel": "x"})
+    assert "title must have at most 300 characters" in await desk.refused("PATCH", f"/{id_}", {"title": "x" * 301})
+    assert "body: title must be a text, not null" in await desk.refused("PATCH", f"/{id_}", {"title": None})
+    assert ": options must be" in await desk.refused("POST", "", {"options": [1]})
     assert "options are over 16384 bytes" in await desk.refused("POST", "", {"options": {"a": "x" * 20_000}})
     assert "none is named 'gpu9'; there are: gpu1" in await desk.refused("POST", "", {"host": "gpu9"})
     assert "none is named 'gpu9'; there are: gpu1" in await desk.refused("PATCH", f"/{id_}", {"host": "gpu9"})
@@ -99,17 +99,17 @@ async def test_what_is_refused(desk: Desk) -> None:
     assert "body: " in await desk.refused("POST", "", b"{")
     assert "body: " in await desk.refused("POST", "", b"[]")
     assert "body: " in await desk.refused("POST", "", b'"\xff"')
-    assert "at `$.limit`" in await desk.refused("GET", "?limit=0")
-    assert "at `$.limit`" in await desk.refused("GET", "?limit=201")
-    assert "at `$.archived`" in await desk.refused("GET", "?archived=perhaps")
+    assert ": limit must be" in await desk.refused("GET", "?limit=0")
+    assert ": limit must be" in await desk.refused("GET", "?limit=201")
+    assert ": archived must be" in await desk.refused("GET", "?archived=perhaps")
     for place in ("x", "1-2", "2-1-a", "0-99999999999999999999-a", "0-+1-a"):
         assert "after is not what `next`" in await desk.refused("GET", f"?after={place}")
     assert "no message 7" in await desk.refused("GET", f"/{id_}/messages?leaf=7")
-    assert "at `$.leaf`" in await desk.refused("GET", f"/{id_}/messages?leaf=99999999999")
-    assert "at `$.limit`" in await desk.refused("GET", f"/{id_}/messages?limit=1001")
-    assert "required field `q`" in await desk.refused("GET", "/search")
+    assert ": leaf must be" in await desk.refused("GET", f"/{id_}/messages?leaf=99999999999")
+    assert ": limit must be" in await desk.refused("GET", f"/{id_}/messages?limit=1001")
+    assert "q is missing" in await desk.refused("GET", "/search")
     assert "at least one word" in await desk.refused("GET", "/search?q=%22")
-    assert "length <= 500" in await desk.refused("GET", f"/search?q={'x' * 501}")
+    assert "q must have at most 500 characters" in await desk.refused("GET", f"/search?q={'x' * 501}")
     for path in ("/nobody", "/nobody/messages", "/nobody/branches", "/nobody/export"):
         assert "there is no session 'nobody'" in await desk.refused("GET", path, status=404)
 
@@ -222,11 +222,9 @@ async def test_imports_that_are_refused(desk: Desk) -> None:
     assert "the import is no JSON" in await desk.refused("POST", "/import", b"{")
     assert "session 1 is neither an export of Corral" in await desk.refused("POST", "/import", [good, {"a": 1}])
     assert "session 0 is neither" in await desk.refused("POST", "/import", b"3")
-    assert "session 1: Object missing required field `history`" in await desk.refused(
-        "POST", "/import", [good, {"chat": {}}]
-    )
+    assert "session 1: chat.history is missing" in await desk.refused("POST", "/import", [good, {"chat": {}}])
     other = {"format": "other.session"}
-    assert "Invalid enum value 'other.session'" in await desk.refused("POST", "/import", other)
+    assert "format cannot be 'other.session'" in await desk.refused("POST", "/import", other)
     many = {"chat": {"history": {"messages": {str(n): {"role": "user"} for n in range(7_000)}}}}
     words = await desk.refused("POST", "/import", [many] * 3, status=413)
     assert "over 10000 messages, 14000 up to session 1" in words
