@@ -88,7 +88,7 @@ class Metrics(Catalogue):
 
     def observe(self, record: GenerationRecord) -> None:
         """Count one finished generation."""
-        model = self.model_label(record.model)
+        model = self.model_label(record.model, answered=record.outcome is Outcome.OK)
         host = record.host or NO_HOST
         key = (record.operation, model, record.outcome, host)
         series = self._series.get(key)
@@ -154,11 +154,11 @@ class Metrics(Catalogue):
         """A call of a poll failed."""
         self.poll_errors.labels(host, endpoint, reason).inc()
 
-    def model_label(self, model: str) -> str:
-        """The label for a canonical name: itself only if a host has it, at most MODEL_LABELS_LIMIT of them."""
+    def model_label(self, model: str, *, answered: bool = False) -> str:
+        """The label for a canonical name: itself only if a host has it, or has ``answered`` with it, at most MODEL_LABELS_LIMIT of them."""
         if model in self._models:
             return model
-        if not self._known_model(model):
+        if not answered and not self._known_model(model):
             return UNKNOWN_MODEL
         if len(self._models) >= MODEL_LABELS_LIMIT:
             self.label_overflow.labels("model").inc()

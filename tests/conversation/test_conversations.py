@@ -404,7 +404,7 @@ async def test_what_is_refused(corral: Corral, url: str) -> None:
     for name in ("", " ", "a\0", "a\n"):
         assert "matching regex" in await refused({"participants": [ANN, {"model": name}], "topic": "x"})
     assert "come with a topic" in await refused({"participants": both, "images": ["QQ=="]})
-    assert "unknown field `turn`" in await refused({"participants": both, "topic": "x", "turn": 2})
+    assert "there is no field turn" in await refused({"participants": both, "topic": "x", "turn": 2})
     assert "no session 'nobody'" in await refused({"participants": both, "topic": "x", "session": "nobody"}, 404)
     assert not (await stage.get("/api/sessions"))["sessions"]
     talk = await Talk.new(stage)

@@ -307,6 +307,14 @@ def test_a_model_that_no_host_has() -> None:
     assert told.counted("corral_requests_total") == {("text_completion", UNKNOWN_MODEL, "client_error"): 1}
 
 
+def test_a_model_that_was_deleted_meanwhile() -> None:
+    """A host has answered with it a moment ago, whether or not any lists it now."""
+    told = Told()
+    told.known = set()
+    told.observe(record(model="gone:latest"))
+    assert told.counted("corral_requests_total") == {("text_completion", "gone:latest", "ok"): 1}
+
+
 def test_too_many_models() -> None:
     """The first ones are named, the others are one, and that is counted."""
     told = Told()

@@ -246,7 +246,7 @@ async def test_what_is_refused(corral: Corral, url: str) -> None:
     assert "no message 7" in await refused("Why?", model=TEXT, parent=7)
     assert "not base64" in await refused("Why?", model=TEXT, message={"images": ["*"]})
     assert "`assistant`" in await refused("Why?", model=TEXT, message={"role": "assistant"})
-    assert "unknown field `modell`" in await refused("Why?", modell=TEXT)
+    assert "there is no field modell" in await refused("Why?", modell=TEXT)
     assert (await talk.session())["messages"] == 0
     talk.path = "/api/sessions/nobody"
     assert "no session 'nobody'" in await refused("Why?", 404, model=TEXT)
