@@ -28,8 +28,10 @@ from gateway import cli, config, errors
 from gateway.app import running
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel
+from gateway.store.entries import Row
 from gateway.telemetry.metrics import Kept, Live, Metrics, Stored
 from simulator import __main__ as simulator
+from simulator.models import PUBLISHED
 
 DOCS = Path(__file__).parent
 os.environ["COLUMNS"] = "100"  # the width of argparse's help
@@ -183,15 +185,16 @@ def errors_page() -> str:
         "",
         "Errors come in the dialect of the path that was called: Ollama's `{\"error\": text}`, OpenAI's",
         '`{"error": {"message", "type", "param", "code"}}`, Anthropic\'s `{"type": "error", "error": {…}}`. Corral\'s own carry their code in',
-        "the header `X-Corral-Error`; a 503 carries `Retry-After`. What a host answers about a request (an unknown option, a model that",
-        "cannot do tools) is passed on as it came.",
+        "the header `X-Corral-Error`; a 503 carries `Retry-After` where it can help to try again: not where no database is configured, and",
+        "not that of `/readyz` and `/healthz/storage`, which are reports. What a host answers about a request (an unknown option, a model",
+        "that cannot do tools) is passed on as it came.",
         "",
         "| code | status | whose fault | when |",
         "| --- | --: | --- | --- |",
     ]
     for kind in vars(errors).values():
         if inspect.isclass(kind) and issubclass(kind, errors.CorralError) and kind is not errors.ConfigError:
-            doc = inspect.getdoc(kind) or ""
+            doc = (inspect.getdoc(kind) or "").partition("\n")[0]
             lines.append(f"| `{kind.code}` | {kind.status} | {kind.fault} | {doc} |")
     lines += [
         "",
@@ -222,11 +225,26 @@ def cli_page() -> str:
     lines = ["# Command line", "", "```", root.format_help().strip(), "```"]
     for name in ("serve", "check", "demo", "db", "export"):
         lines += ["", f"## corral {name}", "", "```", _command(root, name).format_help().strip(), "```"]
+        if name == "db":
+            for step in _commands(_command(root, name)):
+                lines += [
+                    "",
+                    f"### corral db {step}",
+                    "",
+                    "```",
+                    _command(_command(root, name), step).format_help().strip(),
+                    "```",
+                ]
     lines += [
+        "",
+        f"The columns are {', '.join(f'`{name}`' for name in Row._fields)}: times end in `_ms`, `ts_us` is when the request came, in",
+        "microseconds since 1970 (in Parquet a timestamp), `reported` whether the host counted the tokens. What is unknown is empty.",
         "",
         "## corral simulate",
         "",
-        "The same as `python -m simulator`.",
+        "The same as `python -m simulator`. Hosts begin with `--models`, of any name: an unknown one gets its size from its tag (`:7b`). They can pull",
+        f"{', '.join(f'`{name}`' for name in PUBLISHED)}; every other name is `pull model manifest: file does not exist`. A pull that was",
+        "broken off keeps the layers that were whole and begins the others anew; a real Ollama goes on in the middle of a layer.",
         "",
         "```",
         simulator.parser().format_help().strip(),
@@ -236,8 +254,12 @@ def cli_page() -> str:
 
 
 def _command(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    return _commands(parser)[name]
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return commands.choices[name]
+    return commands.choices
 
 
 @functools.cache

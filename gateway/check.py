@@ -67,12 +67,9 @@ async def _database(config: Config) -> bool:
         return False
     finally:
         await database.close()
-    told = (
-        "ok"
-        if found == HEAD
-        else "empty: corral serve makes the tables"
-        if found is None
-        else "corral serve upgrades it"
-    )
-    print(f"{'database':12} {database.name:36} {told}: revision {found} of {HEAD}")
+    if found is None:
+        told = "empty: corral serve makes the tables"
+    else:
+        told = f"{'ok' if found == HEAD else 'corral serve upgrades it'}: revision {found} of {HEAD}"
+    print(f"{'database':12} {database.name:36} {told}")
     return True

@@ -132,7 +132,7 @@ class HttpConfig:
 class DatabaseConfig:
     """Where sessions and the history of requests are kept. Relaying never waits for it, and goes on without it."""
 
-    url: str = ""  # sqlite:///path or postgresql://user:password@host/name; empty: ~/.local/share/corral/corral.db; none: nothing is kept
+    url: str = ""  # sqlite:////var/lib/corral.db (four slashes; with three the path begins where Corral was started) or postgresql://user:password@host/name; empty: ~/.local/share/corral/corral.db; none: nothing is kept
     direct_url: str = (
         ""  # PostgreSQL without the pooler (PgBouncer) that url leads through: for migrations and notifications
     )

@@ -16,6 +16,7 @@ from gateway.store.engine import Database, State
 from gateway.store.export import Sink
 from gateway.store.history import Filter
 from gateway.store.migrate import HEAD
+from gateway.store.none import NO_DATABASE
 from gateway.store.schema import metadata
 
 PATIENCE_SECONDS = 120.0  # a migration may rewrite tables
@@ -25,9 +26,7 @@ PATIENCE_SECONDS = 120.0  # a migration may rewrite tables
 async def _opened(config: DatabaseConfig, *, new: bool = False) -> AsyncIterator[Database]:
     """``new``: it may be made; else a name that was mistyped would become an empty database."""
     if not config.kept:
-        raise ConfigError(
-            "no database is configured: database.url is 'none', or there is no home directory to put one in"
-        )
+        raise ConfigError(f"there is no database: {NO_DATABASE}")
     database = Database(config, time.monotonic)
     try:
         if not new and await database.revision() is None:

@@ -16,7 +16,10 @@ class Fault(StrEnum):
 
 
 class CorralError(Exception):
-    """The root: an error that can be told to a caller. ``retry_after`` is in seconds; ``generation``: the id of one that is in the way."""
+    """A fault of Corral's: the log has the details.
+
+    The root of all errors that can be told to a caller. ``retry_after`` is in seconds; ``generation``: the id of one that is in the way.
+    """
 
     status = 500
     code = "internal"

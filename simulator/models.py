@@ -220,6 +220,10 @@ _CATALOGUE = {
 _BY_KEY = {name.key: row for text, row in _CATALOGUE.items() if (name := ModelName.parse(text)) is not None}
 
 
+PUBLISHED = tuple(_CATALOGUE)
+"""The names that a simulated host can pull."""
+
+
 def is_published(name: ModelName) -> bool:
     """Whether a simulated host can pull it: whether the catalogue has it."""
     return name.key in _BY_KEY

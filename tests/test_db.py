@@ -80,7 +80,7 @@ def test_nothing_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """There is nothing to look after."""
     code, text = told(capsys, "check", "--database", "none")
     assert code == 1
-    assert "no database is configured" in text
+    assert "there is no database: database.url is none" in text
 
 
 def test_prune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ ANSWER_HEADERS = {
     "X-Corral-Left-Out": "Managing models: hosts that it concerns but that are ejected or draining. They are not waited for; a pull can "
     "succeed without them, unless `X-Corral-Hosts` named them. If all are ejected, they are asked in spite of it; if all are draining, it is a 503.",
     "X-Corral-Error": "Every error of Corral's own: its code.",
-    "Retry-After": "Every 503 of Corral's own: whole seconds after which to try again.",
+    "Retry-After": "A 503 of Corral's own, where it can help to try again: whole seconds after which to.",
 }
 
 

@@ -7,6 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.errors import StoreUnavailable
 from gateway.store.engine import Database
 
+NO_DATABASE = "database.url is none, or is empty and there is no home directory"
+
 
 class NoDatabase:
     """Tells whoever needs one that there is none; trying again would not help."""
@@ -16,7 +18,7 @@ class NoDatabase:
 
     def writing(self, _seconds: float | None = None) -> AbstractAsyncContextManager[AsyncConnection]:
         """Raises StoreUnavailable."""
-        raise StoreUnavailable("no database is configured, so nothing is kept: set database.url", retry_after=None)
+        raise StoreUnavailable(f"nothing is kept here: {NO_DATABASE}", retry_after=None)
 
     reading = writing
 

@@ -253,7 +253,7 @@ async def test_no_database(corral: Corral) -> None:
             None,
             "store_unavailable",
         )
-        assert "no database is configured" in json.loads(answer.body)["error"]
+        assert "nothing is kept here: database.url is none" in json.loads(answer.body)["error"]
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -167,6 +167,6 @@ async def test_without_a_database() -> None:
         store.search.titles(ME, "q", 1),
         begun(store, "s", "q"),
     ):
-        with pytest.raises(StoreUnavailable, match="no database is configured") as caught:
+        with pytest.raises(StoreUnavailable, match=r"nothing is kept here: database\.url is none") as caught:
             await asked
         assert caught.value.retry_after is None
