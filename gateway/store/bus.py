@@ -1,6 +1,6 @@
 """Short words between the gateways that share a PostgreSQL: LISTEN and NOTIFY on one connection that nothing else uses.
 
-A word is lost while the connection is. So nothing may depend on one alone: what it says stands in a table first, and ``again`` is called
+A word is lost while the connection is. So nothing may depend on one alone: what it says stands in a table too, and ``again`` is called
 whenever the connection is new, to read that table. A server that has fallen silent is found by asking it something: nothing else would
 tell. What a pooler (PgBouncer in transaction mode) makes of LISTEN is nothing, without an error: so we say a word to ourselves first.
 """
@@ -55,11 +55,15 @@ class Bus:
         """Tell all who listen, oneself included. Raises StoreUnavailable; ValueError over WORD_BYTES."""
         if len(word.encode()) > WORD_BYTES:
             raise ValueError(f"a word of {len(word.encode())} bytes: send an id instead")
+        await self.write("SELECT pg_notify($1, $2)", CHANNEL, word)
+
+    async def write(self, statement: str, *values: object) -> None:
+        """Run a statement that says a word itself (on CHANNEL), with the row that it writes: both or neither, in one go. Raises StoreUnavailable."""
         connection = self._connection
         if connection is None or not self.up:
             raise StoreUnavailable("the other gateways cannot be reached now", retry_after=AGAIN_SECONDS)
         try:
-            await self._asked(connection, word)
+            await self._run(connection, statement, *values)
         except _LOST as error:
             self._lost.set()
             raise StoreUnavailable("the other gateways cannot be reached now", retry_after=AGAIN_SECONDS) from error
@@ -100,15 +104,15 @@ class Bus:
 
     async def _hear_oneself(self, connection: asyncpg.Connection) -> None:
         self._echo.clear()
-        await self._asked(connection, f"echo {self._name}")
+        await self._run(connection, "SELECT pg_notify($1, $2)", CHANNEL, f"echo {self._name}")
         if not await pause(ECHO_SECONDS, self._echo):
             raise TimeoutError(
                 "a word said to oneself did not come back: is there a pooler in between? Set database.direct_url"
             )
 
-    async def _asked(self, connection: asyncpg.Connection, word: str) -> None:
+    async def _run(self, connection: asyncpg.Connection, statement: str, *values: object) -> None:
         async with self._busy:
-            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, word)
+            await connection.execute(statement, *values)
 
     def _word(self, _connection: object, _pid: int, _channel: str, word: str) -> None:
         if word == f"echo {self._name}":

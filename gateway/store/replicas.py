@@ -3,22 +3,23 @@
 Once a second each writes what it holds and reads what the others hold, by the server's clock; what is older than STALE_SECONDS does not
 count. It only ever makes a busy host look busy: no request waits for another gateway.
 
-To stop something that runs elsewhere, a row says so first, then a word on the bus; each of the others answers with how many it stopped. Who
+To stop something that runs elsewhere, a row says so, and a word on the bus with it; each of the others answers with how many it stopped. Who
 could not hear the word reads the row when it listens again, and stops only what was there when it was asked.
 """
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Column, Integer, delete, insert, literal_column, select
+from sqlalchemy import Column, Integer, delete, literal_column, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.errors import StoreUnavailable
-from gateway.store.bus import Bus
+from gateway.store.bus import CHANNEL, Bus
 from gateway.store.engine import Database
 from gateway.store.schema import cancellations, replica_leases, replicas
 from gateway.tasks import Tasks, pause
@@ -32,6 +33,13 @@ REMEMBERED = 10_000
 log = logging.getLogger(__name__)
 _NOW_US: Column[int] = literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", Integer)  # type: ignore[assignment]
 Stop = Callable[[str, float, bool], int]
+
+# In one go, as somebody waits: NOTIFY in a transaction that writes holds up others that do so too, but these are rare.
+_ASK = """WITH asked AS (
+    INSERT INTO cancellations (target, erased, asked_by, asked_us)
+    VALUES ($1, $2, $3, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) RETURNING *)
+SELECT pg_notify($5, json_build_object('cancel', target, 'erased', erased, 'by', asked_by, 'number', id, 'key', $4::text)::text) FROM asked"""
+TARGET_MOST = 128
 
 
 class Replicas:
@@ -60,7 +68,8 @@ class Replicas:
         self._elsewhere = elsewhere
         # Cancellations that were seen to, oldest first, and how much each stopped. A server that crashed may give a number once more.
         self._done: dict[tuple[int, str], int] = {}
-        self._asking: dict[int, dict[str, int]] = {}  # cancellation → who has answered, and how many each stopped
+        self._keys = itertools.count()
+        self._asking: dict[str, dict[str, int]] = {}  # cancellation → who has answered, and how many each stopped
         self._answered = asyncio.Event()
         self._tasks = tasks
 
@@ -135,17 +144,12 @@ class Replicas:
 
         What another one has been asked and does not answer in ANSWER_SECONDS, it still does once it can.
         """
-        if not self.others and self._database.up:
+        if (not self.others and self._database.up) or not _can_be_told(target):
             return 0
-        row = {"target": target, "erased": erased, "asked_by": self.name, "asked_us": _NOW_US}
-        async with self._database.writing() as connection:
-            number = (
-                await connection.execute(insert(cancellations).values(row).returning(cancellations.c.id))
-            ).scalar_one()
-        self._done[number, target] = 0
-        answers = self._asking[number] = {}
+        key = f"{self.name} {next(self._keys)}"
+        answers = self._asking[key] = {}
         try:
-            await self.bus.say(json.dumps({"cancel": target, "erased": erased, "number": number, "by": self.name}))
+            await self.bus.write(_ASK, target, erased, self.name, key, CHANNEL)
             async with asyncio.timeout(ANSWER_SECONDS):
                 while not self.others <= answers.keys():
                     self._answered.clear()
@@ -154,18 +158,18 @@ class Replicas:
             silent = ", ".join(sorted(self.others - answers.keys()))
             log.warning("asked to stop %s; no answer from %s in %g s", target, silent, ANSWER_SECONDS)
         finally:
-            del self._asking[number]
+            del self._asking[key]
         return sum(answers.values())
 
     def _heard(self, word: str) -> None:
         said: dict[str, Any] = json.loads(word)
         if "stopped" in said:
-            if (answers := self._asking.get(said["number"])) is not None:
+            if (answers := self._asking.get(said["key"])) is not None:
                 answers[said["by"]] = said["stopped"]
                 self._answered.set()
         elif said["by"] != self.name:
             count = self._see_to(said["number"], said["cancel"], 0.0, erased=said["erased"])
-            self._answer({"stopped": count, "number": said["number"], "by": self.name})
+            self._answer({"stopped": count, "key": said["key"], "by": self.name})
 
     def _answer(self, said: dict[str, Any]) -> None:
         self._tasks.spawn("answer to a cancellation", self._said(json.dumps(said)))
@@ -194,3 +198,8 @@ class Replicas:
             while len(self._done) > REMEMBERED:
                 del self._done[next(iter(self._done))]
         return self._done[number, target]
+
+
+def _can_be_told(target: str) -> bool:
+    """Whether PostgreSQL takes it. A session's word that it does not take is known to its own gateway alone."""
+    return len(target) <= TARGET_MOST and "\0" not in target and target.isprintable()

@@ -207,13 +207,15 @@ async def a_hundred(one: Stage, two: Stage) -> None:
 
 
 async def stopping(one: Stage, two: Stage, request: Call, session: str) -> float:
-    """Seconds from asking the other gateway until it has ended at the one."""
+    """Seconds from asking the other gateway until the host sees its connection to the one close."""
+    (host,) = one.hosts
     id_ = await detach(one, request, session)
+    await host.ledger.wait_until(lambda: host.ledger.in_flight == 1, 10.0)
     asked = time.monotonic()
-    stopped = asyncio.ensure_future(one.records.of(session))  # noqa: TID251 - both at once
+    freed = asyncio.ensure_future(host.ledger.wait_until(lambda: host.ledger.in_flight == 0, 10.0))  # noqa: TID251 - both at once
     answer = await two.operate("POST", f"/api/sessions/{session}/cancel")
     assert json.loads(answer.body)["elsewhere"] == 1, (answer.body, id_)
-    await stopped
+    await freed
     return time.monotonic() - asked
 
 

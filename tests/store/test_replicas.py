@@ -130,6 +130,16 @@ async def test_a_session_that_was_deleted(url: str) -> None:
         await until(lambda: b.of.bus.up and b.erased == ["s1", "s1"], 20.0)
 
 
+@pytest.mark.parametrize("target", ["x" * 200, "a\0b", "a\ud800b"])
+async def test_what_cannot_be_told(url: str, target: str) -> None:
+    """Nobody is asked, and the bus is none the worse."""
+    async with gateways(url, "a", "b") as (a, b):
+        assert await a.of.cancel(target) == 0
+        b.run("s 'ü\" 1")
+        assert await a.of.cancel("s 'ü\" 1") == 1
+        assert a.of.bus.reconnects == 1
+
+
 async def test_alone(url: str) -> None:
     """Nobody is asked, and nobody waited for."""
     async with gateways(url, "a") as (a,):
