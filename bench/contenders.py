@@ -118,6 +118,13 @@ def _start_uncompiled(hosts: list[Running]) -> Running:
     return _start_corral("corral-uncompiled", hosts, {"PYTHONPATH": ""})
 
 
+def _start_keeping(hosts: list[Running]) -> Running:
+    if not COMPILED.is_dir():
+        raise Unavailable("there is no compiled build (make compiled)")
+    database = f"sqlite:///{BUILD}/corral-kept.db"
+    return _start_corral("corral-kept", hosts, {"PYTHONPATH": str(COMPILED), "CORRAL_DATABASE_URL": database})
+
+
 def _start_corral(name: str, hosts: list[Running], env: dict[str, str]) -> Running:
     program = Path(sys.executable).with_name("corral")
     if not program.exists():
@@ -146,9 +153,10 @@ CONTENDERS = {
         Contender("nginx", "one worker, kept-alive upstream, no buffering, no access log", _start_nginx),
         Contender(
             "corral",
-            "Corral, compiled, with metrics, records and its log line to a file; what a database adds: `python -m bench.records`",
+            "Corral, compiled, with metrics, records and its log line to a file, and without a database",
             _start_compiled,
         ),
+        Contender("corral-kept", "the same, with every request kept in SQLite", _start_keeping),
         Contender("corral-uncompiled", "the same as it is where there is no C compiler", _start_uncompiled),
         Contender(
             "naive",

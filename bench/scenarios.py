@@ -142,6 +142,32 @@ def streams(connections: int, rate: float, ramp_ms: int) -> Callable[[Subject, f
     return run
 
 
+def beside_requests(subject: Subject, seconds: float) -> Sample:
+    """Paced streams, whose chunks are timed, beside so many short ones that a thousand requests a second leave a record."""
+    rate, watched, others, length = 50, 50, 100, 5
+    tell_host(subject, length, rate)
+    short = subject.contender.question(stream=True, chunks=length, rate=rate)
+    long = subject.contender.question(stream=True, chunks=int(rate * seconds), rate=rate)
+    total = int(
+        others * (seconds + 1) * rate / length
+    )  # a second more: they are there from the first chunk to the last
+    with load(subject, "stream", *short, "--connections", others, "--total", total) as beside:
+        if _poll(subject.sim, "live", others // 2) is None:
+            raise LoadFailed(f"{subject.contender.name}: the short streams did not come")
+        cpu, began = subject.cpu_ns(), time.monotonic()
+        with load(subject, "stream", *long, "--connections", watched, "--expect", int(rate * seconds)) as process:
+            result = result_of(process)
+        cpu, took = subject.cpu_ns() - cpu, time.monotonic() - began
+        among = result_of(beside)
+    return {
+        "core": cpu / 1e9 / took,
+        "per_second": among["answers"] / among["seconds"],
+        "delay_p50_us": result["delay_us"]["p50"],
+        "delay_p99_us": result["delay_us"]["p99"],
+        "failed": result["failed"] + among["failed"],
+    } | _complaint(result if result["failed"] else among)
+
+
 def memory(subject: Subject, seconds: float) -> Sample:
     """Opens all streams, weighs the proxy while they are open, then lets them end and checks each."""
     connections = FEWER_STREAMS.get(subject.contender.name, 5000)
@@ -259,6 +285,13 @@ SCENARIOS = {
             streams(20, 25, 200),
             ("direct", *PROXIES, "litellm"),
             most_rounds=3,
+        ),
+        Scenario(
+            "kept",
+            "50 streams at 50 chunks/s each, beside a thousand short ones a second, each of which leaves a record; without a database, and"
+            " with one",
+            beside_requests,
+            ("direct", "corral", "corral-kept"),
         ),
         Scenario(
             "memory-5000",
