@@ -40,6 +40,7 @@ class RequestRow(msgspec.Struct, frozen=True):
     requested_model: Annotated[str, doc("the model as it was named")]
     model: Annotated[str, doc("its full name")]
     stream: Annotated[bool, doc("whether the answer came in pieces")]
+    detached: Annotated[bool, doc("whether it ran on without its caller: `?detach=true`, or a turn of a session")]
     outcome: Annotated[str, doc("how it ended")]
     reason: Annotated[str, doc("why, for people")]
     phase: Annotated[str, doc("where it was then")]

@@ -120,6 +120,7 @@ requests = Table(
     Column("endpoint", String(64), nullable=False),
     Column("operation", String(32), nullable=False),
     Column("stream", Boolean, nullable=False),
+    Column("detached", Boolean, nullable=False),  # it ran on without its caller
     Column("outcome", String(16), nullable=False),
     Column("reason", String(500), nullable=False),
     Column("phase", String(12), nullable=False),

@@ -12,6 +12,7 @@ from gateway.store.history import FAILED
 from tests.builders import OTHER, TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
+from tests.flows.detaching import detach
 from tests.sockets import until
 from tests.stage import Stage
 
@@ -69,7 +70,19 @@ async def test_requests(stage: Stage) -> None:
     assert got["next"] is None
     first, record = got["requests"][-1], stage.records[0]
     assert first == await stage.get(f"/api/requests/{record.id}")
-    same = ("model", "host", "outcome", "session", "client", "endpoint", "status", "chunks", "bytes_out", "stream")
+    same = (
+        "model",
+        "host",
+        "outcome",
+        "session",
+        "client",
+        "endpoint",
+        "status",
+        "chunks",
+        "bytes_out",
+        "stream",
+        "detached",
+    )
     assert {name: first[name] for name in same} == {name: getattr(record, name) for name in same}
     assert first["duration_seconds"] == pytest.approx(record.duration_seconds, abs=1e-5)
     assert first["detail"] is None
@@ -115,6 +128,15 @@ async def test_questions_that_cannot_be_answered(stage: Stage, path: str, status
 def test_every_outcome_can_be_asked_for() -> None:
     """And all but ok together."""
     assert set(get_args(Ended)) == {FAILED, *Outcome}
+
+
+async def test_what_ran_detached(stage: Stage) -> None:
+    """Says so where it is listed."""
+    id_ = await detach(stage, call("/api/chat", tokens=1))
+    await stage.records.until(6)
+    await until(lambda: stage.gateway.keeper and not stage.gateway.keeper.records.depth)
+    rows = (await stage.get("/api/requests"))["requests"]
+    assert [row["id"] for row in rows if row["detached"]] == [id_]
 
 
 async def test_nothing_is_kept(corral: Corral) -> None:

@@ -125,6 +125,7 @@ def _requests() -> None:
         Column("endpoint", String(64), nullable=False),
         Column("operation", String(32), nullable=False),
         Column("stream", Boolean, nullable=False),
+        Column("detached", Boolean, nullable=False),
         Column("outcome", String(16), nullable=False),
         Column("reason", String(500), nullable=False),
         Column("phase", String(12), nullable=False),
