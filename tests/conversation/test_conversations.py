@@ -441,17 +441,19 @@ async def test_without_a_database(corral: Corral) -> None:
 
 
 async def test_a_session_deleted_meanwhile(corral: Corral, url: str) -> None:
-    """What runs is stopped or finished, and no turn begins any more."""
+    """It ends with what runs in it, no turn begins any more, and what was said can be read nowhere."""
     stage = await stage_of(corral, url, simulated(tokens_per_second=50.0))
     async with holding(stage, ANN | LONG, BOB | LONG) as client:
         await client.head()
         start = json.loads((await client.chunk()).splitlines()[0])
         await stage.row(start["session"], "streaming")
-        assert (await stage.operate("DELETE", f"/api/sessions/{start['session']}")).status == 200
-        await stage.operate("POST", f"/api/chat/cancel/{start['session']}")
+        deleted = json.loads((await stage.operate("DELETE", f"/api/sessions/{start['session']}")).body)
+        assert deleted["cancelled"] == 2  # the conversation and its turn
         events = lines(await rest_of(client))
     assert (events[-1]["turns"], events[-1]["reason"]) == (1, "cancelled")
     await stage.gateway.chats.busy.idle()
+    assert (await read(stage, start["id"])).status == 404
+    assert (stage.gateway.detached.shelf.size, len(stage.gateway.detached.shelf)) == (0, 0)
     assert not (await stage.get("/api/sessions"))["sessions"]
 
 
