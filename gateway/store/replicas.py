@@ -87,10 +87,11 @@ class Replicas:
             await pause(BEAT_SECONDS)
 
     async def beat(self) -> None:
-        """Write what is held here, read what is held elsewhere. Raises StoreUnavailable."""
+        """Write what is held here, read what is held elsewhere. Raises StoreUnavailable: also where a server has fallen silent, which
+        else only a gateway with requests to keep would notice soon."""
         held = {host: count for host, count in self._leases().items() if count}
         recent = _NOW_US - int(STALE_SECONDS * 1e6)
-        async with self._database.writing() as connection:
+        async with self._database.writing(STALE_SECONDS) as connection:
             row = {"id": self.name, "started_us": _NOW_US, "seen_us": _NOW_US}
             seen = upsert(replicas).values(row)
             await connection.execute(seen.on_conflict_do_update(index_elements=["id"], set_={"seen_us": _NOW_US}))

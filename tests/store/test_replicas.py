@@ -146,6 +146,20 @@ async def test_alone(url: str) -> None:
         assert await a.of.cancel("g1") == 0
 
 
+async def test_a_server_that_falls_silent(url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that has nothing to keep notices it as well, and the next caller is told at once."""
+    async with gateways(url, "a", "b") as (a, _):
+        monkeypatch.setattr(module, "STALE_SECONDS", 0.3)
+        postgres.freeze()
+        try:
+            with pytest.raises(StoreUnavailable):
+                await a.of.beat()
+            assert not a.database.up
+        finally:
+            postgres.freeze(frozen=False)
+        await until(lambda: a.database.up, 20.0)
+
+
 async def test_one_that_does_not_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others' answers count; the caller does not wait for long."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
