@@ -1,6 +1,6 @@
 """Writes the reference pages from the code: ``python docs/build.py``; ``--check`` fails where a page is stale.
 
-docs/config.md from gateway/config.py, docs/metrics.md from the metrics a gateway exposes, docs/errors.md from the error tree,
+docs/config.md from gateway/config.py, docs/metrics.md from the catalogue, docs/errors.md from the error tree,
 docs/cli.md from the command line's own help, docs/openapi.json and docs/api.md (docs/api_page.py) from what a gateway says of itself.
 A page's text outside the generated tables lives here, beside its table.
 """
@@ -13,7 +13,6 @@ import functools
 import inspect
 import json
 import os
-import re
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -26,10 +25,11 @@ from api_page import Json, api_page
 
 from gateway import cli, config, errors
 from gateway.app import running
-from gateway.fleet.health import Health, State
-from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel
+from gateway.fleet.host import FleetSnapshot
 from gateway.store.entries import Row
-from gateway.telemetry.metrics import Kept, Live, Metrics, Stored
+from gateway.telemetry.families import exposed, unit_of
+from gateway.telemetry.gauges import Configured, Kept, Live, Turned
+from gateway.telemetry.metrics import Metrics
 from simulator import __main__ as simulator
 from simulator.models import PUBLISHED
 
@@ -115,67 +115,36 @@ def config_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _exposition() -> str:
-    model = LoadedModel("m", "d", 1, 1, 1, "", {"name": "m"})
-    view = HostView(
-        host=Host("h", "http://h"),
-        health=Health(State.HEALTHY),
-        available={"m": AvailableModel("m", "d", 1, {})},
-        loaded={"d": model},
-        loading={},
-        runners={},
-        leases=0,
-        leased_at=0.0,
-        estimates={},
-        service_seconds=None,
-        version="1",
-        latency_seconds=0.0,
-        seen_at=0.0,
-    )
-    live = Live(
-        FleetSnapshot(0.0, (view,)),
-        (),
-        0.0,
-        {"m": 1},
-        1,
-        0.0,
-        {("h", "m"): 1},
-        {"pull": 1},
-        Kept(0, 0, 0, 0),
-        "0",
-        "python",
-        Stored(True, 0, 1, 0.0, 0.0, 0),
-    )
-    return Metrics(lambda: live, lambda _: True).render().decode()
-
-
 def metrics_page() -> str:
     """docs/metrics.md."""
-    live = Live(FleetSnapshot(0.0, ()), (), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python")
-    labels = {
-        family.name: (family.labelnames, family.bounds) for family in Metrics(lambda: live, lambda _: True).families()
-    }
-    text = _exposition()
+    known = Metrics(_nothing_live, lambda _: True, genai_semconv=True)
     lines = [
         "# Metrics",
         "",
-        "What `GET /metrics` tells, in Prometheus' text format. Seconds and bytes only; a model is a label value only once some host",
-        "had it (else `_unknown`; `_other` beyond 200), a host by its configured name. Gauges are read from the live state at the",
-        "moment of the scrape. `process_*` and `python_*` come from prometheus-client.",
+        "What `GET /metrics` tells, in Prometheus' text format; in OpenMetrics, with exemplars of the traces that are kept, where the",
+        "request's Accept names `application/openmetrics-text`. Seconds and bytes only; a model is a label value only once some host",
+        "had it (else `_unknown`; `_other` beyond 200), a host by its configured name (`_other` beyond 256), everything else of a fixed",
+        "set. Counters of such sets are there at 0 from the start. Gauges are read from the live state at the moment of the scrape.",
+        "`process_*` and `python_*` come from prometheus-client. Why each is what it is: docs/decisions/0012.",
         "",
-        "| metric | type | labels | meaning |",
-        "| --- | --- | --- | --- |",
+        "| metric | type | unit | labels | meaning |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    for name, meaning, kind in re.findall(r"^# HELP (corral_\w+) (.*)\n# TYPE \w+ (\w+)$", text, re.MULTILINE):
-        known = labels.get(name.removesuffix("_total"))
-        if known is not None:
-            names, bounds = known
-        else:
-            sample = re.search(rf"^{name}{{(.*?)}}", text, re.MULTILINE)
-            names, bounds = tuple(re.findall(r'(\w+)="', sample[1])) if sample else (), ()
+    for family in known.declared():
+        bounds = getattr(family, "bounds", ())
         buckets = f" Buckets: {' '.join(f'{bound:g}' for bound in bounds)}." if bounds else ""
-        lines.append(f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in names)} | {meaning}{buckets} |")
+        labels = ", ".join(f"`{label}`" for label in family.labelnames)
+        name = exposed(family.kind, family.name)
+        lines.append(f"| `{name}` | {family.kind} | {unit_of(family.name)} | {labels} | {family.help}{buckets} |")
+    lines += ["", "`gen_ai_*` are there with `metrics.genai_semconv = true` only."]
     return "\n".join(lines) + "\n"
+
+
+def _nothing_live() -> Live:
+    return Live(
+        *(FleetSnapshot(0.0, ()), (), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), Turned(0, {}), 0),
+        *(Configured(True, 0.0), ("", "", "")),
+    )
 
 
 def errors_page() -> str:

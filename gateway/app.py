@@ -58,14 +58,15 @@ from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
-from gateway.sharing import draining, sharing
+from gateway.sharing import draining, shared, sharing
 from gateway.store.engine import Database
 from gateway.store.session_store import SessionStore
 from gateway.store.stats import Stats
 from gateway.talking import talking
 from gateway.tasks import Tasks
+from gateway.telemetry.gauges import Live
 from gateway.telemetry.logs import LogHandler, LogWriter
-from gateway.telemetry.metrics import Live, Metrics
+from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +93,15 @@ class Gateway:
         self.rng = random.Random(seed)
         clock = self.clock = time.monotonic
         hosts = [
-            Host(host.name, host.url, host.slots, host.tags) for host in config.hosts if not host.url.startswith(DNS)
+            Host(host.name, host.url, host.slots, host.tags, host.vram_bytes)
+            for host in config.hosts
+            if not host.url.startswith(DNS)
         ]
         health, relay = config.health, config.relay
-        self.fleet = Fleet(hosts, BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds))
+        self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
+        breaker = BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds)
+        self.fleet = Fleet(hosts, breaker, self.metrics.moved)
         self.admission = Admission(self.fleet, config.queue.limit, self.rng)
-        self.metrics = Metrics(self._live, self._known_model)
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
@@ -374,17 +378,20 @@ class Gateway:
         if self._records is not None:
             self._records.append(record)
 
-    def _exposition(self) -> bytes:
+    def _exposition(self, openmetrics: bool) -> bytes:
         self.generations.flush()
-        return self.metrics.render()
+        return self.metrics.render(openmetrics=openmetrics)
 
     def _known_model(self, model: str) -> bool:
         return any(view.available and model in view.available for view in self.fleet.snapshot(self.clock()).hosts)
 
     def _live(self) -> Live:
         fleet, rules, label = self.fleet.snapshot(self.clock()), self.config.placement, self.metrics.model_label
-        shelf, kept = self.detached.shelf, stored(self.keeper)
-        return live(fleet, rules, self.admission, self.generations, shelf, self.jobs, label, kept)
+        shelf, turns = self.detached.shelf, (self.chats.busy, self.chats.writer)
+        return live(
+            *(fleet, rules, self.admission, self.generations, shelf, self.jobs, label, turns, self.tasks),
+            *(self._lookout.configured, stored(self.keeper), shared(self.replicas)),
+        )
 
 
 @asynccontextmanager

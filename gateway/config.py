@@ -38,6 +38,9 @@ class HostConfig:
     url: str  # like http://10.0.0.5:11434; https and a path prefix are fine
     slots: Count = 1  # requests at a time; set it to the host's OLLAMA_NUM_PARALLEL, which no API tells
     tags: tuple[str, ...] = ()  # words of your own
+    vram_bytes: Annotated[int, msgspec.Meta(ge=0)] = (
+        0  # the memory of its GPUs, for the metrics: no API tells; 0: not said
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,13 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """What ``/metrics`` tells besides."""
+
+    genai_semconv: bool = False  # the same requests again under OpenTelemetry's gen_ai names
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownConfig:
     """Stopping."""
 
@@ -198,6 +208,7 @@ class Config:
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from gateway.config import DatabaseConfig
 from gateway.store.engine import Database
 from gateway.store.keeper import Keeper
-from gateway.telemetry.metrics import Metrics, Stored
+from gateway.telemetry.gauges import Stored
+from gateway.telemetry.metrics import Metrics
 
 
 def keeper(
@@ -20,9 +21,9 @@ def keeper(
         clock,
         time.time,
         label=metrics.model_label,
-        counted=lambda fate, number: metrics.store_records.labels(fate).inc(number),
-        flushed=metrics.store_flush.labels().observe,
-        deleted=lambda table, rows: metrics.store_deleted.labels(table).inc(rows),
+        counted=lambda fate, number: metrics.db_records.labels(fate).inc(number),
+        flushed=metrics.db_flush.labels().observe,
+        deleted=lambda table, rows: metrics.db_deleted.labels(table).inc(rows),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +16,11 @@ from gateway.record import Phase
 from gateway.relay.generations import Generations
 from gateway.relay.shelf import Shelf
 from gateway.routing.admission import Admission
-from gateway.telemetry.metrics import Kept, Live, Metrics, Stored
+from gateway.tasks import Tasks
+from gateway.telemetry.gauges import Configured, Kept, Live, Shared, Stored, Turned
+from gateway.telemetry.metrics import Metrics
+from gateway.turns.busy import Busy
+from gateway.turns.writer import Writer
 
 LAG_EVERY_SECONDS = 0.5
 
@@ -30,7 +35,11 @@ def live(
     shelf: Shelf,
     jobs: Jobs,
     label: Callable[[str], str],
+    turns: tuple[Busy, Writer],
+    tasks: Tasks,
+    configured: Configured,
     store: Stored | None,
+    shared: Shared | None,
 ) -> Live:
     """At the moment of the snapshot. ``label`` bounds the models' names."""
     waiting = admission.waiting()
@@ -45,9 +54,12 @@ def live(
         jobs=jobs.running(),
         kept=Kept(shelf.running, len(shelf) - shelf.running, shelf.size, shelf.readers),
         in_flight=dict(Counter((generation.host or "", label(generation.request.model)) for generation in running)),
-        version=package_version(),
-        build=build(),
+        turns=Turned(len(turns[0]), turns[1].ended),
+        task_failures=tasks.failures,
+        configured=configured,
+        build=(package_version(), build(), platform.python_version()),
         store=store,
+        shared=shared,
     )
 
 

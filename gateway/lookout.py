@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from gateway.config import Config
 from gateway.fleet.discovery import Discovery
 from gateway.reload import Reloader
 from gateway.tasks import pause, supervise
+from gateway.telemetry.gauges import Configured
 
 log = logging.getLogger(__name__)
 FIRST_LOOK_SECONDS = 2.0
@@ -22,6 +24,7 @@ class Lookout:
         self._discovery = discovery
         self._changed = changed
         self._reloader: Reloader | None = None
+        self._loaded_at = time.time()
         self._now = asyncio.Event()
 
     def follow(self, load: Callable[[], Config], file: Path | None) -> None:
@@ -34,7 +37,16 @@ class Lookout:
             self._reloader.reload()
         self._now.set()
 
+    @property
+    def configured(self) -> Configured:
+        """How reading the configuration has gone."""
+        reloader = self._reloader
+        if reloader is None:
+            return Configured(True, self._loaded_at)
+        return Configured(reloader.successful, self._loaded_at, reloader.reloads, reloader.failures)
+
     def _apply(self, config: Config) -> None:
+        self._loaded_at = time.time()
         self._config = config
         self._discovery.configure(config)
         self._changed(config)

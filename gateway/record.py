@@ -187,6 +187,20 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
         return max(0.0, spent)
 
     @property
+    def prediction_error_seconds(self) -> float | None:
+        """How much later than predicted the first byte came, from the attempt that brought it; None where routing predicted nothing like it."""
+        route, ttft = self.route, self.ttft_seconds
+        if (
+            route is None
+            or ttft is None
+            or not self.stream
+            or not self.attempts
+            or self.attempts[-1].host != route.host
+        ):
+            return None
+        return ttft - self.attempts[-1].at_seconds - route.costs[0].total
+
+    @property
     def seconds_per_output_token(self) -> float | None:
         """Decode pace as the client saw it, over the whole stream; None with fewer than two tokens."""
         if self.ttft_seconds is None or not self.stream or self.usage.output_tokens < 2:

@@ -15,7 +15,10 @@ LIVE = frozenset(("hosts", "placement", "account_host", "discovery", "http.origi
 
 
 class Reloader:
-    """``load`` reads the configuration as the start did; ``apply`` takes it. What cannot be used changes nothing, and is logged."""
+    """``load`` reads the configuration as the start did; ``apply`` takes it. What cannot be used changes nothing, and is logged.
+
+    ``successful``: whether the last load was; ``reloads``, ``failures``: how many were, and were not, after the start.
+    """
 
     def __init__(
         self, config: Config, load: Callable[[], Config], file: Path | None, apply: Callable[[Config], None]
@@ -25,6 +28,8 @@ class Reloader:
         self._file = file
         self._apply = apply
         self._seen = self._signature()
+        self.successful = True
+        self.reloads = self.failures = 0
 
     def look(self) -> None:
         """Reload if the file has changed since the last look."""
@@ -38,8 +43,12 @@ class Reloader:
         try:
             config = self._load()
         except ConfigError as error:
+            self.successful = False
+            self.failures += 1
             log.error("the configuration stays as it was: %s", error.message)  # noqa: TRY400 - the message says it all
             return
+        self.successful = True
+        self.reloads += 1
         self._config, waiting = merged(self._config, config)
         if waiting:
             log.warning("changed, but in force only after a restart: %s", ", ".join(waiting))

@@ -13,6 +13,7 @@ from gateway.store.engine import Database
 from gateway.store.none import NoDatabase
 from gateway.store.replicas import Replicas
 from gateway.tasks import Tasks
+from gateway.telemetry.gauges import Shared
 from gateway.turns.writer import ERASED
 
 
@@ -54,3 +55,10 @@ def draining(database: Database | None, fleet: Fleet, admission: Admission, cloc
         admission.assign(clock())
 
     return Draining(database or NoDatabase(), clock, tell)
+
+
+def shared(replicas: Replicas | None) -> Shared | None:
+    """How it is with the others now, for a scrape."""
+    if replicas is None:
+        return None
+    return Shared(1 + len(replicas.others), replicas.bus.up, replicas.bus.reconnects)

@@ -193,6 +193,10 @@ class Stage:
         )
         return row
 
+    async def polled(self, *names: str) -> None:
+        """Have these hosts polled, or all, by a poll that begins now; return once the gateway knows what it saw."""
+        await self.gateway.poller.refresh_changed(names or [host.name for host in self.hosts], SECONDS)
+
     async def metrics(self) -> list[Sample]:
         """All samples at /metrics that are not zero."""
         scraped = (await self.operate("GET", "/metrics")).body if self._running else self.gateway.metrics.render()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.process import GC_THRESHOLDS, build, package_version, tune_gc
-from gateway.telemetry.metrics import Kept, Live, Metrics
-from tests.fleet.builders import snapshot
+from gateway.telemetry.metrics import Metrics
+from tests.telemetry.builders import live
 
 
 @pytest.fixture
@@ -24,9 +24,7 @@ def collector() -> Iterator[None]:
 @pytest.mark.usefixtures("collector")
 def test_the_garbage_collector_is_watched() -> None:
     """Its pauses are measured, by generation."""
-    metrics = Metrics(
-        lambda: Live(snapshot(), (), 0.0, {}, 1, 0.0, {}, {}, Kept(0, 0, 0, 0), "0", "python"), lambda _: True
-    )
+    metrics = Metrics(live, lambda _: True)
     tune_gc(metrics)
     assert gc.get_threshold() == GC_THRESHOLDS
     gc.collect(0)

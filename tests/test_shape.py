@@ -38,6 +38,8 @@ TESTED_ELSEWHERE = {
     "gateway/dialects/request.py": "tests/dialects/test_read.py",  # values without behaviour
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
     "gateway/telemetry/catalogue.py": "tests/telemetry/test_metrics.py",
+    "gateway/telemetry/gauges.py": "tests/telemetry/test_metrics.py",
+    "gateway/telemetry/series.py": "tests/telemetry/test_metrics.py",
     "gateway/relay/connections.py": "tests/relay/test_upstream.py",
     "gateway/relay/failures.py": "tests/flows/test_failover.py",
     "gateway/relay/relay.py": "tests/flows/test_relay.py",

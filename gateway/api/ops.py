@@ -1,11 +1,13 @@
 """For operators and their machines: metrics, liveness, readiness."""
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from gateway.api.answers import Answer
 from gateway.api.handler import handler
 from gateway.doc import doc
 from gateway.fleet.health import State
@@ -15,6 +17,7 @@ from gateway.store.engine import State as DatabaseState
 
 TEXT = "text/plain; charset=utf-8"
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 Storage = Annotated[
     Literal["none", "up", "degraded"],
     doc("`none`: nothing is to be kept; `up`; `degraded`: the database does not take it"),
@@ -49,7 +52,7 @@ class Ops:
     """Handlers of ``/metrics``, ``/healthz`` and ``/readyz``."""
 
     def __init__(
-        self, render: Callable[[], bytes], fleet: Fleet, clock: Callable[[], float], database: Database | None
+        self, render: Callable[[bool], bytes], fleet: Fleet, clock: Callable[[], float], database: Database | None
     ) -> None:
         self._render = render
         self._fleet = fleet
@@ -67,9 +70,11 @@ class Ops:
         ]
 
     @handler(content_type=EXPOSITION, statuses={200: "All metrics (docs/metrics.md)."})
-    async def metrics(self) -> bytes:
-        """Everything that is counted and measured, in Prometheus' text format."""
-        return self._render()
+    async def metrics(self, request: web.Request) -> bytes | web.StreamResponse:
+        """Everything that is counted and measured, in Prometheus' text format; in OpenMetrics, which has exemplars, where Accept names that."""
+        if not wants_openmetrics(",".join(request.headers.getall(hdrs.ACCEPT, ()))):
+            return self._render(False)
+        return Answer(body=self._render(True), headers={"Content-Type": OPENMETRICS})
 
     @handler(content_type=TEXT, statuses={200: "It does."})
     async def alive(self) -> bytes:
@@ -100,3 +105,12 @@ class Ops:
         if self._database is None:
             return "none"
         return "up" if self._database.state is DatabaseState.UP else "degraded"
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Whether an Accept names OpenMetrics, and not as what is not wanted. Prometheus names it first, browsers not at all."""
+    for one in accept.split(","):
+        name, *parameters = [part.strip().lower() for part in one.split(";")]
+        if name == OPENMETRICS.partition(";")[0]:
+            return not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
+    return False

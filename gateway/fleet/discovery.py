@@ -158,5 +158,5 @@ def _unique(found: Iterable[HostConfig]) -> tuple[tuple[Host, ...], tuple[str, .
             left_out[f"{where}: there are {HOSTS_LIMIT} hosts already"] = None
         else:
             places[place_of(host.url)] = host.name
-            hosts[host.name] = Host(host.name, host.url, host.slots, host.tags)
+            hosts[host.name] = Host(host.name, host.url, host.slots, host.tags, host.vram_bytes)
     return tuple(hosts.values()), tuple(left_out)

@@ -18,6 +18,7 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     url: str
     slots: int = 1
     tags: tuple[str, ...] = ()
+    vram_bytes: int = 0  # as configured; 0: not said
 
 
 class AvailableModel(msgspec.Struct, frozen=True, gc=False):
@@ -42,13 +43,16 @@ class LoadedModel(msgspec.Struct, frozen=True, gc=False):
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """What one poll returned; None where it did not ask. ``latency_seconds`` is that of /api/version."""
+    """What one poll returned; None where it did not ask. ``latency_seconds`` is that of /api/version; ``began``: when /api/ps was asked, like
+    ``at``; ``wall``: Unix seconds of ``at``."""
 
     at: float
     version: str
     latency_seconds: float
     loaded: tuple[LoadedModel, ...] | None = None
     available: tuple[AvailableModel, ...] | None = None
+    began: float = 0.0
+    wall: float = 0.0
 
 
 class HostView(msgspec.Struct, frozen=True, gc=False):

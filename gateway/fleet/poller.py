@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Protocol
@@ -51,7 +52,9 @@ class Poller:
         sink: PollSink,
         changed: Callable[[], None],
         rng: random.Random,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        self._wall = wall
         self._fleet = fleet
         self._client = client
         self._config = config
@@ -156,7 +159,7 @@ class Poller:
             return
         self._fleet.observe(host.name, Observation(self._clock(), version, latency))
         loaded: tuple[LoadedModel, ...] | None = None
-        available = None
+        available, began = None, self._clock()
         try:  # a slow or failing list is no sign of a dead host: Ollama answers /api/ps under locks
             endpoint = "ps"
             loaded = await self._client.loaded(host)
@@ -168,7 +171,9 @@ class Poller:
             self._sink.poll_failed(host.name, endpoint, error.reason)
         if self._watches.get(host.name) is not watch:
             return
-        self._fleet.observe(host.name, Observation(self._clock(), version, latency, loaded, available))
+        self._fleet.observe(
+            host.name, Observation(self._clock(), version, latency, loaded, available, began, self._wall())
+        )
         self._sink.polled(host.name, self._clock() - started)
         watch.polled.set()
         self._changed()

@@ -4,7 +4,7 @@ Synchronous and owned by the event loop's thread: every method is one step, so a
 Everything handed out is frozen; mappings are replaced whole, never changed in place.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.dialects.names import canonical
@@ -20,6 +20,7 @@ from gateway.fleet.host import (
     Observation,
     RunnerOptions,
 )
+from gateway.fleet.residence import Load, Residence, Trigger, Unload
 
 AFFINITY_LIMIT = 10_000
 SAMPLES_PER_SECOND = 100
@@ -47,12 +48,22 @@ class _HostState:
     view: HostView | None = None  # None: must be made anew
 
 
-class Fleet:
-    """All hosts. Raises KeyError for a host that is not configured."""
+def _nobody(_change: Load | Unload) -> None:
+    """Is told."""
 
-    def __init__(self, hosts: Iterable[Host], policy: BreakerPolicy | None = None) -> None:
+
+class Fleet:
+    """All hosts. Raises KeyError for a host that is not configured. ``moved`` is told of models that come into memory, or leave it."""
+
+    def __init__(
+        self,
+        hosts: Iterable[Host],
+        policy: BreakerPolicy | None = None,
+        moved: Callable[[Load | Unload], None] = _nobody,
+    ) -> None:
         self._states = {host.name: _HostState(host) for host in hosts}
         self._policy = policy or BreakerPolicy()
+        self._residence = Residence(moved)
         self._leases: dict[int, tuple[Lease, _HostState]] = {}
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
@@ -130,6 +141,7 @@ class Fleet:
             state.draining = host.name in self._draining
             self._states[host.name] = state
             self._touch(state)
+        self._residence.configure(self._states.keys())
         self.version += 1
 
     # -- draining --------------------------------------------------------------------------------------------------------------
@@ -196,9 +208,12 @@ class Fleet:
             lease.cold and lease.host == left.host and lease.digest == left.digest for lease, _ in self._leases.values()
         )
 
-    def answered(self, lease: Lease, model: str, now: float) -> None:
-        """The first byte came: the model is loaded there, whatever the last poll said."""
+    def answered(self, lease: Lease, model: str, now: float, trigger: Trigger = Trigger.REQUEST) -> None:
+        """The first byte came: the model is loaded there, whatever the last poll said. ``trigger``: if it was loaded, for what."""
         state = self._leases[lease.number][1]
+        if lease.digest is not None:
+            since = lease.since if lease.cold else None
+            self._residence.proved(lease.host, lease.digest, model, trigger, since=since, now=now)
         if state.ghosts:
             state.ghosts -= {model}
             self._touch(state)
@@ -236,6 +251,8 @@ class Fleet:
             state.available = {canonical(model.name): model for model in seen.available}
             # What is listed still, or again, is a ghost indeed.
             state.ghosts = state.ghosts.intersection(state.available)
+        if seen.loaded is not None:  # last: who is told may look at the fleet
+            self._residence.seen(name, seen.loaded, state.loading, began=seen.began, now=seen.at, wall=seen.wall)
 
     def note(self, name: str, event: Event, now: float, why: str = "") -> None:
         """Take in one piece of evidence about a host's health."""
@@ -247,6 +264,7 @@ class Fleet:
         if event is Event.UNREACHABLE:
             state.loaded = {}
             state.runners = {}
+            self._residence.lost(name)
 
     def forget_model(self, name: str, model: str) -> None:
         """A host said 404 for a model it had listed: believe it until its next inventory."""
@@ -266,6 +284,7 @@ class Fleet:
         if state.available and (found := state.available.get(model)):
             state.loaded = {digest: value for digest, value in state.loaded.items() if digest != found.digest}
             self._touch(state)
+            self._residence.unloaded(name, found.digest)
 
     def wants_sample(self, name: str, now: float) -> bool:
         """Whether an answer of this host is worth learning from: more than SAMPLES_PER_SECOND teach nothing."""

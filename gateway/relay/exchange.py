@@ -9,8 +9,10 @@ from typing import Protocol
 
 from gateway.dialects.ending import Ended, usage_of
 from gateway.dialects.lines import Framing, Meter, framing_of
+from gateway.dialects.request import Kind
 from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
+from gateway.fleet.residence import Trigger
 from gateway.record import AttemptOutcome, Outcome, Phase, Usage
 from gateway.relay.generations import Generation
 from gateway.relay.headers import RawHeaders, value_of
@@ -198,7 +200,8 @@ class Exchange:
         generation = self.generation
         generation.first_byte = now
         generation.phase = Phase.STREAMING
-        self._fleet.answered(self._lease, generation.request.model, now)
+        trigger = Trigger.PRELOAD if generation.request.kind is Kind.LOAD else Trigger.REQUEST
+        self._fleet.answered(self._lease, generation.request.model, now, trigger)
         if (raw := self.sink.raw) is not None and meter.terminator and self._connection is not None:
             self._pass, self._backlog = raw
             self._connection.pass_whole(meter.terminator)

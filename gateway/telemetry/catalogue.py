@@ -1,7 +1,8 @@
 """The catalogue: every family that is fed by events, with its name, meaning, labels and buckets (docs/metrics.md)."""
 
 from gateway.fleet.jobs import KINDS, JobOutcome
-from gateway.record import CancelSource, Phase
+from gateway.fleet.residence import UnloadReason
+from gateway.record import AttemptOutcome, CancelSource, Outcome, Phase, RouteReason
 from gateway.telemetry.families import Counter, Family, Histogram, counter, histogram
 
 DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -17,6 +18,10 @@ JOB = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 FLUSH = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 REJECTED = ("queue_full", "too_large", "bad_request", "draining")
+TOKENS = (16, 64, 256, 1024, 4096, 16384, 65536, 262144)
+ERROR = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+OPERATIONS = ("chat", "text_completion", "embeddings")
+UNKNOWN_MODEL, OTHER = "_unknown", "_other"
 KEPT = ("written", "summed", "dropped_full", "dropped_poison", "dropped_shutdown")
 
 
@@ -24,6 +29,15 @@ class Catalogue:
     """All families, each an attribute. Series of known labels are there from the start, at 0."""
 
     def __init__(self) -> None:
+        self._declare_requests()
+        self._declare_usage()
+        self._declare_routing()
+        self._declare_hosts()
+        self._declare_self()
+        self._declare_jobs()
+        self._declare_store()
+
+    def _declare_requests(self) -> None:
         self.requests = counter(
             "corral_requests", "Requests finished, by how they ended.", "operation", "model", "outcome"
         )
@@ -60,6 +74,8 @@ class Catalogue:
         self.overhead = histogram(
             "corral_gateway_overhead_seconds", "Per request: time spent in the gateway itself.", OVERHEAD, "operation"
         )
+
+    def _declare_usage(self) -> None:
         self.tokens = counter(
             "corral_tokens",
             "Tokens, reported by the host or counted by the gateway.",
@@ -68,23 +84,46 @@ class Catalogue:
             "type",
             "accounting",
         )
+        self.request_tokens = histogram(
+            "corral_request_tokens", "Tokens of one request, of those that the host reported.", TOKENS, "model", "type"
+        )
+        self.body_bytes = counter(
+            "corral_body_bytes",
+            "Bodies of generations: in as the callers sent them, out as the hosts answered and it was passed on.",
+            "operation",
+            "direction",
+        )
         self.eval_seconds = counter(
             "corral_host_eval_seconds", "Time the host says it spent.", "model", "host", "phase"
         )
         self.wasted = counter(
             "corral_wasted_tokens", "Output tokens generated and thrown away.", "model", "host", "reason"
         )
-        self._declare_routing()
-        self._declare_hosts()
-        self._declare_jobs()
-        self._declare_store()
+        for operation in OPERATIONS:
+            self.expect_requests(operation, UNKNOWN_MODEL)
+            for direction in ("in", "out"):
+                self.body_bytes.labels(operation, direction)
 
     def _declare_routing(self) -> None:
         self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", WAIT, "model", "outcome")
         self.rejected = counter("corral_requests_rejected", "Refused before routing.", "reason")
-        self.decisions = counter("corral_routing_decisions", "Host chosen and why.", "host", "reason")
+        self.decisions = counter(
+            "corral_routing_decisions",
+            "Hosts that generations were sent to, the last one of each, and why it.",
+            "host",
+            "reason",
+        )
         self.no_route = counter("corral_routing_failures", "No host could be chosen.", "reason")
-        self.excluded = counter("corral_host_excluded", "Host passed over in a decision.", "host", "reason")
+        self.excluded = counter(
+            "corral_host_excluded", "Hosts passed over in that decision, and why.", "host", "reason"
+        )
+        self.prediction_error = histogram(
+            "corral_prediction_error_seconds",
+            "Routing's prediction of the first byte against what it took: error=early came sooner, late came later.",
+            ERROR,
+            "host",
+            "error",
+        )
         self.attempts = counter("corral_upstream_attempts", "Attempts by how they ended.", "host", "outcome")
         self.attempt_duration = histogram(
             "corral_upstream_attempt_duration_seconds",
@@ -115,13 +154,27 @@ class Catalogue:
     def _declare_hosts(self) -> None:
         self.poll_duration = histogram("corral_host_poll_duration_seconds", "Duration of a poll.", POLL, "host")
         self.poll_errors = counter("corral_host_poll_errors", "Poll failures.", "host", "endpoint", "reason")
-        self.loads = counter("corral_model_loads", "Cold starts.", "host", "model", "trigger")
-        self.load_duration = histogram("corral_model_load_duration_seconds", "Cold start duration.", LOAD, "host")
-        self.label_overflow = counter("corral_label_overflow", "Values folded into _other.", "label")
+        self.loads = counter(
+            "corral_model_loads",
+            "Models that came into memory: by a request, by a request that only loads, or not through this gateway.",
+            "host",
+            "model",
+            "trigger",
+        )
+        self.load_duration = histogram(
+            "corral_model_load_duration_seconds", "Cold start, as the host tells load_duration.", LOAD, "host"
+        )
+        self.unloads = counter("corral_model_unloads", "Models that left memory, and why.", "host", "reason")
+
+    def _declare_self(self) -> None:
+        self.label_overflow = counter(
+            "corral_label_overflow", "Uses of a label's value that is folded into _other: there are too many.", "label"
+        )
         self.log_dropped = counter("corral_log_lines_dropped", "Log lines lost because their writer could not keep up.")
         self.loop_lag = histogram("corral_event_loop_lag_seconds", "How late a timer fires.", LAG)
         self.gc_pause = histogram("corral_gc_pause_seconds", "Pauses of the garbage collector.", LAG, "generation")
-        self.label_overflow.labels("model")
+        for label in ("model", "host"):
+            self.label_overflow.labels(label)
 
     def _declare_jobs(self) -> None:
         self.jobs = counter("corral_jobs", "Jobs that change models, by how they ended.", "kind", "outcome")
@@ -132,13 +185,31 @@ class Catalogue:
                 self.jobs.labels(kind, outcome)
 
     def _declare_store(self) -> None:
-        self.store_records = counter(
-            "corral_store_records", "Records of requests by what became of them in the database.", "result"
+        self.db_records = counter(
+            "corral_db_records", "Records of requests by what became of them in the database.", "outcome"
         )
-        self.store_flush = histogram("corral_store_flush_seconds", "Writing one batch of records.", FLUSH)
-        self.store_deleted = counter("corral_store_deleted_rows", "Rows deleted for their age or number.", "table")
+        self.db_flush = histogram("corral_db_flush_duration_seconds", "Writing one batch of records.", FLUSH)
+        self.db_deleted = counter("corral_db_deleted_rows", "Rows deleted for their age or number.", "table")
         for result in KEPT:
-            self.store_records.labels(result)
+            self.db_records.labels(result)
+
+    # -- what can be expected, at 0: a rate over a counter that appears with its first event would miss that event -----------------
+
+    def expect_requests(self, operation: str, model: str) -> None:
+        """Every outcome of requests of this kind."""
+        for outcome in Outcome:
+            self.requests.labels(operation, model, outcome)
+
+    def expect_host(self, host: str) -> None:
+        """Everything that is counted of a host without its models."""
+        for outcome in AttemptOutcome:
+            self.attempts.labels(host, outcome)
+            if outcome is not AttemptOutcome.OK:
+                self.retries.labels(host, outcome)
+        for reason in RouteReason:
+            self.decisions.labels(host, reason)
+        for why in UnloadReason:
+            self.unloads.labels(host, why)
 
     def families(self) -> list[Family[Counter] | Family[Histogram]]:
         """Every family that is fed by events."""

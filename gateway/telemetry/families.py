@@ -1,16 +1,19 @@
-"""Metric families without locks: counters, histograms, gauges read at scrape time, and their text exposition.
+"""Metric families without locks: counters, histograms, and values read at scrape time; as text and as OpenMetrics.
 
 Why not prometheus-client's own types here: they cost ten times as much per update and forty times as much per scrape, and a scrape
 on the event loop stalls every stream (docs/decisions/0003). Everything runs in the loop's thread, so plain additions are safe. The
-names and the rules are prometheus-client's; the tests hold our output against its parser.
+names and the rules are prometheus-client's; the tests hold our output against its parsers.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_UNITS = ("seconds", "bytes", "tokens")
+Rows = Iterable[tuple[tuple[str, ...], float]]
 
 
 class Counter:
@@ -26,50 +29,61 @@ class Counter:
         """Add ``amount``."""
         self.value += amount
 
-    def lines(self) -> Iterator[str]:
+    def text(self, openmetrics: bool) -> str:  # noqa: ARG002 - the sample is the same in both formats
         """The sample."""
-        yield f"{self._prefix}{self.value}\n"
+        return f"{self._prefix}{self.value}\n"
 
 
 class Histogram:
-    """Counts in buckets by upper bound (inclusive), and their sum."""
+    """Counts in buckets by upper bound (inclusive), their sum, and of each bucket the last exemplar there was.
 
-    __slots__ = ("_bounds", "_labels", "_prefixes", "counts", "sum")
+    All lines of one are a single template: putting the numbers in is one call, however many buckets there are.
+    """
+
+    __slots__ = ("_bounds", "_exemplars", "_template", "counts", "sum")
 
     def __init__(self, family: "Family[Histogram]", labels: tuple[str, ...]) -> None:
         self._bounds = family.bounds
         self.counts = [0] * (len(family.bounds) + 1)
         self.sum = 0.0
+        self._exemplars: dict[int, str] = {}
         names = (*family.labelnames, "le")
         bounds = (*map(str, family.bounds), "+Inf")
-        self._prefixes = [f"{family.name}_bucket{_braced(names, (*labels, bound))} " for bound in bounds]
-        self._labels = (
-            f"{family.name}_sum{_braced(family.labelnames, labels)} ",
-            f"{family.name}_count{_braced(family.labelnames, labels)} ",
-        )
+        plain = _braced(family.labelnames, labels)
+        lines = [f"{family.name}_bucket{_braced(names, (*labels, bound))}" for bound in bounds]
+        lines = [line.replace("%", "%%") + " %d.0\n" for line in (*lines, f"{family.name}_count{plain}")]
+        lines.insert(-1, f"{family.name}_sum{plain}".replace("%", "%%") + " %s\n")
+        self._template = "".join(lines)
 
     def observe(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
+    def exemplify(self, value: float, trace_id: str, at: float) -> None:
+        """Show the trace of a value that was observed. ``at``: Unix seconds."""
+        labels = _braced(("trace_id",), (trace_id,))
+        self._exemplars[bisect_left(self._bounds, value)] = f" # {labels} {value} {at:.3f}"
+
     @property
     def count(self) -> int:
         """How many values were counted."""
         return sum(self.counts)
 
-    def lines(self) -> Iterator[str]:
-        """The samples: cumulative buckets, sum, count."""
-        total = 0
-        for prefix, count in zip(self._prefixes, self.counts, strict=True):
-            total += count
-            yield f"{prefix}{total}.0\n"
-        yield f"{self._labels[0]}{self.sum}\n"
-        yield f"{self._labels[1]}{total}.0\n"
+    def text(self, openmetrics: bool) -> str:
+        """The samples: cumulative buckets, sum, count. Exemplars only in OpenMetrics: the older format has no place for them."""
+        totals = tuple(accumulate(self.counts))
+        text = self._template % (*totals, self.sum, totals[-1])
+        if not (openmetrics and self._exemplars):
+            return text
+        lines = text.split("\n")
+        for index, exemplar in self._exemplars.items():
+            lines[index] += exemplar
+        return "\n".join(lines)
 
 
 class _Child(Protocol):
-    def lines(self) -> Iterator[str]: ...
+    def text(self, openmetrics: bool) -> str: ...
 
 
 C = TypeVar("C", bound=_Child)
@@ -83,13 +97,13 @@ class Family(Generic[C]):
         make: Callable[["Family[C]", tuple[str, ...]], C],
         kind: str,
         name: str,
-        text: str,
+        help_: str,
         labelnames: tuple[str, ...],
         bounds: tuple[float, ...] = (),
     ) -> None:
         self.kind = kind
         self.name = name
-        self.text = text
+        self.help = help_
         self.labelnames = labelnames
         self.bounds = tuple(map(float, bounds))
         self._make = make
@@ -110,32 +124,57 @@ class Family(Generic[C]):
         """All children by label values."""
         return self._children
 
-    def lines(self) -> Iterator[str]:
-        """Header and samples."""
-        name = f"{self.name}_total" if self.kind == "counter" else self.name
-        yield f"# HELP {name} {self.text}\n# TYPE {name} {self.kind}\n"
-        for child in self._children.values():
-            yield from child.lines()
+    def write(self, out: list[str], openmetrics: bool) -> None:
+        """Append header and samples."""
+        out.append(header(self.kind, self.name, self.help, openmetrics))
+        out.extend([child.text(openmetrics) for child in self._children.values()])
 
 
-def counter(name: str, text: str, *labelnames: str) -> Family[Counter]:
+class Reading:
+    """One metric name whose values are read from the live state, now. ``kind``: gauge or counter; ``name`` without ``_total``."""
+
+    def __init__(self, kind: str, name: str, help_: str, labelnames: tuple[str, ...], rows: Rows) -> None:
+        self.kind = kind
+        self.name = name
+        self.help = help_
+        self.labelnames = labelnames
+        self._rows = rows
+
+    def write(self, out: list[str], openmetrics: bool) -> None:
+        """Append header and samples."""
+        out.append(header(self.kind, self.name, self.help, openmetrics))
+        name = exposed(self.kind, self.name)
+        out.extend([f"{name}{_braced(self.labelnames, labels)} {float(value)}\n" for labels, value in self._rows])
+
+
+def counter(name: str, help_: str, *labelnames: str) -> Family[Counter]:
     """A family of counters."""
-    return Family(Counter, "counter", name, text, labelnames)
+    return Family(Counter, "counter", name, help_, labelnames)
 
 
-def histogram(name: str, text: str, bounds: tuple[float, ...], *labelnames: str) -> Family[Histogram]:
+def histogram(name: str, help_: str, bounds: tuple[float, ...], *labelnames: str) -> Family[Histogram]:
     """A family of histograms. ``bounds`` ascend, without infinity."""
     assert all(low < high for low, high in zip(bounds, (*bounds[1:], inf), strict=True))
-    return Family(Histogram, "histogram", name, text, labelnames, bounds)
+    return Family(Histogram, "histogram", name, help_, labelnames, bounds)
 
 
-def gauge_lines(
-    name: str, text: str, labelnames: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]
-) -> Iterator[str]:
-    """A gauge whose values are read now."""
-    yield f"# HELP {name} {text}\n# TYPE {name} gauge\n"
-    for labels, value in rows:
-        yield f"{name}{_braced(labelnames, labels)} {float(value)}\n"
+def unit_of(name: str) -> str:
+    """The unit that a family's name ends in; empty if it counts things."""
+    return next((unit for unit in _UNITS if name.endswith(f"_{unit}")), "")
+
+
+def exposed(kind: str, name: str) -> str:
+    """The name under which a family's value is asked for."""
+    return f"{name}_total" if kind == "counter" else name
+
+
+def header(kind: str, name: str, help_: str, openmetrics: bool) -> str:
+    """The lines before a family's samples."""
+    if not openmetrics:
+        full = exposed(kind, name)
+        return f"# HELP {full} {help_}\n# TYPE {full} {kind}\n"
+    unit = unit_of(name)
+    return f"# HELP {name} {help_}\n# TYPE {name} {kind}\n" + (f"# UNIT {name} {unit}\n" if unit else "")
 
 
 def _braced(names: tuple[str, ...], values: tuple[str, ...]) -> str:

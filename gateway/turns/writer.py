@@ -7,12 +7,12 @@ WAITING_CHARACTERS an answer stays as it was last written, and only its session 
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from gateway.errors import CorralError, NotFound, StoreUnavailable
-from gateway.messages import Ending
+from gateway.messages import Ending, MessageState
 from gateway.record import CancelSource
 from gateway.relay.chunks import Batch, Reader
 from gateway.relay.kept import KeptAnswer
@@ -25,6 +25,7 @@ AGAIN_SECONDS = 0.5
 WAITING_MOST = 1_000
 WAITING_CHARACTERS = 32 * 1024 * 1024
 ERASED = "its session was deleted"
+UNWRITTEN = "unkept"
 UNKEPT = "broken off: the database was away when it ended"
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Place(NamedTuple):
 
 
 class Writer:
-    """``clock``: monotonic seconds; ``tasks`` owns the one that tries again."""
+    """``clock``: monotonic seconds; ``tasks`` owns the one that tries again. ``ended``: how many answers were kept, by how they ended."""
 
     def __init__(self, turns: Turns, clock: Callable[[], float], tasks: Tasks) -> None:
         self._turns = turns
@@ -51,6 +52,7 @@ class Writer:
         self._tasks = tasks
         self._waiting: deque[tuple[Place, Ending | None]] = deque()
         self._characters = 0
+        self.ended = Counter(dict.fromkeys((MessageState.DONE, MessageState.STOPPED, MessageState.ERROR, UNWRITTEN), 0))
 
     def __repr__(self) -> str:
         return f"<Writer [{len(self._waiting)} waiting]>"
@@ -133,15 +135,18 @@ class Writer:
             await self._turns.give_up(place.owner, place.session, place.claim or place.generation, UNKEPT)
         else:
             await self._turns.finish_turn(place.owner, place.session, place.answer, place.generation, ending)
+            self.ended[ending.state] += 1
 
     def _put(self, place: Place, ending: Ending | None) -> None:
         if len(self._waiting) >= WAITING_MOST:
             log.error("the end of generation %s could not be kept: too many wait for the database", place.generation)
+            self.ended[UNWRITTEN] += ending is not None
             return
         if ending is not None and self._characters + _size(ending) > WAITING_CHARACTERS:
             log.error(
                 "the answer of generation %s could not be kept: too much waits for the database", place.generation
             )
+            self.ended[UNWRITTEN] += 1
             ending = None
         self._characters += _size(ending)
         self._waiting.append((place, ending))

@@ -45,6 +45,15 @@ def test_hosts_are_in_the_order_of_the_configuration() -> None:
 # -- polls --------------------------------------------------------------------------------------------------------------------------
 
 
+def test_who_is_told_of_models_may_look() -> None:
+    """A model that was loaded before the first poll is told of when the fleet knows all that the poll saw."""
+    seen: list[list[str]] = []
+    made = Fleet([host()], moved=lambda change: seen.append([change.model, *(made.view("gpu1", 5.0).available or ())]))
+    made.observe("gpu1", observation(5.0, [OTHER, TEXT], [TEXT]))
+    assert seen == [[TEXT, OTHER, TEXT]]
+    assert list(made.view("gpu1", 6.0).available or ()) == [OTHER, TEXT]
+
+
 def test_a_poll_is_taken_in() -> None:
     """Models are found by canonical name on disk, by digest in memory."""
     made = Fleet([host()])

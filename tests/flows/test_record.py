@@ -5,6 +5,7 @@ import json
 from collections import Counter
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import OTHER, PATHS, STREAMING, TEXT, call, simulated
@@ -145,6 +146,47 @@ async def test_metrics_can_be_scraped(corral: Corral) -> None:
         "gateway_overhead",
     ):
         assert (await stage.totals(f"corral_{name}_seconds_count")).total() == 1
+
+
+async def test_openmetrics_can_be_scraped(corral: Corral) -> None:
+    """By who asks for it, as Prometheus does; who asks for anything else gets text."""
+    stage = await corral(simulated())
+    await stage.ask(call("/api/chat"))
+    await stage.records.until(1)
+    asked = (
+        "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,*/*;q=0.1"
+    )
+    answer = await ask(stage.url, "GET", "/metrics", headers={"Accept": asked})
+    assert answer.get("Content-Type") == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    families = {family.name: family for family in openmetrics_families(answer.body.decode())}
+    assert families["corral_tokens"].unit == "tokens"
+    assert {f"corral_{name}".removesuffix("_total") for name in FAMILIES.split()} - families.keys() == set()
+    for other in ("*/*", "text/plain", "application/openmetrics-text;q=0.0", ""):
+        answer = await ask(stage.url, "GET", "/metrics", headers={"Accept": other})
+        assert (answer.get("Content-Type") or "").startswith("text/plain; version=0.0.4")
+
+
+async def test_models_come_and_go(corral: Corral) -> None:
+    """What was loaded by a request, what went on our word, and what others did is told apart, and adds up to what the host did."""
+    host = simulated()
+    stage = await corral(host)
+    for path, tokens in (("/api/chat", 3), ("/api/generate", 2)):
+        await stage.ask(call(path, tokens=tokens))
+    await stage.ask(call("/api/generate", prompt="", keep_alive=0))
+    await stage.ask(call("/api/generate", prompt=""))
+    await stage.ask(call("/api/chat", OTHER, options={"num_ctx": 2048}))
+    await stage.ask(call("/api/chat", OTHER, options={"num_ctx": 1024}))
+    await stage.polled("gpu1")
+    loads = await stage.totals("corral_model_loads_total", "model", "trigger")
+    assert loads == {(TEXT, "request"): 1, (TEXT, "preload"): 1, (OTHER, "request"): 2}
+    await ask(host.url, "POST", "/api/generate", json.dumps({"model": TEXT, "keep_alive": 0}).encode())
+    await ask(host.url, "POST", "/api/generate", json.dumps({"model": OTHER, "keep_alive": 0}).encode())
+    await ask(host.url, "POST", "/api/generate", json.dumps({"model": OTHER}).encode())
+    await stage.polled("gpu1")
+    assert (await stage.totals("corral_model_loads_total")).total() == host.ledger.loads
+    unloads = await stage.totals("corral_model_unloads_total", "reason")
+    assert unloads == {"requested": 1, "reloaded": 2, "evicted": 1}
+    assert unloads.total() == host.ledger.unloads
 
 
 async def test_labels_are_bounded(corral: Corral) -> None:

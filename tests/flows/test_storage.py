@@ -40,9 +40,9 @@ async def test_every_request_is_kept(corral: Corral, tmp_path: Path) -> None:
         await stage.ask(call("/api/chat", model, tokens=3))
     records = await stage.records.until(3)
     await stage.quiet()
-    assert await stage.totals("corral_store_queue_capacity") == {(): 50_000}
+    assert await stage.totals("corral_db_queue_limit") == {(): 50_000}
     await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
-    assert await stage.totals("corral_store_records_total", "result") == {"written": 3}
+    assert await stage.totals("corral_db_records_total", "outcome") == {"written": 3}
     with closing(sqlite3.connect(tmp_path / "corral.db")) as file:
         rows = file.execute("SELECT id, outcome, model, detail IS NULL FROM requests ORDER BY ts_us").fetchall()
         assert rows == [(one.id, one.outcome, one.model, one.outcome == "ok") for one in records]
@@ -74,10 +74,10 @@ async def test_relaying_goes_on_without_it(corral: Corral, tmp_path: Path) -> No
         await stage.records.until(20)
         await stage.quiet()
         await until(lambda: keeper.records.depth == 1020)
-        assert await stage.totals("corral_store_queue_depth") == {(): 1020}
+        assert await stage.totals("corral_db_queue_depth") == {(): 1020}
         other.execute("ROLLBACK")
     await until(lambda: keeper.records.depth == 0, 20.0)
-    assert await stage.totals("corral_store_records_total", "result") == {"written": 1020}
+    assert await stage.totals("corral_db_records_total", "outcome") == {"written": 1020}
 
 
 async def test_the_end_writes_what_waits(corral: Corral, tmp_path: Path) -> None:

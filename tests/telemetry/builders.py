@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.fleet.host import Host
+from gateway.fleet.host import FleetSnapshot, Host
 from gateway.fleet.jobs import Job, Jobs
 from gateway.fleet.progress import PartState
 from gateway.fleet.targets import Targets
@@ -23,7 +23,9 @@ from gateway.record import (
     RouteReason,
     Usage,
 )
+from gateway.telemetry.gauges import Configured, Kept, Live, Turned
 from tests.builders import TEXT
+from tests.fleet.builders import snapshot
 
 ROUTE = Route(
     "gpu1",
@@ -63,6 +65,26 @@ RECORD = GenerationRecord(
     route=ROUTE,
 )
 """An ordinary stream: received, half a second later sent to gpu1, 25 tokens in three seconds."""
+
+
+def live(fleet: FleetSnapshot | None = None, **changes: Any) -> Live:
+    """A scrape's view of an idle gateway of some fleet, but for what is given."""
+    usual: dict[str, Any] = {
+        "fleet": fleet or snapshot(),
+        "placement": (),
+        "wall": 1_795_354_517.0,
+        "queued": {},
+        "queue_limit": 512,
+        "oldest_seconds": 0.0,
+        "in_flight": {},
+        "jobs": {},
+        "kept": Kept(0, 0, 0, 0),
+        "turns": Turned(0, {"done": 0}),
+        "task_failures": 0,
+        "configured": Configured(True, 1_795_354_000.0),
+        "build": ("0.1.0", "python", "3.11.7"),
+    }
+    return Live(**(usual | changes))
 
 
 def record(**changes: Any) -> GenerationRecord:

@@ -5,11 +5,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import FleetSnapshot
+from gateway.fleet.host import FleetSnapshot, Host
 from gateway.fleet.progress import PartState
+from gateway.fleet.residence import Load, Trigger, Unload, UnloadReason
 from gateway.record import (
     Accounting,
     Attempt,
@@ -24,11 +26,13 @@ from gateway.record import (
 )
 from gateway.routing.filters import Rejection
 from gateway.store.records import Fate
-from gateway.telemetry.catalogue import KEPT, REJECTED
-from gateway.telemetry.metrics import MODEL_LABELS_LIMIT, OTHER_MODEL, UNKNOWN_MODEL, Kept, Live, Metrics, Stored
+from gateway.telemetry.catalogue import KEPT, OPERATIONS, REJECTED, UNKNOWN_MODEL
+from gateway.telemetry.catalogue import OTHER as OTHER_LABEL
+from gateway.telemetry.gauges import LOADED_LIMIT, VERSION_LENGTH, Configured, Shared, Stored, Turned
+from gateway.telemetry.metrics import HOST_LABELS_LIMIT, MODEL_LABELS_LIMIT, Metrics
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import loaded, snapshot, view
-from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, job, record, unserved
+from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, job, live, record, unserved
 
 FAILED = Attempt("gpu2", AttemptOutcome.CONNECT_ERROR, 0.0, 0.25)
 
@@ -36,23 +40,10 @@ FAILED = Attempt("gpu2", AttemptOutcome.CONNECT_ERROR, 0.0, 0.25)
 class Told:
     """Metrics of some fleet, and what a scrape reads."""
 
-    def __init__(self, fleet: FleetSnapshot | None = None, **live: Any) -> None:
+    def __init__(self, fleet: FleetSnapshot | None = None, *, genai_semconv: bool = False, **changes: Any) -> None:
         self.known = {TEXT, OTHER}
-        usual: dict[str, Any] = {
-            "fleet": fleet or snapshot(),
-            "placement": (),
-            "wall": 1_795_354_517.0,
-            "queued": {},
-            "queue_limit": 512,
-            "oldest_seconds": 0.0,
-            "in_flight": {},
-            "jobs": {},
-            "kept": Kept(0, 0, 0, 0),
-            "version": "0.1.0",
-            "build": "python",
-        }
-        self.live = Live(**(usual | live))
-        self.metrics = Metrics(lambda: self.live, lambda model: model in self.known)
+        self.live = live(fleet, **changes)
+        self.metrics = Metrics(lambda: self.live, lambda model: model in self.known, genai_semconv=genai_semconv)
 
     def observe(self, *records: GenerationRecord) -> "Told":
         """Count these."""
@@ -87,9 +78,23 @@ def test_what_may_happen_is_there_at_zero() -> None:
     assert samples["corral_cancellations_total"] == {
         (source, phase): 0.0 for source in CancelSource for phase in phases
     }
-    assert samples["corral_label_overflow_total"] == {("model",): 0.0}
+    assert samples["corral_label_overflow_total"] == {("model",): 0.0, ("host",): 0.0}
     for name in ("corral_log_lines_dropped_total", "corral_cancel_propagation_seconds_count"):
         assert samples[name] == {(): 0.0}
+    outcomes = {labels[2] for labels in samples["corral_requests_total"]}
+    assert outcomes == set(Outcome)
+    assert {labels[:2] for labels in samples["corral_requests_total"]} == {(one, UNKNOWN_MODEL) for one in OPERATIONS}
+
+
+def test_what_may_happen_to_a_host_is_there_at_zero() -> None:
+    """As soon as it is in the fleet; and of a model and an operation as soon as one of them was asked for."""
+    samples = Told(snapshot(view())).observe(RECORD).samples
+    assert {labels[1] for labels in samples["corral_upstream_attempts_total"]} == set(AttemptOutcome)
+    assert {labels[1] for labels in samples["corral_routing_decisions_total"]} == set(RouteReason)
+    assert {labels[1] for labels in samples["corral_model_unloads_total"]} == set(UnloadReason)
+    assert {labels[1] for labels in samples["corral_retries_total"]} == set(AttemptOutcome) - {"ok"}
+    requests = {labels for labels in samples["corral_requests_total"] if labels[1] == TEXT}
+    assert requests == {("text_completion", TEXT, outcome) for outcome in Outcome}
 
 
 def test_nothing_is_told_twice() -> None:
@@ -132,6 +137,10 @@ def test_an_ordinary_generation() -> None:
         "corral_tokens_total": {(TEXT, "gpu1", "input", "reported"): 14, (TEXT, "gpu1", "output", "reported"): 25},
         "corral_host_eval_seconds_total": {(TEXT, "gpu1", "prompt_eval"): 0.5, (TEXT, "gpu1", "eval"): 2.5},
         "corral_queue_wait_seconds_sum": {(TEXT, "admitted"): 0.25},
+        "corral_request_tokens_sum": {(TEXT, "input"): 14, (TEXT, "output"): 25},
+        "corral_request_tokens_count": {(TEXT, "input"): 1, (TEXT, "output"): 1},
+        "corral_body_bytes_total": {("text_completion", "in"): 100, ("text_completion", "out"): 2600},
+        "corral_prediction_error_seconds_sum": {("gpu1", "late"): 0.5},
         "corral_routing_decisions_total": {("gpu1", "loaded"): 1},
         "corral_host_excluded_total": {("gpu3", "circuit_open"): 1},
         "corral_upstream_attempts_total": {("gpu1", "ok"): 1},
@@ -140,7 +149,6 @@ def test_an_ordinary_generation() -> None:
         "corral_retries_exhausted_total": {},
         "corral_cancellations_total": {},
         "corral_wasted_tokens_total": {},
-        "corral_model_loads_total": {},
         "corral_routing_failures_total": {},
     }
     assert {name: told.counted(name) for name in expected} == expected
@@ -154,10 +162,30 @@ CASES: dict[str, tuple[GenerationRecord, str, dict[tuple[str, ...], float]]] = {
         "corral_time_to_first_token_seconds_count",
         {},
     ),
+    "an error has no first token": (
+        record(outcome=Outcome.CLIENT_ERROR, status=400),
+        "corral_time_to_first_token_seconds_count",
+        {},
+    ),
     "tokens that we counted ourselves": (
         record(usage=Usage(0, 7)),
         "corral_tokens_total",
         {(TEXT, "gpu1", "output", "counted"): 7},
+    ),
+    "tokens of an answer that was cut short are not those of a request": (
+        record(usage=Usage(0, 7)),
+        "corral_request_tokens_count",
+        {},
+    ),
+    "a first byte before its time": (
+        record(ttft_seconds=0.75),
+        "corral_prediction_error_seconds_sum",
+        {("gpu1", "early"): 0.25},
+    ),
+    "a first byte from another host than was predicted": (
+        record(attempts=(GOOD, FAILED)),
+        "corral_prediction_error_seconds_count",
+        {},
     ),
     "a second host": (
         record(attempts=(FAILED, GOOD)),
@@ -218,11 +246,6 @@ CASES: dict[str, tuple[GenerationRecord, str, dict[tuple[str, ...], float]]] = {
     "what a cancellation wasted": (cancelled(), "corral_wasted_tokens_total", {(TEXT, "gpu1", "cancelled"): 7}),
     "a cancellation that wasted nothing": (cancelled(usage=Usage()), "corral_wasted_tokens_total", {}),
     "how long a cancellation took": (cancelled(), "corral_cancel_propagation_seconds_sum", {(): 0.002}),
-    "a cold start": (
-        record(cold=True, usage=Usage(1, 2, Accounting.REPORTED, 4.0)),
-        "corral_model_loads_total",
-        {("gpu1", TEXT, "request"): 1},
-    ),
     "the seconds of a cold start": (
         record(cold=True, usage=Usage(1, 2, Accounting.REPORTED, 4.0)),
         "corral_model_load_duration_seconds_sum",
@@ -253,6 +276,10 @@ ENUMS: dict[str, dict[str, type[StrEnum] | tuple[str, ...]]] = {
     "corral_retries_total": {"reason": AttemptOutcome},
     "corral_cancellations_total": {"source": CancelSource, "phase": Phase},
     "corral_host_state": {"state": State},
+    "corral_model_unloads_total": {"reason": UnloadReason},
+    "corral_prediction_error_seconds": {"error": ("early", "late")},
+    "corral_request_tokens": {"type": ("input", "output")},
+    "corral_body_bytes_total": {"operation": OPERATIONS, "direction": ("in", "out")},
 }
 """Labels whose values are of a fixed set."""
 
@@ -323,9 +350,74 @@ def test_too_many_models() -> None:
     told.observe(record(model="m0:latest"))
     counted = told.counted("corral_requests_total")
     assert len(counted) == MODEL_LABELS_LIMIT + 1
-    assert counted["text_completion", OTHER_MODEL, "ok"] == 3
+    assert counted["text_completion", OTHER_LABEL, "ok"] == 3
     assert counted["text_completion", "m0:latest", "ok"] == 2
     assert told.counted("corral_label_overflow_total") == {("model",): 3}
+
+
+def test_too_many_hosts() -> None:
+    """Come and go over the years: the first ones are named."""
+    told = Told()
+    names = [f"gpu{number}" for number in range(HOST_LABELS_LIMIT + 2)]
+    for name in names:
+        told.metrics.polled(name, 0.25)
+    assert told.counted("corral_host_poll_duration_seconds_count") == {
+        **{(name,): 1 for name in names[:HOST_LABELS_LIMIT]},
+        (OTHER_LABEL,): 2,
+    }
+    assert told.counted("corral_label_overflow_total") == {("host",): 2}
+
+
+# -- exemplars ------------------------------------------------------------------------------------------------------------------------
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def exemplars(told: Told) -> set[tuple[str, str, float]]:
+    """Family, bound and value of each."""
+    families = openmetrics_families(told.metrics.render(openmetrics=True).decode())
+    samples = [(family.name, sample) for family in families for sample in family.samples if sample.exemplar]
+    assert {sample.exemplar.labels["trace_id"] for _, sample in samples} <= {TRACE}
+    return {(name, sample.labels["le"], sample.exemplar.value) for name, sample in samples}
+
+
+def test_exemplars_are_of_traces_that_are_kept() -> None:
+    """Where somebody will look for what took long; of a trace that is not kept there is none."""
+    told = Told().observe(RECORD)
+    assert exemplars(told) == set()
+    told.metrics.kept_trace = lambda made: TRACE if made.cold else ""
+    told.observe(RECORD)
+    assert exemplars(told) == set()
+    told.observe(record(cold=True, usage=Usage(1, 2, Accounting.REPORTED, 4.0)))
+    assert exemplars(told) == {
+        ("corral_request_duration_seconds", "5.0", 3.75),
+        ("corral_time_to_first_token_seconds", "1.5", 1.5),
+        ("corral_upstream_attempt_duration_seconds", "5.0", 3.0),
+        ("corral_model_load_duration_seconds", "5.0", 4.0),
+    }
+    told = Told()
+    told.metrics.kept_trace = lambda _: TRACE
+    told.observe(unserved(Outcome.NO_HOST, 503))
+    assert exemplars(told) == {("corral_request_duration_seconds", "5.0", 3.75)}
+
+
+def test_both_formats_tell_the_same() -> None:
+    """Sample for sample, everything there is."""
+    told = Told(snapshot(view(holds=[TEXT]), view("gpu2")), genai_semconv=True).observe(*everything())
+    text, strict = (
+        {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name.startswith(("corral_", "gen_ai_"))
+        }
+        for families in (
+            text_string_to_metric_families(told.metrics.render().decode()),
+            openmetrics_families(told.metrics.render(openmetrics=True).decode()),
+        )
+    )
+    assert text == strict
+    assert len(text) > 900
 
 
 # -- other events ---------------------------------------------------------------------------------------------------------------------
@@ -352,6 +444,19 @@ def test_polls() -> None:
     assert told.counted("corral_host_poll_errors_total") == {("gpu1", "ps", "timeout"): 1}
 
 
+def test_models_that_come_and_go() -> None:
+    """By host: what for, and why."""
+    told = Told()
+    told.metrics.moved(Load("gpu1", TEXT, Trigger.REQUEST))
+    told.metrics.moved(Load("gpu1", "nope:latest", Trigger.ELSEWHERE))
+    told.metrics.moved(Unload("gpu1", TEXT, UnloadReason.EVICTED))
+    assert told.counted("corral_model_loads_total") == {
+        ("gpu1", TEXT, "request"): 1,
+        ("gpu1", UNKNOWN_MODEL, "elsewhere"): 1,
+    }
+    assert told.counted("corral_model_unloads_total") == {("gpu1", "evicted"): 1}
+
+
 # -- gauges ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -362,25 +467,49 @@ def test_gauges_of_the_gateway() -> None:
     assert told.samples["corral_queue_depth"] == {(TEXT,): 3}
     assert told.samples["corral_queue_limit"] == {(): 512}
     assert told.samples["corral_queue_oldest_seconds"] == {(): 1.5}
-    assert told.samples["corral_build_info"] == {("0.1.0", "python"): 1}
+    assert told.samples["corral_build_info"] == {("0.1.0", "python", "3.11.7"): 1}
+
+
+def test_gauges_of_what_goes_on_besides() -> None:
+    """Turns, tasks, the configuration; other gateways where there can be any."""
+    told = Told(
+        turns=Turned(2, {"done": 5}),
+        task_failures=3,
+        configured=Configured(False, 17.0, 4, 1),
+        shared=Shared(3, True, 2),
+    )
+    samples = told.samples
+    expected = {
+        "corral_turns_in_flight": {(): 2},
+        "corral_turns_total": {("done",): 5},
+        "corral_task_failures_total": {(): 3},
+        "corral_config_last_reload_successful": {(): 0},
+        "corral_config_last_reload_success_timestamp_seconds": {(): 17},
+        "corral_config_reloads_total": {("ok",): 4, ("failed",): 1},
+        "corral_replicas": {(): 3},
+        "corral_replica_bus_up": {(): 1},
+        "corral_replica_bus_connections_total": {(): 2},
+    }
+    assert {name: samples[name] for name in expected} == expected
+    assert not [name for name in Told().samples if name.startswith("corral_replica")]
 
 
 def test_gauges_of_the_store() -> None:
     """Whether it is there, what waits for it; nothing where nothing is kept."""
-    assert not [name for name in Told().samples if name.startswith("corral_store_queue")]
+    assert not [name for name in Told().samples if name.startswith("corral_db_queue")]
     samples = Told(
         store=Stored(up=False, queued=3, queue_limit=50_000, written_at=None, oldest_at=None, free_bytes=7)
     ).samples
-    assert samples["corral_store_up"] == {(): 0}
-    assert samples["corral_store_queue_depth"] == {(): 3}
-    assert samples["corral_store_queue_capacity"] == {(): 50_000}
-    assert samples["corral_store_free_bytes"] == {(): 7}
-    assert "corral_store_last_flush_timestamp_seconds" not in samples
+    assert samples["corral_db_up"] == {(): 0}
+    assert samples["corral_db_queue_depth"] == {(): 3}
+    assert samples["corral_db_queue_limit"] == {(): 50_000}
+    assert samples["corral_db_free_bytes"] == {(): 7}
+    assert "corral_db_last_flush_timestamp_seconds" not in samples
 
 
 def test_every_fate_is_told_from_the_start() -> None:
     """Under the store's own words."""
-    told = {labels[0] for labels in Told().metrics.store_records.children()}
+    told = {labels[0] for labels in Told().metrics.db_records.children()}
     assert told == set(KEPT) == set(Fate)
 
 
@@ -417,6 +546,27 @@ def test_gauges_of_models() -> None:
     for name in ("corral_model_vram_bytes", "corral_model_size_bytes"):
         assert samples[name] == {("gpu1", TEXT): 1e9}
     assert samples["corral_model_context_length"] == {("gpu1", TEXT): 4096}
+    assert "corral_model_expires_timestamp_seconds" not in samples
+    until = loaded(TEXT, expires_at="2026-11-22T13:40:16.579925016Z")
+    expires = Told(snapshot(view(holds=[until]))).samples["corral_model_expires_timestamp_seconds"]
+    assert expires == {("gpu1", TEXT): 1_795_354_816.579925}
+
+
+def test_memory_of_hosts() -> None:
+    """What a host has is known only where the configuration says it; what other gateways hold there only as they tell."""
+    one = msgspec.structs.replace(view(), host=Host("gpu1", "http://gpu1", vram_bytes=24 * 10**9), elsewhere=2)
+    samples = Told(snapshot(one, view("gpu2"))).samples
+    assert samples["corral_host_vram_total_bytes"] == {("gpu1",): 24e9}
+    assert samples["corral_host_leases_elsewhere"] == {("gpu1",): 2, ("gpu2",): 0}
+
+
+def test_a_host_that_says_too_much() -> None:
+    """Of its version and its models no more is told than any real one has."""
+    models = [loaded(f"m{number}") for number in range(LOADED_LIMIT + 10)]
+    odd = msgspec.structs.replace(view(holds=[*models, loaded("x" * 9999)]), version="9" * 9999)
+    samples = Told(snapshot(odd)).samples
+    assert len(samples["corral_model_loaded"]) == LOADED_LIMIT
+    assert [len(labels[1]) for labels in samples["corral_host_info"]] == [VERSION_LENGTH]
 
 
 def test_odd_names_are_escaped() -> None:

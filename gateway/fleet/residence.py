@@ -1,0 +1,140 @@
+"""Which models are in which host's memory, and every coming and going: pure, from what polls see and what answers prove.
+
+A load is proven by the first byte of an answer, or seen by a poll, whichever comes first; the other then tells nothing new. What comes and
+goes between two polls without a request of ours leaves no trace; what goes and comes back with another context looks like a reload.
+
+| what happens                                                    | is told as                         |
+|-----------------------------------------------------------------|------------------------------------|
+| an answer of a model that was not there                         | load, by a request (or a preload)  |
+| … that was there, but was leased as cold after it came          | unload (reloaded), and load        |
+| /api/ps lists a model that was not there                        | load: by a request if one waits for it, else not through us |
+| … with another context than before                              | unload (reloaded), and load        |
+| /api/ps lists it no more, though it was there as the poll began | unload: expired if its time was up, else evicted |
+| we had it unloaded                                              | unload (requested)                 |
+| the host cannot be reached                                      | unload (host_lost)                 |
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from gateway.fleet.host import LoadedModel
+
+SLACK_SECONDS = 2.0  # between our clock and a host's, and for a model that goes a moment before its time
+
+
+class Trigger(StrEnum):
+    """What a model was loaded for."""
+
+    REQUEST = "request"
+    PRELOAD = "preload"  # a request that only loads
+    ELSEWHERE = "elsewhere"  # not through this gateway
+
+
+class UnloadReason(StrEnum):
+    """Why a model left memory."""
+
+    EXPIRED = "expired"
+    EVICTED = "evicted"
+    RELOADED = "reloaded"  # with other options
+    REQUESTED = "requested"
+    HOST_LOST = "host_lost"
+
+
+class Load(NamedTuple):
+    """A model came into memory."""
+
+    host: str
+    model: str
+    trigger: Trigger
+
+
+class Unload(NamedTuple):
+    """A model left memory."""
+
+    host: str
+    model: str
+    reason: UnloadReason
+
+
+class _Resident(NamedTuple):
+    """``at``: when it was last known to have come, monotonic; ``context`` and ``expires_at`` as the last poll told, 0 and None before one."""
+
+    model: str
+    at: float
+    context: int
+    expires_at: float | None
+
+
+class Residence:
+    """Every host's. ``told`` is called with each change. Seconds are monotonic but for ``wall``, which is Unix time."""
+
+    def __init__(self, told: Callable[[Load | Unload], None]) -> None:
+        self._told = told
+        self._hosts: dict[str, dict[str, _Resident]] = {}
+
+    def proved(self, host: str, digest: str, model: str, trigger: Trigger, *, since: float | None, now: float) -> None:
+        """The first byte of an answer came. ``since``: when its lease was taken, if the model was to be loaded for it."""
+        held = self._hosts.setdefault(host, {})
+        before = held.get(digest)
+        if before is not None and (since is None or since <= before.at):
+            return
+        if before is not None:
+            self._told(Unload(host, before.model, UnloadReason.RELOADED))
+        held[digest] = _Resident(model, now, 0, None)
+        self._told(Load(host, model, trigger))
+
+    def seen(
+        self,
+        host: str,
+        loaded: Iterable[LoadedModel],
+        loading: Collection[str],
+        *,
+        began: float,
+        now: float,
+        wall: float,
+    ) -> None:
+        """A poll that began then lists these. ``loading``: digests that a request of ours waits for."""
+        held = self._hosts.setdefault(host, {})
+        gone = dict(held)
+        for model in loaded:
+            before = gone.pop(model.digest, None)
+            trigger = Trigger.REQUEST if model.digest in loading else Trigger.ELSEWHERE
+            at = now
+            if before is None:
+                self._told(Load(host, model.name, trigger))
+            elif before.context and before.context != model.context:
+                self._told(Unload(host, before.model, UnloadReason.RELOADED))
+                self._told(Load(host, model.name, trigger))
+            else:
+                at = before.at
+            held[model.digest] = _Resident(model.name, at, model.context, expiry(model.expires_at))
+        for digest, lost in gone.items():
+            if lost.at < began:  # what came while the poll was on its way, it may have missed
+                del held[digest]
+                late = lost.expires_at is None or lost.expires_at <= wall + SLACK_SECONDS
+                self._told(Unload(host, lost.model, UnloadReason.EXPIRED if late else UnloadReason.EVICTED))
+
+    def unloaded(self, host: str, digest: str) -> None:
+        """On our word."""
+        if (lost := self._hosts.get(host, {}).pop(digest, None)) is not None:
+            self._told(Unload(host, lost.model, UnloadReason.REQUESTED))
+
+    def lost(self, host: str) -> None:
+        """Nobody listens there any more."""
+        for resident in self._hosts.pop(host, {}).values():
+            self._told(Unload(host, resident.model, UnloadReason.HOST_LOST))
+
+    def configure(self, hosts: Collection[str]) -> None:
+        """Forget the hosts that are not among these: they are no business of ours."""
+        self._hosts = {host: held for host, held in self._hosts.items() if host in hosts}
+
+
+def expiry(text: str) -> float | None:
+    """Unix seconds of a host's ``expires_at``, RFC 3339 with nanoseconds; None where it says no time, or one before all computers."""
+    try:
+        at = datetime.fromisoformat(text)
+        return at.timestamp() if at.tzinfo is not None and at.year > 1 else None
+    except (ValueError, OverflowError):
+        return None
