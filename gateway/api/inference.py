@@ -17,7 +17,7 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
-from gateway.errors import CorralError, Loop, ShuttingDown, TooLarge, internal
+from gateway.errors import CorralError, Loop, QueueFull, ShuttingDown, TooLarge, internal
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
@@ -140,7 +140,10 @@ class Inference:
                         await self._relay.run(generation, headers, query, sink)
                 response = sink.response()
         except CorralError as error:
-            self._rejected(error.code)
+            if sink is None or isinstance(
+                error, QueueFull
+            ):  # what had been let in is a generation, and counted as that
+                self._rejected(error.code)
             response = rendered(error, endpoint, id_)
         except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
             log.exception("%s failed", endpoint.path)

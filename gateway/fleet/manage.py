@@ -60,7 +60,7 @@ class Unloader:
         if not 200 <= answer.status < 600 or answer.status in (204, 304):
             return f"it answered {answer.status}"
         if answer.status == 200:
-            self._fleet.forget_loaded(host.name, request.model)
+            self._fleet.forget_loaded(host.name, request.model, self._clock())
         return answer
 
 

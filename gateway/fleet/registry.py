@@ -264,7 +264,7 @@ class Fleet:
         if event is Event.UNREACHABLE:
             state.loaded = {}
             state.runners = {}
-            self._residence.lost(name)
+            self._residence.lost(name, now)
 
     def forget_model(self, name: str, model: str) -> None:
         """A host said 404 for a model it had listed: believe it until its next inventory."""
@@ -276,7 +276,7 @@ class Fleet:
             state.ghosts |= {model}
             self._touch(state)
 
-    def forget_loaded(self, name: str, model: str) -> None:
+    def forget_loaded(self, name: str, model: str, now: float) -> None:
         """A model was unloaded on our word."""
         state = self._states.get(name)
         if state is None:
@@ -284,7 +284,7 @@ class Fleet:
         if state.available and (found := state.available.get(model)):
             state.loaded = {digest: value for digest, value in state.loaded.items() if digest != found.digest}
             self._touch(state)
-            self._residence.unloaded(name, found.digest)
+            self._residence.unloaded(name, found.digest, now)
 
     def wants_sample(self, name: str, now: float) -> bool:
         """Whether an answer of this host is worth learning from: more than SAMPLES_PER_SECOND teach nothing."""

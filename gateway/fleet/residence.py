@@ -17,6 +17,7 @@ goes between two polls without a request of ours leaves no trace; what goes and 
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from enum import StrEnum
+from math import inf
 from typing import NamedTuple
 
 from gateway.fleet.host import LoadedModel
@@ -73,6 +74,7 @@ class Residence:
     def __init__(self, told: Callable[[Load | Unload], None]) -> None:
         self._told = told
         self._hosts: dict[str, dict[str, _Resident]] = {}
+        self._emptied: dict[str, float] = {}  # when something last left a host by our word, or with it
 
     def proved(self, host: str, digest: str, model: str, trigger: Trigger, *, since: float | None, now: float) -> None:
         """The first byte of an answer came. ``since``: when its lease was taken, if the model was to be loaded for it."""
@@ -98,8 +100,11 @@ class Residence:
         """A poll that began then lists these. ``loading``: digests that a request of ours waits for."""
         held = self._hosts.setdefault(host, {})
         gone = dict(held)
+        stale = began <= self._emptied.get(host, -inf)  # what it lists may be what has left since
         for model in loaded:
             before = gone.pop(model.digest, None)
+            if (stale and before is None) or (before is not None and before.at >= began):
+                continue  # the next poll will know
             trigger = Trigger.REQUEST if model.digest in loading else Trigger.ELSEWHERE
             at = now
             if before is None:
@@ -116,19 +121,22 @@ class Residence:
                 late = lost.expires_at is None or lost.expires_at <= wall + SLACK_SECONDS
                 self._told(Unload(host, lost.model, UnloadReason.EXPIRED if late else UnloadReason.EVICTED))
 
-    def unloaded(self, host: str, digest: str) -> None:
+    def unloaded(self, host: str, digest: str, now: float) -> None:
         """On our word."""
+        self._emptied[host] = now
         if (lost := self._hosts.get(host, {}).pop(digest, None)) is not None:
             self._told(Unload(host, lost.model, UnloadReason.REQUESTED))
 
-    def lost(self, host: str) -> None:
+    def lost(self, host: str, now: float) -> None:
         """Nobody listens there any more."""
+        self._emptied[host] = now
         for resident in self._hosts.pop(host, {}).values():
             self._told(Unload(host, resident.model, UnloadReason.HOST_LOST))
 
     def configure(self, hosts: Collection[str]) -> None:
         """Forget the hosts that are not among these: they are no business of ours."""
         self._hosts = {host: held for host, held in self._hosts.items() if host in hosts}
+        self._emptied = {host: at for host, at in self._emptied.items() if host in hosts}
 
 
 def expiry(text: str) -> float | None:

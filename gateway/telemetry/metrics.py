@@ -24,7 +24,6 @@ from gateway.telemetry.series import Series
 
 MODEL_LABELS_LIMIT, HOST_LABELS_LIMIT = 200, 256
 NO_HOST = ""
-_BEGAN = (AttemptOutcome.OK, AttemptOutcome.MIDSTREAM_ERROR)
 
 
 def no_trace(_record: GenerationRecord) -> str:
@@ -86,7 +85,7 @@ class Metrics(Catalogue):
             record.outcome is Outcome.CLIENT_ERROR and not record.attempts and record.status == 404
         ):
             self.no_route.labels("no_host" if record.outcome is Outcome.NO_HOST else "unknown_model").inc()
-        if record.outcome is Outcome.UPSTREAM_ERROR and record.attempts and record.attempts[-1].outcome not in _BEGAN:
+        if record.outcome is Outcome.UPSTREAM_ERROR and record.attempts and record.status >= 400:
             self.exhausted.labels(model).inc()
         if record.cancelled_by is not None:
             self._observe_cancellation(record, model, host)

@@ -221,8 +221,8 @@ def test_a_ghost_is_forgotten_until_the_next_inventory() -> None:
 def test_what_was_unloaded_on_our_word() -> None:
     """It is not waited for the next poll to say so."""
     made = fleet(holds=[TEXT, OTHER])
-    made.forget_loaded("gpu1", TEXT)
-    made.forget_loaded("gpu1", "nope:latest")
+    made.forget_loaded("gpu1", TEXT, 5.0)
+    made.forget_loaded("gpu1", "nope:latest", 5.0)
     assert list(made.view("gpu1", 0.0).loaded) == [digest_of(OTHER)]
 
 

@@ -136,18 +136,39 @@ def test_on_our_word(watched: Watched) -> None:
     watched.seen(1.0, until(300))
     watched.take()
     for _ in range(2):
-        watched.residence.unloaded("gpu1", digest_of(TEXT))
-    watched.residence.unloaded("gpu2", digest_of(TEXT))
+        watched.residence.unloaded("gpu1", digest_of(TEXT), 1.5)
+    watched.residence.unloaded("gpu2", digest_of(TEXT), 1.5)
     watched.seen(2.0)
     assert watched.take() == [(TEXT, UnloadReason.REQUESTED)]
+
+
+def test_a_poll_that_is_older_than_our_word(watched: Watched) -> None:
+    """Lists what was there when it asked: nothing came back. The next one can be believed."""
+    watched.seen(1.0, until(300))
+    watched.take()
+    watched.residence.unloaded("gpu1", digest_of(TEXT), 2.0)
+    watched.seen(2.5, until(300), began=1.9)
+    assert watched.take() == [(TEXT, UnloadReason.REQUESTED)]
+    watched.seen(3.5, until(300))
+    assert watched.take() == [(TEXT, ELSEWHERE)]
+
+
+def test_a_poll_that_is_older_than_a_reload(watched: Watched) -> None:
+    """Tells the context that was: no reason to take the next one's for another reload."""
+    watched.seen(1.0, until(300))
+    watched.proved(5.0, since=3.0)
+    watched.take()
+    watched.seen(5.5, until(300), began=4.9)
+    watched.seen(6.5, until(300, context=8192))
+    assert watched.take() == []
 
 
 def test_a_host_that_is_lost(watched: Watched) -> None:
     """Loses all that it held, once."""
     watched.seen(1.0, until(300), until(300, OTHER))
     watched.take()
-    watched.residence.lost("gpu1")
-    watched.residence.lost("gpu1")
+    watched.residence.lost("gpu1", 2.0)
+    watched.residence.lost("gpu1", 2.0)
     assert watched.take() == [(TEXT, UnloadReason.HOST_LOST), (OTHER, UnloadReason.HOST_LOST)]
 
 
@@ -156,7 +177,7 @@ def test_a_host_that_is_removed(watched: Watched) -> None:
     watched.seen(1.0, until(300))
     watched.take()
     watched.residence.configure(["gpu2"])
-    watched.residence.lost("gpu1")
+    watched.residence.lost("gpu1", 2.0)
     assert watched.take() == []
 
 

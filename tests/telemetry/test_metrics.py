@@ -162,6 +162,11 @@ CASES: dict[str, tuple[GenerationRecord, str, dict[tuple[str, ...], float]]] = {
         "corral_time_to_first_token_seconds_count",
         {},
     ),
+    "a request that only loads has no first token": (
+        record(usage=Usage(0, 0, Accounting.REPORTED, 4.0)),
+        "corral_time_to_first_token_seconds_count",
+        {},
+    ),
     "an error has no first token": (
         record(outcome=Outcome.CLIENT_ERROR, status=400),
         "corral_time_to_first_token_seconds_count",
@@ -207,6 +212,14 @@ CASES: dict[str, tuple[GenerationRecord, str, dict[tuple[str, ...], float]]] = {
         record(
             outcome=Outcome.UPSTREAM_ERROR,
             attempts=(Attempt("gpu1", AttemptOutcome.MIDSTREAM_ERROR, 0.0, 1.0),),
+        ),
+        "corral_retries_exhausted_total",
+        {},
+    ),
+    "a host that sends nonsense in the middle": (
+        record(
+            outcome=Outcome.UPSTREAM_ERROR,
+            attempts=(Attempt("gpu1", AttemptOutcome.PROTOCOL_ERROR, 0.0, 1.0),),
         ),
         "corral_retries_exhausted_total",
         {},
