@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -41,7 +41,7 @@ from gateway.api.stopping import Stopping
 from gateway.api.turns import TurnsApi
 from gateway.config import DNS, Config, split_listen
 from gateway.fleet.client import HostClient
-from gateway.fleet.discovery import Discovery
+from gateway.fleet.discovery import Discovery, host_of
 from gateway.fleet.health import BreakerPolicy
 from gateway.fleet.host import Host
 from gateway.fleet.jobs import Jobs
@@ -92,11 +92,7 @@ class Gateway:
         self.config = config
         self.rng = random.Random(seed)
         clock = self.clock = time.monotonic
-        hosts = [
-            Host(host.name, host.url, host.slots, host.tags, host.vram_bytes)
-            for host in config.hosts
-            if not host.url.startswith(DNS)
-        ]
+        hosts = [host_of(host) for host in config.hosts if not host.url.startswith(DNS)]
         health, relay = config.health, config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
         breaker = BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds)
@@ -378,12 +374,12 @@ class Gateway:
         if self._records is not None:
             self._records.append(record)
 
-    def _exposition(self, openmetrics: bool) -> bytes:
+    def _exposition(self, openmetrics: bool) -> Iterator[bytes]:
         self.generations.flush()
-        return self.metrics.render(openmetrics=openmetrics)
+        return self.metrics.pieces(openmetrics=openmetrics)
 
     def _known_model(self, model: str) -> bool:
-        return any(view.available and model in view.available for view in self.fleet.snapshot(self.clock()).hosts)
+        return self.fleet.lists(model)
 
     def _live(self) -> Live:
         fleet, rules, label = self.fleet.snapshot(self.clock()), self.config.placement, self.metrics.model_label

@@ -89,7 +89,7 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
             assert await asyncio.to_thread(main, [*good, "--host", f"gpu2={url}"]) == 1
             both = capsys.readouterr().out
     configured, end = json.JSONDecoder().raw_decode(text)
-    assert configured["hosts"] == [{"name": "gpu1", "url": host.url, "slots": 1, "tags": []}]
+    assert configured["hosts"] == [{"name": "gpu1", "url": host.url, "slots": 1, "tags": [], "vram_bytes": 0}]
     assert configured["queue"] == {"limit": 512}
     line, kept = text[end:].split("\n")[1:-1]
     assert kept == "database     none: nothing is kept"

@@ -140,10 +140,7 @@ class Inference:
                         await self._relay.run(generation, headers, query, sink)
                 response = sink.response()
         except CorralError as error:
-            if sink is None or isinstance(
-                error, QueueFull
-            ):  # what had been let in is a generation, and counted as that
-                self._rejected(error.code)
+            self._count(error, let_in=sink is not None)
             response = rendered(error, endpoint, id_)
         except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
             log.exception("%s failed", endpoint.path)
@@ -153,6 +150,11 @@ class Inference:
             raise
         self._responded(endpoint.path, response.status)
         return response
+
+    def _count(self, error: CorralError, *, let_in: bool) -> None:
+        """As refused, unless it had been let in: then it is a generation, and counted as that. A full queue turns away in there."""
+        if not let_in or isinstance(error, QueueFull):
+            self._rejected(error.code)
 
     async def _unloaded(self, inference: InferenceRequest, id_: str) -> web.Response:
         answer, hosts = await self._unload(inference)

@@ -140,6 +140,11 @@ def _host(target: str, entry: Target) -> HostConfig:
     )
 
 
+def host_of(host: HostConfig) -> Host:
+    """A host as it is configured."""
+    return Host(host.name, host.url, host.slots, host.tags, host.vram_bytes)
+
+
 def _unique(found: Iterable[HostConfig]) -> tuple[tuple[Host, ...], tuple[str, ...]]:
     """The first of each name and of each place, at most HOSTS_LIMIT; and of the others, each once, why not."""
     hosts: dict[str, Host] = {}
@@ -158,5 +163,5 @@ def _unique(found: Iterable[HostConfig]) -> tuple[tuple[Host, ...], tuple[str, .
             left_out[f"{where}: there are {HOSTS_LIMIT} hosts already"] = None
         else:
             places[place_of(host.url)] = host.name
-            hosts[host.name] = Host(host.name, host.url, host.slots, host.tags, host.vram_bytes)
+            hosts[host.name] = host_of(host)
     return tuple(hosts.values()), tuple(left_out)

@@ -95,6 +95,10 @@ class Fleet:
         """One host as it is at ``now``."""
         return self._view(self._states[name], now)
 
+    def lists(self, model: str) -> bool:
+        """Whether any host has this canonical name on its disk, as last told."""
+        return any(state.available and model in state.available for state in self._states.values())
+
     def snapshot(self, now: float) -> FleetSnapshot:
         """The immutable whole."""
         views = tuple([self._view(state, now) for state in self._states.values()])

@@ -45,6 +45,14 @@ def test_hosts_are_in_the_order_of_the_configuration() -> None:
 # -- polls --------------------------------------------------------------------------------------------------------------------------
 
 
+def test_whether_anybody_lists_a_model() -> None:
+    """By its canonical name; of who has not told, nothing is known."""
+    made = Fleet([host("gpu1"), host("gpu2")])
+    assert not made.lists(TEXT)
+    made.observe("gpu2", observation(5.0, ["SmolLM2:135M"]))
+    assert (made.lists(TEXT), made.lists(OTHER)) == (True, False)
+
+
 def test_who_is_told_of_models_may_look() -> None:
     """A model that was loaded before the first poll is told of when the fleet knows all that the poll saw."""
     seen: list[list[str]] = []

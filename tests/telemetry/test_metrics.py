@@ -433,6 +433,17 @@ def test_both_formats_tell_the_same() -> None:
     assert len(text) > 900
 
 
+def test_a_scrape_in_pieces() -> None:
+    """Is the scrape; each piece is of whole lines, and none is so large that a stream would notice."""
+    told = Told(snapshot(view(holds=[TEXT]), view("gpu2"))).observe(*everything())
+    pieces = list(told.metrics.pieces())
+    assert len(pieces) > 5
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert max(map(len, pieces)) < sum(map(len, pieces)) / 2
+    ours = [piece.partition(b"# HELP process_")[0] for piece in pieces]
+    assert b"".join(ours) == told.metrics.render().partition(b"# HELP process_")[0]
+
+
 # -- other events ---------------------------------------------------------------------------------------------------------------------
 
 
