@@ -39,15 +39,13 @@ from gateway.api.show import Show
 from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
 from gateway.api.turns import TurnsApi
-from gateway.config import DNS, Config, split_listen
+from gateway.config import Config, split_listen
 from gateway.fleet.client import HostClient
-from gateway.fleet.discovery import Discovery, host_of
-from gateway.fleet.health import BreakerPolicy
+from gateway.fleet.discovery import Discovery, configured
 from gateway.fleet.host import Host
 from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
-from gateway.fleet.registry import Fleet
 from gateway.keeping import keeper, stored
 from gateway.live import HealthTeller, live, watch_lag
 from gateway.lookout import Lookout
@@ -92,11 +90,9 @@ class Gateway:
         self.config = config
         self.rng = random.Random(seed)
         clock = self.clock = time.monotonic
-        hosts = [host_of(host) for host in config.hosts if not host.url.startswith(DNS)]
-        health, relay = config.health, config.relay
+        relay = config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
-        breaker = BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds)
-        self.fleet = Fleet(hosts, breaker, self.metrics.moved)
+        self.fleet = configured(config, self.metrics.moved)
         self.admission = Admission(self.fleet, config.queue.limit, self.rng)
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
@@ -109,7 +105,9 @@ class Gateway:
         sinks = (self.metrics.observe, self.log.generation, *keeping, self._keep)
         self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
         self.jobs = Jobs(clock, time.time, self.rng, (self.metrics.job_ended, self.log.job))
-        self.connections = Connections(hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock)
+        self.connections = Connections(
+            self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock
+        )
         loopback = is_loopback(split_listen(config.listen)[0])
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
         self.sessions = SessionStore(self.database, time.time, random.SystemRandom())

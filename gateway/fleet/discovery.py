@@ -21,7 +21,10 @@ import yaml
 from gateway.complaint import in_words
 from gateway.config import DNS, Config, HostConfig, check_hosts, place_of
 from gateway.errors import ConfigError
+from gateway.fleet.health import BreakerPolicy
 from gateway.fleet.host import Host
+from gateway.fleet.registry import Fleet
+from gateway.fleet.residence import Load, Unload
 
 log = logging.getLogger(__name__)
 FILE_LIMIT_BYTES = 1024 * 1024
@@ -138,6 +141,13 @@ def _host(target: str, entry: Target) -> HostConfig:
         slots=int(slots),
         tags=tuple(tag.strip() for tag in str(entry.labels.get("tags", "")).split(",") if tag.strip()),
     )
+
+
+def configured(config: Config, moved: Callable[[Load | Unload], None]) -> Fleet:
+    """The fleet to start with: hosts that stand in the configuration themselves. ``moved`` is told of models that come and go."""
+    hosts = [host_of(host) for host in config.hosts if not host.url.startswith(DNS)]
+    health = config.health
+    return Fleet(hosts, BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds), moved)
 
 
 def host_of(host: HostConfig) -> Host:
