@@ -29,7 +29,7 @@ from gateway.api.inference import Inference
 from gateway.api.jobs import JobsApi
 from gateway.api.manners import Manners, is_loopback, under
 from gateway.api.messages import MessagesApi
-from gateway.api.middleware import QuietNonsense, boundary
+from gateway.api.middleware import boundary
 from gateway.api.models import Models
 from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
@@ -49,6 +49,7 @@ from gateway.fleet.poller import Poller
 from gateway.keeping import keeper, stored
 from gateway.live import HealthTeller, live, watch_lag
 from gateway.lookout import Lookout
+from gateway.observing import Messages, tracer
 from gateway.process import package_version
 from gateway.record import CancelSource, GenerationRecord
 from gateway.relay.connections import Connections
@@ -62,8 +63,9 @@ from gateway.store.session_store import SessionStore
 from gateway.store.stats import Stats
 from gateway.talking import talking
 from gateway.tasks import Tasks
+from gateway.telemetry.context import Contexts
 from gateway.telemetry.gauges import Live
-from gateway.telemetry.logs import LogHandler, LogWriter
+from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,10 @@ class Gateway:
         )
         keeping = (self.keeper.put,) if self.keeper else ()
         sinks = (self.metrics.observe, self.log.generation, *keeping, self._keep)
-        self.generations = Generations(asyncio.get_running_loop(), clock, time.time, sinks, relay.deadline_seconds)
+        self.contexts = Contexts(config.tracing, self.rng)
+        self.tracer = tracer(config.tracing, self.fleet, self.replica, self.metrics)
+        loop = asyncio.get_running_loop()
+        self.generations = Generations(loop, clock, time.time, sinks, relay.deadline_seconds, self.tracer)
         self.jobs = Jobs(clock, time.time, self.rng, (self.metrics.job_ended, self.log.job))
         self.connections = Connections(
             self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock
@@ -115,8 +120,7 @@ class Gateway:
         self.draining = draining(self.database, self.fleet, self.admission, clock)
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
-        self._handler: LogHandler | None = None
-        self._quiet = QuietNonsense()
+        self._messages = Messages(self.log, config.log.level)
         self._told = HealthTeller()
 
     @property
@@ -136,13 +140,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Poll once, then listen. Raises OSError when the port is taken."""
-        loop = asyncio.get_running_loop()
-        self.log.attach(loop.call_later)
-        self._handler = LogHandler(self.log, loop.call_soon_threadsafe)
-        root = logging.getLogger()
-        root.addHandler(self._handler)
-        logging.getLogger("aiohttp.server").addFilter(self._quiet)
-        root.setLevel(self.config.log.level.upper())
+        self._messages.attach(asyncio.get_running_loop())
         poll, relay = self.config.poll, self.config.relay
         self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds, self.replica)
         self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
@@ -161,6 +159,7 @@ class Gateway:
             self.manners,
             self.rng,
             self.fleet,
+            self.contexts,
             self.config.relay,
         )
         self.account = Account(self.fleet, self.client, self.config)
@@ -194,13 +193,12 @@ class Gateway:
             attempts=self.config.relay.attempts,
             refresh=self._refresh,
             poke=lambda host: self.poller.poke(host, inventory=True),
+            overhear_bytes=self.tracer.said_bytes if self.tracer else 0,
         )
-        kept, refused, dropped = (
-            self.config.generations,
-            self.metrics.refused,
-            self.metrics.detached_dropped.labels().inc,
+        kept, dropped = self.config.generations, self.metrics.detached_dropped.labels().inc
+        self.detached = Detached(
+            self.relay, self.generations, self.tasks, kept, self.rng, self.contexts, self.metrics.refused, dropped
         )
-        self.detached = Detached(self.relay, self.generations, self.tasks, kept, self.rng, refused, dropped)
         config, name, shelf = self.config.sessions, self.replica, self.detached.shelf
         self.replicas = sharing(
             self.database, name, self.fleet, self.admission, self.generations, shelf, self.clock, self.tasks
@@ -316,11 +314,11 @@ class Gateway:
         self.detached.shelf.close()
         if self.replicas is not None:
             await self.replicas.leave()
+        if self.tracer is not None:
+            await self.tracer.close()
         if self.keeper is not None:
             await self.keeper.close()
-        if self._handler is not None:
-            logging.getLogger().removeHandler(self._handler)
-            logging.getLogger("aiohttp.server").removeFilter(self._quiet)
+        self._messages.detach()
         self.log.close()
 
     # -- glue ------------------------------------------------------------------------------------------------------------------

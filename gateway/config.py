@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -14,11 +14,13 @@ from gateway.listen import is_there, next_to
 DEFAULT_LISTEN = "127.0.0.1:11434"
 DNS = "dns+"  # before a host's url: one host for each address of the name
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+TRACES_PATH = "/v1/traces"  # where a collector takes spans
 PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
@@ -178,6 +180,36 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingConfig:
+    """Spans of generations, for an OpenTelemetry collector; without an endpoint there are none. OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT,
+    _COMPRESSION, _CERTIFICATE, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count as usual (docs/observing.md)."""
+
+    endpoint: str = ""  # OTLP over HTTP, like http://tempo:4318; empty: what OTEL_EXPORTER_OTLP_ENDPOINT names
+    mode: Literal["off", "errors", "sampled", "all"] = (
+        "sampled"  # which traces are kept: those that failed, also the slow, retried, cold and sampled ones, or all
+    )
+    ratio: Share = 0.05  # of all traces that are sampled, whatever becomes of them
+    slow_first_byte_seconds: Positive = 2.0  # a trace is kept whose answer begins later than that
+    slow_seconds: Positive = 60.0  # or takes longer than that
+    per_second: Positive = 20.0  # traces that are kept at most, unless mode is all
+    trust_incoming: bool = True  # a caller's sampled flag counts; false where strangers can call
+    capture_content: bool = False  # prompts and answers go into spans
+    content_bytes: Count = 4096  # of one message that go into a span
+    redact: tuple[str, ...] = ()  # regular expressions; what they match in prompts and answers is left out
+
+    @property
+    def url(self) -> str:
+        """Where spans are posted."""
+        bare = self.endpoint.rstrip("/")
+        return bare if urlsplit(bare).path else bare + TRACES_PATH
+
+    @property
+    def on(self) -> bool:
+        """Whether there are spans at all."""
+        return bool(self.endpoint) and self.mode != "off"
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownConfig:
     """Stopping."""
 
@@ -209,6 +241,7 @@ class Config:
     sessions: SessionsConfig = field(default_factory=SessionsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
 
 
@@ -221,6 +254,7 @@ def checked(config: Config) -> Config:
     _refuse_itself(config.hosts, *listen)
     _check_account_host(config)
     _check_http(config.http)
+    _check_tracing(config.tracing)
     for rule in config.placement:
         _check_rule(rule, config)
     return config
@@ -267,22 +301,28 @@ def split_listen(listen: str) -> tuple[str, int]:
     return address.strip("[]") or "0.0.0.0", int(port)
 
 
-def _check_host(host: HostConfig) -> None:
-    if not NAME.match(host.name):
-        raise ConfigError(f"host name {host.name!r}: use letters, digits, '-', '_' and '.', at most 63")
+def _parts(key: str, url: str, like: str) -> SplitResult:
+    """The parts of an http url, without a user, a query or a fragment. Raises ConfigError."""
     try:
-        parts = urlsplit(host.url.removeprefix(DNS))
+        parts = urlsplit(url)
         port_ok = parts.port is None or parts.port > 0
     except ValueError:
         parts, port_ok = urlsplit(""), False
+    if "@" in parts.netloc or parts.query or parts.fragment:  # what may be a secret is not repeated
+        raise ConfigError(f"{key} must hold no user, query or fragment: write it like {like}")
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
-        raise ConfigError(f"host {host.name!r}: url = {host.url!r} is not like http://10.0.0.5:11434")
+        raise ConfigError(f"{key} = {url!r} is not like {like}")
+    return parts
+
+
+def _check_host(host: HostConfig) -> None:
+    if not NAME.match(host.name):
+        raise ConfigError(f"host name {host.name!r}: use letters, digits, '-', '_' and '.', at most 63")
+    parts = _parts(f"host {host.name!r}: url", host.url.removeprefix(DNS), "http://10.0.0.5:11434")
     if parts.path.rstrip("/") in ("/v1", "/api"):
         raise ConfigError(
             f"host {host.name!r}: url = {host.url!r}: leave {parts.path.rstrip('/')} out, it is Ollama's own"
         )
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ConfigError(f"host {host.name!r}: url = {host.url!r} must hold no user, query or fragment")
 
 
 def _check_rule(rule: PlacementConfig, config: Config) -> None:
@@ -304,6 +344,16 @@ def _check_account_host(config: Config) -> None:
     later = config.discovery.files or any(host.url.startswith(DNS) for host in config.hosts)
     if config.account_host and config.account_host not in names and not later:
         raise ConfigError(f"account_host = {config.account_host!r} is none of the hosts: {', '.join(names)}")
+
+
+def _check_tracing(tracing: TracingConfig) -> None:
+    if tracing.endpoint:
+        _parts("tracing.endpoint", tracing.endpoint, "http://tempo:4318")
+    for rule in tracing.redact:
+        try:
+            re.compile(rule)
+        except re.error as error:
+            raise ConfigError(f"tracing.redact: {rule!r} is not a regular expression: {error}") from None
 
 
 def _check_http(http: HttpConfig) -> None:

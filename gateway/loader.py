@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from gateway.config import HOW_TO_NAME_HOSTS, TABLES, Config, DatabaseConfig, checked
+from gateway.config import HOW_TO_NAME_HOSTS, TABLES, TRACES_PATH, Config, DatabaseConfig, checked
 from gateway.errors import ConfigError
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -65,6 +65,7 @@ def _tree(path: Path | None, env: Mapping[str, str]) -> tuple[Path | None, dict[
     tree = _read_toml(file) if file is not None else {}
     _overlay_environment(tree, env)
     _fill_in_database(tree, env)
+    _fill_in_tracing(tree, env)
     return file, tree
 
 
@@ -147,6 +148,25 @@ def _fill_in_database(tree: dict[str, Any], env: Mapping[str, str]) -> None:
     home = env.get("XDG_DATA_HOME") or (f"{env['HOME']}/.local/share" if env.get("HOME") else "")
     if isinstance(table, dict) and not table.get("url") and home:
         table["url"] = f"sqlite:///{home}/corral/corral.db"
+
+
+def _fill_in_tracing(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    """What OpenTelemetry's own variables say, where Corral is told no endpoint."""
+    table = tree.setdefault("tracing", {})
+    if not isinstance(table, dict):
+        return
+    if env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER", "").lower() == "none":
+        table["mode"] = "off"
+    if table.get("endpoint") or table.get("mode") == "off":
+        return
+    every = env.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").rstrip("/")
+    table["endpoint"] = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "") or (every and every + TRACES_PATH)
+    protocol = env.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or env.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if table["endpoint"] and protocol and protocol != "http/protobuf":
+        raise ConfigError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: Corral speaks http/protobuf; name another endpoint with"
+            " CORRAL_TRACING_ENDPOINT, or set CORRAL_TRACING_MODE=off"
+        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -19,6 +19,49 @@ def new_id(wall: float, chance: int) -> str:
     return f"{int(wall * 1000):011x}{chance:013x}"
 
 
+_SPAN_BITS = 2**64 - 1
+
+
+class Trace(msgspec.Struct, frozen=True, gc=False):
+    """A request's place in its trace, as W3C's Trace Context has it. Attempts have the span ids that follow ``span_id``, so that each is known
+    before anything is recorded. ``ours``: spans of this gateway may be in the trace; if not, the caller's ``header`` goes out as it came.
+    """
+
+    trace_id: str = ""  # 32 hex digits
+    span_id: str = ""  # 16 hex digits
+    parent_id: str = ""  # the caller's span, 16 hex digits
+    sampled: bool = False  # at the head: hosts and the caller are told so
+    state: str = ""  # tracestate
+    request_id: str = ""  # the caller's X-Request-Id, or the generation's id
+    header: str = ""
+    ours: bool = False
+
+    def attempt_id(self, number: int) -> str:
+        """The span id of the attempt with this number, from 1."""
+        return f"{(int(self.span_id, 16) + number) & _SPAN_BITS:016x}"
+
+    def traceparent(self, span_id: str) -> str:
+        """The header for who comes after that span of ours."""
+        return f"00-{self.trace_id}-{span_id}-{'01' if self.sampled else '00'}"
+
+    def lines(self, number: int) -> str:
+        """The header lines of the attempt with this number."""
+        parent = self.traceparent(self.attempt_id(number)) if self.ours else self.header
+        if not parent:
+            return ""
+        state = f"tracestate: {self.state}\r\n" if self.state else ""
+        return f"traceparent: {parent}\r\n{state}"
+
+    @property
+    def answer(self) -> tuple[tuple[str, str], ...]:
+        """The headers of the answer: the request's id, and where its trace is if it will be kept for certain."""
+        named = (("X-Request-Id", self.request_id),)
+        return (*named, ("traceresponse", self.traceparent(self.span_id))) if self.ours and self.sampled else named
+
+
+NO_TRACE = Trace()
+
+
 class Outcome(StrEnum):
     """How a generation ended."""
 
@@ -177,6 +220,10 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
     attempts: tuple[Attempt, ...]
     route: Route | None
     detached: bool = False  # it ran on without its caller
+    request_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    trace_kept: bool = False  # its spans are sent to the collector
 
     @property
     def overhead_seconds(self) -> float:

@@ -504,3 +504,62 @@ def test_the_example_is_a_configuration() -> None:
     config = load(Path(__file__).parent.parent / "corral.example.toml")
     assert [host.name for host in config.hosts] == ["gpu1", "gpu2"]
     assert config.listen == Config().listen
+
+
+# -- tracing --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4318"}, "http://tempo:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4318/"}, "http://tempo:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://otlp.example.com/otlp"}, "https://otlp.example.com/otlp/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://tempo:4318/mine"}, "http://tempo:4318/mine"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://b/t"}, "http://b/t"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "CORRAL_TRACING_ENDPOINT": "http://b"}, "http://b/v1/traces"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            "http://a/v1/traces",
+        ),
+    ],
+)
+def test_a_collector(environment: dict[str, str], url: str) -> None:
+    """OpenTelemetry's own variables name it where Corral's do not."""
+    tracing = load(environ=HOSTS | environment).tracing
+    assert (tracing.on, tracing.url if tracing.on else "") == (bool(url), url)
+
+
+@pytest.mark.parametrize(
+    "off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}, {"CORRAL_TRACING_MODE": "off"}]
+)
+def test_no_tracing_after_all(off: dict[str, str]) -> None:
+    """Each of the usual switches is enough; a protocol that is not spoken is then no error."""
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    assert load(environ=HOSTS | environment | off).tracing.on is False
+
+
+def test_a_protocol_that_is_not_spoken() -> None:
+    """Is told at the start, with what to do."""
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://tempo:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    with pytest.raises(ConfigError) as caught:
+        load(environ=HOSTS | environment)
+    assert "Corral speaks http/protobuf" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("tracing", "words"),
+    [
+        ({"endpoint": "tempo:4318"}, "is not like http://tempo:4318"),
+        ({"endpoint": "http://user:secret@tempo"}, "must hold no user"),
+        ({"redact": ["("]}, "is not a regular expression"),
+        ({"ratio": 1.5}, "<= 1"),
+        ({"mode": "some"}, "off, errors, sampled, all"),
+    ],
+)
+def test_tracing_that_cannot_be(tracing: dict[str, Any], words: str) -> None:
+    """Says what is wrong; a password is not repeated."""
+    message = refused({"hosts": [HOST], "tracing": tracing})
+    assert words in message
+    assert "secret" not in message

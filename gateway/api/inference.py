@@ -21,11 +21,12 @@ from gateway.errors import CorralError, Loop, QueueFull, ShuttingDown, TooLarge,
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
-from gateway.record import new_id
+from gateway.record import Trace, new_id
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.headers import inbound
 from gateway.relay.relay import Relay
+from gateway.telemetry.context import Contexts, current
 from gateway.turns.recording import Recorder
 
 THREAD_BYTES = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
@@ -56,6 +57,7 @@ class Inference:
         manners: Manners,
         rng: random.Random,
         fleet: Fleet,
+        contexts: Contexts,
         config: RelayConfig,
     ) -> None:
         self._relay = relay
@@ -68,6 +70,7 @@ class Inference:
         self._manners = manners
         self._rng = rng
         self._fleet = fleet
+        self._contexts = contexts
         self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
@@ -102,28 +105,22 @@ class Inference:
         if headers.expect and otherwise is not None:
             return await otherwise(request)  # aiohttp says 100-continue, then calls us again
         id_ = new_id(generations.wall(), self._rng.getrandbits(52))
+        trace = self._contexts.enter(id_, headers.traceparent, headers.tracestate, headers.request_id)
         sink: TransportSink | ResponseSink | None = None
         try:
             body = await self._body(request)
-            args = (
-                endpoint,
-                body,
-                id_,
-                headers.content_type,
-                headers.content_encoding,
-                headers.session,
-                request.remote or "",
-                headers.pin,
-                self._fleet.names if self._model_at_host else (),
-            )
-            light = len(body) <= THREAD_BYTES and not headers.content_encoding  # what is packed may unfold
+            at_hosts = self._fleet.names if self._model_at_host else ()
+            encoding, remote = headers.content_encoding, request.remote or ""
+            sent = (headers.content_type, encoding, headers.session)
+            args = (endpoint, body, id_, *sent, remote, headers.pin, at_hosts, trace)
+            light = len(body) <= THREAD_BYTES and not encoding  # what is packed may unfold
             inference = read(*args) if light else await asyncio.to_thread(read, *args)
             if headers.generation and generations.get(headers.generation) is not None:
                 _refuse_loop()
             pinned(inference.pin, self._fleet.names)
-            detach, query = False, request.rel_url.raw_query_string
-            if headers.detach or "detach" in query:
-                detach, query = detaching(query, headers.detach)
+            query = request.rel_url.raw_query_string
+            asked = headers.detach or "detach" in query
+            detach, query = detaching(query, headers.detach) if asked else (False, query)
             if inference.kind is Kind.UNLOAD:
                 response: web.StreamResponse = await self._unloaded(inference, id_)
             elif detach:
@@ -132,7 +129,7 @@ class Inference:
                     self._recorder.record(inference, headers.content_encoding, answer)
                 response = accepted(answer, request.path.removesuffix(endpoint.path))
             else:
-                sink = _sink(request, id_, () if otherwise is not None else request.get(CORS, ()))
+                sink = _sink(request, id_, trace, () if otherwise is not None else request.get(CORS, ()))
                 if headers.session and self._recorder.wants(inference):
                     await self._recorder.relay(generations.track(inference, received), headers, query, sink)
                 else:
@@ -148,8 +145,10 @@ class Inference:
         except asyncio.CancelledError:
             self._responded(endpoint.path, 499)
             raise
+        finally:
+            current.set(None)
         self._responded(endpoint.path, response.status)
-        return response
+        return _naming(response, trace)
 
     def _count(self, error: CorralError, *, let_in: bool) -> None:
         """As refused, unless it had been let in: then it is a generation, and counted as that. A full queue turns away in there."""
@@ -180,9 +179,16 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
         raise TooLarge(f"the body is over {limit_bytes} bytes") from None
 
 
-def _sink(request: web.Request, id_: str, cors: Headers) -> TransportSink | ResponseSink:
+def _sink(request: web.Request, id_: str, trace: Trace, cors: Headers) -> TransportSink | ResponseSink:
     suits = TransportSink.suits(request)
-    return TransportSink(request, id_, cors) if suits else ResponseSink(request, id_, cors)
+    return TransportSink(request, id_, trace, cors) if suits else ResponseSink(request, id_, trace, cors)
+
+
+def _naming(response: web.StreamResponse, trace: Trace) -> web.StreamResponse:
+    """An answer that did not go through a sink gets the request's name."""
+    if not response.prepared:
+        response.headers.extend(trace.answer)
+    return response
 
 
 def _broken_off(sink: TransportSink | ResponseSink | None) -> web.StreamResponse | None:

@@ -37,11 +37,14 @@ REQUEST_HEADERS = {
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "
     "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`, "
     "where models are managed too.",
+    "traceparent": "Inference: the caller's place in a trace, by W3C's Trace Context; `tracestate` goes along.",
     "X-Corral-Hosts": "Managing models, as in `gpu1,gpu3`: these hosts and no others, whatever the rules say, draining or not; an unknown name is a 400 "
     "that lists the known ones.",
 }
 ANSWER_HEADERS = {
     "X-Corral-Generation": "Inference: the generation's id.",
+    "X-Request-Id": "Inference: the caller's, if it sent one of up to 64 letters, digits, `.`, `_` and `-`; else the generation's id.",
+    "traceresponse": "Inference whose trace will be kept: where it is.",
     "X-Corral-Host": "Inference once a host answered, and what one host was asked: that host.",
     "X-Corral-Message": "Turns of sessions: the number of the answer.",
     "X-Corral-Gateways": "Of `/api/version`: the name of this gateway, and of those that its hosts lead to.",

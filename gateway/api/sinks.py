@@ -14,13 +14,19 @@ from aiohttp import web
 from gateway.api.answers import Streamed
 from gateway.api.manners import Headers, exposing
 from gateway.dialects.lines import Framing
+from gateway.record import Trace
 from gateway.relay.exchange import ClientGone
 from gateway.relay.headers import RawHeaders, passing, response_head, value_of
 
-_OURS = ("X-Corral-Generation", "X-Corral-Host")
+_OURS = ("X-Corral-Generation", "X-Corral-Host", "X-Request-Id")
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _SIZES = [b"%x\r\n" % size for size in range(4096)]  # a chunk's first line; tokens are short
+
+
+def _named(trace: Trace) -> tuple[str, ...]:
+    """Which headers of ours the answer has."""
+    return (*_OURS, "traceresponse") if trace.sampled else _OURS
 
 
 class Relayed(web.StreamResponse):
@@ -63,6 +69,7 @@ class TransportSink:
         "_id",
         "_protocol",
         "_request",
+        "_trace",
         "_transport",
         "aborted",
         "finished",
@@ -70,8 +77,9 @@ class TransportSink:
         "status",
     )
 
-    def __init__(self, request: web.Request, generation: str, cors: Headers) -> None:
+    def __init__(self, request: web.Request, generation: str, trace: Trace, cors: Headers) -> None:
         self._request = request
+        self._trace = trace
         self._cors = cors
         self._transport: Any = request.transport
         self._protocol: Any = request.protocol
@@ -94,9 +102,16 @@ class TransportSink:
         self._empty = status in (204, 304)
         length = value_of(headers, b"content-length") if framing is Framing.SINGLE else b""
         self._chunked = not length and not self._empty
-        ours = f"X-Corral-Generation: {self._id}\r\nX-Corral-Host: {host}\r\n".encode()
+        trace = self._trace
+        ours = (
+            f"X-Corral-Generation: {self._id}\r\nX-Corral-Host: {host}\r\nX-Request-Id: {trace.request_id}\r\n".encode()
+        )
+        if trace.sampled:
+            ours += b"traceresponse: %b\r\n" % trace.traceparent(trace.span_id).encode()
         if self._cors:
-            ours += "".join([f"{name}: {value}\r\n" for name, value in (*self._cors, *exposing(_OURS))]).encode()
+            ours += "".join(
+                [f"{name}: {value}\r\n" for name, value in (*self._cors, *exposing(_named(self._trace)))]
+            ).encode()
         if not self._request.keep_alive:
             ours += b"Connection: close\r\n"
         self._head = response_head(status, headers, self._framing(length), ours)
@@ -156,10 +171,11 @@ class TransportSink:
 class ResponseSink:
     """Writes through aiohttp's StreamResponse: HTTP/1.0, and whatever else the fast path does not take."""
 
-    __slots__ = ("_cors", "_id", "_pending", "_request", "_response", "aborted", "finished", "started")
+    __slots__ = ("_cors", "_id", "_pending", "_request", "_response", "_trace", "aborted", "finished", "started")
 
-    def __init__(self, request: web.Request, generation: str, cors: Headers) -> None:
+    def __init__(self, request: web.Request, generation: str, trace: Trace, cors: Headers) -> None:
         self._request = request
+        self._trace = trace
         self._cors = cors
         self._id = generation
         self._response: web.StreamResponse = Streamed()
@@ -174,8 +190,9 @@ class ResponseSink:
             self._response.headers.add(name, value)
         self._response.headers["X-Corral-Generation"] = self._id
         self._response.headers["X-Corral-Host"] = host
+        self._response.headers.extend(self._trace.answer)
         if self._cors:
-            self._response.headers.extend((*self._cors, *exposing(_OURS)))
+            self._response.headers.extend((*self._cors, *exposing(_named(self._trace))))
         if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
             self._response.content_length = int(length)
         elif self._request.version < (1, 1):

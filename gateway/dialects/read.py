@@ -14,6 +14,7 @@ import zstandard
 from gateway.dialects.names import canonical
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
 from gateway.errors import BadRequest
+from gateway.record import NO_TRACE, Trace
 
 ZSTD_LIMIT_BYTES = 20 * 1024 * 1024  # as Ollama: middleware/cloud_proxy.go
 RUNNER_KEYS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
@@ -64,6 +65,7 @@ def read(
     client: str = "",
     pin: str = "",
     at_hosts: Container[str] = (),
+    trace: Trace = NO_TRACE,
 ) -> InferenceRequest:
     """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one.
 
@@ -103,6 +105,7 @@ def read(
         session,
         client,
         pin,
+        trace,
     )
 
 

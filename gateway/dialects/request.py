@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.dialects.ending import Ending
+from gateway.record import NO_TRACE, Trace
 
 
 class Kind(StrEnum):
@@ -66,4 +67,5 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     session: str | None = None
     client: str = ""
     pin: str = ""  # the host that was asked for by name; empty: any
+    trace: Trace = NO_TRACE
     background: bool = False  # it waits until nobody else does

@@ -25,6 +25,7 @@ from gateway.relay.kept import KeptAnswer
 from gateway.relay.relay import Relay
 from gateway.relay.shelf import Shelf
 from gateway.tasks import Tasks
+from gateway.telemetry.context import Contexts
 
 _JSON = "application/json"
 _OF_OUR_OWN = Inbound(lines=b"Content-Type: application/json\r\n", content_type=_JSON)
@@ -41,6 +42,7 @@ class Detached:
         tasks: Tasks,
         config: GenerationsConfig,
         rng: random.Random,
+        contexts: Contexts,
         rejected: Callable[[str], None],
         dropped: Callable[[float], None],
     ) -> None:
@@ -48,6 +50,7 @@ class Detached:
         self._generations = generations
         self._tasks = tasks
         self._rng = rng
+        self._contexts = contexts
         self._rejected = rejected
         self._refusable: set[str] = set()  # started this very moment: the caller may still be told that it cannot be
         self.shelf = Shelf(generations.loop, generations.clock, config, dropped)
@@ -73,7 +76,9 @@ class Detached:
         ``id_``: one that was told before (``fresh_id``); ``client``: the address of whoever it is for; ``background``: it waits until nobody
         else does; not ``keep``: nobody reads it after its end. ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
         """
-        request = read(ENDPOINTS[path], body, id_ or self.fresh_id(), _JSON, "", session, client, pin)
+        id_ = id_ or self.fresh_id()
+        trace = self._contexts.follow(id_)
+        request = read(ENDPOINTS[path], body, id_, _JSON, "", session, client, pin, trace=trace)
         if background:
             request = msgspec.structs.replace(request, background=True)
         return await self.start(request, _OF_OUR_OWN, "", self._generations.clock(), keep=keep)

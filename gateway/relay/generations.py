@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from gateway.dialects.lines import Meter
 from gateway.dialects.request import InferenceRequest
 from gateway.record import Attempt, CancelSource, GenerationRecord, Outcome, Phase, Route, Usage
 from gateway.relay.intents import Intent
+from gateway.telemetry.tracing import Tracer
 
 Sink = Callable[[GenerationRecord], None]
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class Generation:
     cancelled_by: CancelSource | None = None
     cancel_noticed: float | None = None
     delivering = False  # the host is done, but the client has not taken it all
+    said = b""  # the beginning of the answer, where spans shall hold it
     detached = False  # its caller has gone on: its answer is kept
     _over = False
     _task: "asyncio.Task[object] | None" = None
@@ -141,9 +145,10 @@ class Generation:
             if self.cancelled_by is not None:
                 outcome = _CANCELLED.get(self.cancelled_by, Outcome.CANCELLED)
         request, endpoint, meter, duration = self.request, self.request.endpoint, self.meter, now - self.received
+        trace = request.trace
         cancelled = outcome is Outcome.CANCELLED or outcome is Outcome.TIMEOUT
         closed = self.received + self.attempts[-1].at_seconds + self.attempts[-1].seconds if self.attempts else None
-        return GenerationRecord(  # in the order of its fields: naming 29 of them costs a microsecond
+        return GenerationRecord(  # in the order of its fields: naming 33 of them costs a microsecond
             wall - duration,
             request.id,
             endpoint.dialect,
@@ -173,6 +178,9 @@ class Generation:
             self.attempts,
             self.route,
             self.detached,
+            trace.request_id,
+            trace.trace_id,
+            trace.span_id,
         )
 
 
@@ -186,12 +194,14 @@ class Generations:
         wall: Callable[[], float],
         sinks: Iterable[Sink],
         deadline_seconds: float = 0.0,
+        tracer: Tracer | None = None,
     ) -> None:
         self.loop = loop  # asking asyncio for it costs a system call before Python 3.12
         self.clock = clock
         self.wall = wall
         self.deadline_seconds = deadline_seconds
         self._sinks = tuple(sinks)
+        self._tracer = tracer
         self._finished: list[GenerationRecord] = []
         self._running: dict[str, Generation] = {}
         self._intents: dict[str, Intent] = {}
@@ -262,7 +272,19 @@ class Generations:
         if not self._finished:
             self.loop.call_later(FLUSH_SECONDS, self.flush)
         record = generation.record(self.clock(), self.wall())
+        if self._tracer is not None:
+            record = self._traced(self._tracer, generation, record)
         self._finished.append(record)
+        return record
+
+    @staticmethod
+    def _traced(tracer: Tracer, generation: Generation, record: GenerationRecord) -> GenerationRecord:
+        why = tracer.why(record, sampled=generation.request.trace.sampled)
+        if not why:
+            return record
+        record = msgspec.structs.replace(record, trace_kept=True)
+        tail = generation.meter.tail if generation.meter is not None else b""
+        tracer.put(record, generation.request, why, tail, generation.said)
         return record
 
     def flush(self) -> None:

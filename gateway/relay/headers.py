@@ -34,6 +34,9 @@ _NOT_TO_HOSTS = _HOP_BY_HOP | {
     b"x-api-key",
     b"cookie",
     b"x-forwarded-prefix",  # Ollama would build redirects from it
+    b"traceparent",  # each attempt has its own
+    b"tracestate",
+    b"baggage",  # may hold anything of the caller's
 }
 _NOT_TO_CLIENTS = _HOP_BY_HOP | {
     b"access-control-allow-origin",
@@ -42,6 +45,8 @@ _NOT_TO_CLIENTS = _HOP_BY_HOP | {
     b"access-control-allow-methods",
     b"access-control-expose-headers",
     b"access-control-max-age",
+    b"x-request-id",  # ours
+    b"traceresponse",
 }
 OURS = b"x-corral-"
 
@@ -81,6 +86,9 @@ _from_client = _Roles(
             b"x-corral-host",
             b"x-corral-detach",
             OURS + b"generation",
+            b"traceparent",
+            b"tracestate",
+            b"x-request-id",
         )
     ),
 )
@@ -98,6 +106,9 @@ class Inbound(NamedTuple):
     pin: str = ""
     generation: str = ""  # of a Corral that sent this on
     detach: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+    request_id: str = ""
 
 
 def inbound(headers: RawHeaders) -> Inbound:
@@ -133,6 +144,9 @@ def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound
         values.get(b"x-corral-host", ""),
         values.get(b"x-corral-generation", ""),
         values.get(b"x-corral-detach", ""),
+        values.get(b"traceparent", ""),
+        values.get(b"tracestate", ""),
+        values.get(b"x-request-id", ""),
     )
 
 
@@ -142,9 +156,9 @@ def to_host(headers: RawHeaders) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("utf-8", errors="replace")) for name, _, value in pairs]
 
 
-def request_head(target: str, authority: str, headers: Inbound, length: int, generation: str) -> bytes:
-    """The head of a POST to a host. ``target``: path and query; ``length`` of the body in bytes."""
-    ours = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nX-Corral-Generation: {generation}\r\n"
+def request_head(target: str, authority: str, headers: Inbound, length: int, generation: str, trace: str = "") -> bytes:
+    """The head of a POST to a host. ``target``: path and query; ``length`` of the body in bytes; ``trace``: whole lines."""
+    ours = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nX-Corral-Generation: {generation}\r\n{trace}"
     return b"%b%b\r\n" % (ours.encode("latin-1"), headers.lines)
 
 

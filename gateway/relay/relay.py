@@ -29,6 +29,7 @@ from gateway.relay.exchange import ClientGone, Exchange, Sink, account, outcome_
 from gateway.relay.failures import BUSY, STOPPED, hosts_failed, missing_model, outcome_of_error, unroutable
 from gateway.relay.generations import Generation
 from gateway.relay.headers import Inbound, request_head
+from gateway.relay.overheard import Overheard
 from gateway.relay.upstream import UpstreamError
 from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
 from gateway.routing.policy import Unroutable
@@ -49,7 +50,8 @@ _HOST_TROUBLE = (
 
 
 class Relay:
-    """Runs generations. ``refresh`` asks all hosts for their models; ``poke`` polls one host now."""
+    """Runs generations. ``refresh`` asks all hosts for their models; ``poke`` polls one host now; ``overhear_bytes`` of each answer are
+    remembered for its trace."""
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Relay:
         attempts: int,
         refresh: Callable[[], Awaitable[None]],
         poke: Callable[[str], None],
+        overhear_bytes: int = 0,
     ) -> None:
         self._fleet = fleet
         self._admission = admission
@@ -69,12 +72,15 @@ class Relay:
         self._attempts = attempts
         self._refresh = refresh
         self._poke = poke
+        self._overhear_bytes = overhear_bytes
 
     async def run(self, generation: Generation, headers: Inbound, query: str, sink: Sink) -> None:
         """Serve one generation into ``sink``. Raises CorralError if nothing was sent, CancelledError if the client left."""
         cancelled = stopped = False
         failures: list[str] = []
         tried = NOBODY
+        overheard = Overheard(sink, generation, self._overhear_bytes) if self._overhear_bytes else None
+        sink = overheard or sink
         generation.open_scope()
         try:
             if generation.cancelled_by is not None:  # before its task's turn came
@@ -108,6 +114,8 @@ class Relay:
             raise
         finally:
             stopped = generation.close_scope(cancelled=cancelled)
+            if overheard is not None:
+                overheard.settle()
         if stopped:
             self._say_stopped(generation, sink)
             if sink.buffered:
@@ -188,7 +196,8 @@ class Relay:
                 target = origin.base_path + request.endpoint.path
                 if query:
                     target = f"{target}?{query}"
-                head = request_head(target, origin.authority, headers, len(request.body), request.id)
+                trace = request.trace.lines(len(generation.attempts) + 1)
+                head = request_head(target, origin.authority, headers, len(request.body), request.id, trace)
                 connection = self._connections.idle(host) or await self._connections.dial(host)
                 await exchange.send(connection, head, request.body)
                 if exchange.unsettled:

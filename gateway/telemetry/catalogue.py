@@ -171,6 +171,9 @@ class Catalogue:
             "corral_label_overflow", "Uses of a label's value that is folded into _other: there are too many.", "label"
         )
         self.log_dropped = counter("corral_log_lines_dropped", "Log lines lost because their writer could not keep up.")
+        self.spans_dropped = counter("corral_spans_dropped", "Spans that were not sent or did not arrive.", "reason")
+        for loss in ("over_limit", "queue_full", "export_failed"):
+            self.spans_dropped.labels(loss)
         self.loop_lag = histogram("corral_event_loop_lag_seconds", "How late a timer fires.", LAG)
         self.gc_pause = histogram("corral_gc_pause_seconds", "Pauses of the garbage collector.", LAG, "generation")
         for label in ("model", "host"):

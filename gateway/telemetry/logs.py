@@ -21,6 +21,7 @@ from gateway.config import LogConfig
 from gateway.errors import ConfigError
 from gateway.fleet.jobs import Job, JobOutcome
 from gateway.record import GenerationRecord, Outcome
+from gateway.telemetry.context import current
 
 LINES_LIMIT = 50_000
 FLUSH_SECONDS = 0.1
@@ -120,12 +121,13 @@ def _opened(path: str) -> IO[bytes]:
 
 
 class LogHandler(logging.Handler):
-    """The program's own messages (standard logging) as lines of the same writer. Safe from any thread."""
+    """The program's own messages (standard logging) as lines of the same writer. Made in the loop's thread; safe from any."""
 
     def __init__(self, writer: LogWriter, call_soon: Callable[..., object]) -> None:
         super().__init__()
         self._writer = writer
         self._call_soon = call_soon
+        self._home = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
         fields: dict[str, Any] = {
@@ -135,13 +137,25 @@ class LogHandler(logging.Handler):
             "logger": record.name,
             "message": _message_of(record),
         }
+        fields |= _whose()
         if record.exc_info:
             fields["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        if threading.get_ident() == self._home:
+            self._writer.line(fields)
+            return
         try:
             self._call_soon(self._writer.line, fields)
         except RuntimeError:  # the loop is closed: the last words of a stopping process
             self._writer.line(fields)
             self._writer.flush()
+
+
+def _whose() -> dict[str, str]:
+    """The ids of the request on whose behalf this is said, if it is for one."""
+    trace = current.get()
+    if trace is None:
+        return {}
+    return {"request_id": trace.request_id, "trace_id": trace.trace_id, "span_id": trace.span_id}
 
 
 def _message_of(record: logging.LogRecord) -> str:
@@ -187,6 +201,7 @@ def _job_fields(job: Job, level: str) -> dict[str, Any]:
             for name, part in job.parts.items()
         ],
         "left_out": dict(job.left_out),
+        **_whose(),
     }
 
 

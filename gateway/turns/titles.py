@@ -19,6 +19,7 @@ from gateway.relay.failures import broken_off
 from gateway.relay.generations import Generations
 from gateway.store.session_store import SessionStore
 from gateway.tasks import Tasks
+from gateway.telemetry.context import current
 from gateway.turns.history import written
 from gateway.turns.spoken import Spoken
 
@@ -65,6 +66,7 @@ class Titles:
             self._tasks.spawn("titles", self._by_themselves())
 
     async def _by_themselves(self) -> None:
+        current.set(None)  # for many, not for the request that was the first
         try:
             while self._waiting:
                 await self._one(*self._waiting.popleft())

@@ -10,7 +10,7 @@ from simulator.names import ModelName
 from tests.contract.raw import Answer, ask
 from tests.contract.shapes import differences, events, stream_differences
 
-_NOT_COMPARED = ("date", "x-corral-")
+_NOT_COMPARED = ("date", "x-corral-", "x-request-id")
 _SMALL = "smollm2:135m"
 
 

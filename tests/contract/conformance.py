@@ -15,7 +15,7 @@ DIFFERS = re.compile(
 )
 """Times and durations, and the request id of Anthropic's errors."""
 
-_NOT_COMPARED = ("date", "connection", "x-corral-", "access-control-expose-headers")
+_NOT_COMPARED = ("date", "connection", "x-corral-", "x-request-id", "access-control-expose-headers")
 """Prefixes. Connection is for one hop; the last one lets scripts read the headers before it, and names nothing else."""
 
 STREAMS = ("application/x-ndjson", "text/event-stream")

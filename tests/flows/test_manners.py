@@ -79,7 +79,7 @@ async def test_an_answer_to_a_page(corral: Corral, path: str, version: str) -> N
         await client.write(f"POST {path} HTTP/{version}\r\n{head}\r\n".encode() + request.body)
         answer = await client.answer()
     assert (answer.status, answer.all(CORS), answer.all("Vary")) == (200, [PAGE], ["Origin"])
-    assert answer.all(EXPOSED) == ["X-Corral-Generation,X-Corral-Host"]
+    assert answer.all(EXPOSED) == ["X-Corral-Generation,X-Corral-Host,X-Request-Id"]
     assert "origin" not in {name.lower() for name, _ in stage["gpu1"].ledger.received[-1].headers}
     assert (await stage.totals("corral_http_responses_total", "route"))[path] == 1
 
@@ -90,7 +90,7 @@ async def test_an_error_to_a_page(corral: Corral, path: str) -> None:
     stage = await corral(simulated())
     unknown = await ask(stage.url, "POST", path, call(path, "nobody:1b").body, call(path).headers | {"Origin": PAGE})
     assert (unknown.status, unknown.all(CORS), unknown.all("Vary")) == (404, [PAGE], ["Origin"])
-    assert unknown.all(EXPOSED) == ["X-Corral-Error,X-Corral-Generation"]
+    assert unknown.all(EXPOSED) == ["X-Corral-Error,X-Corral-Generation,X-Request-Id"]
     stage["gpu1"].faults.set("busy", times=1)
     busy = await ask(stage.url, "POST", path, call(path).body, call(path).headers | {"Origin": PAGE})
     assert (busy.status, busy.all(CORS)) == (503, [PAGE])

@@ -26,7 +26,7 @@ from tests.contract.raw import Answer, Connection, ask
 from tests.scripted import Asked, ScriptedHost
 from tests.stage import Client, Stage
 
-OURS = ("x-corral-generation", "x-corral-host", "x-corral-error")
+OURS = ("x-corral-generation", "x-corral-host", "x-corral-error", "x-request-id")
 FRAMING = ("content-length", "transfer-encoding")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.dialects.lines import Framing, Meter
-from gateway.record import Attempt, AttemptOutcome, CancelSource, GenerationRecord, Outcome, Phase, Usage
+from gateway.record import Attempt, AttemptOutcome, CancelSource, GenerationRecord, Outcome, Phase, Trace, Usage
 from gateway.relay.generations import Generation, Generations
 from tests.builders import TEXT
 from tests.fleet.builders import request
@@ -200,7 +200,13 @@ async def test_a_record_that_a_sink_cannot_take(caplog: pytest.LogCaptureFixture
 async def test_a_record_holds_what_happened() -> None:
     """Durations are counted from the receipt; the receipt itself is the wall's."""
     flight = Flight()
-    asked = {"path": "/api/chat", "body": b"x" * 10, "session": "talk", "client": "10.0.0.9"}
+    asked = {
+        "path": "/api/chat",
+        "body": b"x" * 10,
+        "session": "talk",
+        "client": "10.0.0.9",
+        "trace": Trace("ab" * 16, "00000000000000cd", request_id="r1"),
+    }
     with flight.track(model="SmolLM2:135M", **asked) as generation:
         generation.route, generation.status, generation.bytes_out, generation.cold = ROUTE, 200, 99, True
         generation.queue_seconds, generation.first_byte = 0.5, 102.0
@@ -240,6 +246,9 @@ async def test_a_record_holds_what_happened() -> None:
         bytes_out=99,
         attempts=attempts,
         route=ROUTE,
+        request_id="r1",
+        trace_id="ab" * 16,
+        span_id="00000000000000cd",
     )
 
 

@@ -1,0 +1,58 @@
+"""Joins what is told of requests to the rest: traces to the fleet and the metrics, the program's own messages to the log's lines."""
+
+import asyncio
+import importlib
+import logging
+
+from gateway.api.middleware import QuietNonsense
+from gateway.config import TracingConfig
+from gateway.errors import ConfigError
+from gateway.fleet.registry import Fleet
+from gateway.process import package_version
+from gateway.telemetry.logs import LogHandler, LogWriter
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.tracing import Exporter, Tracer
+
+
+def tracer(config: TracingConfig, fleet: Fleet, replica: str, metrics: Metrics) -> Tracer | None:
+    """Sends spans where the configuration says; None where it names no place. Raises ConfigError. Only then is OpenTelemetry imported."""
+    if not config.on:
+        return None
+    try:
+        otlp = importlib.import_module("gateway.telemetry.otlp")
+    except ImportError as error:
+        raise ConfigError(f"tracing needs OpenTelemetry ({error.name}): pip install 'ollama-corral[tracing]'") from None
+    exporter: Exporter = otlp.Exporter(config.url, package_version(), replica)
+
+    def url_of(host: str) -> str:
+        return next((one.url for one in fleet.hosts if one.name == host), "")
+
+    def dropped(reason: str, spans: int) -> None:
+        metrics.spans_dropped.labels(reason).inc(spans)
+
+    return Tracer(config, exporter, asyncio.get_running_loop(), url_of, dropped)
+
+
+class Messages:
+    """What is said through ``logging``, at ``level`` or above, as lines of ``writer``: from ``attach`` to ``detach``."""
+
+    def __init__(self, writer: LogWriter, level: str) -> None:
+        self._writer = writer
+        self._level = level
+        self._handler: LogHandler | None = None
+        self._quiet = QuietNonsense()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Lines are flushed by the loop's timer from now on."""
+        self._writer.attach(loop.call_later)
+        self._handler = LogHandler(self._writer, loop.call_soon_threadsafe)
+        root = logging.getLogger()
+        root.addHandler(self._handler)
+        root.setLevel(self._level.upper())
+        logging.getLogger("aiohttp.server").addFilter(self._quiet)
+
+    def detach(self) -> None:
+        """Idempotent."""
+        if self._handler is not None:
+            logging.getLogger().removeHandler(self._handler)
+            logging.getLogger("aiohttp.server").removeFilter(self._quiet)
