@@ -39,6 +39,7 @@ from gateway.api.show import Show
 from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
 from gateway.api.turns import TurnsApi
+from gateway.api.visits import visits
 from gateway.config import Config, split_listen
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery, configured
@@ -211,7 +212,10 @@ class Gateway:
     async def _listen(self) -> None:
         app = web.Application(
             client_max_size=self.config.relay.body_limit_bytes,
-            middlewares=[boundary(self.manners, self.metrics.responded)],
+            middlewares=[
+                visits(self.contexts, self.manners.prefix, self.clock, time.time, self.log.visited),
+                boundary(self.manners, self.metrics.responded),
+            ],
         )
         routes = [route for part in self._parts() for route in part.routes()]
         routes += OpenApi(routes, self.manners.prefix, package_version()).routes()

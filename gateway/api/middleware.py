@@ -19,6 +19,8 @@ TURNED_AWAY_MOST = 100
 """Origins and Hosts of which the log tells, each once: anybody could fill it with them."""
 TEXT_MOST = 200
 _MENDS: dict[str, str] = {hdrs.ORIGIN: "http.origins", hdrs.HOST: "http.allowed_hosts"}
+SAYS_ITSELF = web.RequestKey("says itself", bool)
+"""Whether a request is inference, which counts and logs itself."""
 
 
 def boundary(manners: Manners, responded: Counted) -> Middleware:
@@ -28,7 +30,7 @@ def boundary(manners: Manners, responded: Counted) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        headers, route = request.headers, bare(_route(request), manners.prefix)
+        headers, route = request.headers, bare(route_of(request), manners.prefix)
         asked = headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
         greeting = manners.greet(request.method, headers.get(hdrs.HOST, ""), headers.get(hdrs.ORIGIN, ""), asked)
         if greeting.status:
@@ -38,11 +40,12 @@ def boundary(manners: Manners, responded: Counted) -> Middleware:
                 _tell(turned_away, greeting.why, headers.get(greeting.why, ""))
         else:
             request[CORS] = greeting.headers
+            request[SAYS_ITSELF] = itself = request.method == "POST" and route in ENDPOINTS
             response = await _handled(request, handler)
             if greeting.headers and not response.prepared:
                 response.headers.extend((*greeting.headers, *exposing(response.headers)))
-            if request.method == "POST" and route in ENDPOINTS:
-                return response  # those count themselves
+            if itself:
+                return response
         responded(route, response.status)
         return response
 
@@ -60,7 +63,7 @@ async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse
     except CorralError as error:
         return rendered(error)
     except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
-        log.exception("handler of %s failed", _route(request))
+        log.exception("handler of %s failed", route_of(request))
         return rendered(internal())
 
 
@@ -84,7 +87,7 @@ class QuietNonsense(logging.Filter):
         return True
 
 
-def _route(request: web.Request) -> str:
+def route_of(request: web.Request) -> str:
     """The route's template: bounded, whatever is asked for."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "_unmatched"

@@ -14,6 +14,7 @@ from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Trigger
 from gateway.record import AttemptOutcome, Outcome, Phase, Usage
+from gateway.relay.failures import discreet
 from gateway.relay.generations import Generation
 from gateway.relay.headers import RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
@@ -242,7 +243,7 @@ def account(exchange: Exchange, meter: Meter) -> None:
             generation.ended(Outcome.OK)
         else:
             generation.ended(
-                Outcome.UPSTREAM_ERROR, ending.message or "the host ended the answer without its last event"
+                Outcome.UPSTREAM_ERROR, discreet(ending.message) or "the host ended the answer without its last event"
             )
     else:
         generation.usage = usage_of(meter.tail, 0, complete=True)

@@ -1,5 +1,7 @@
 """Why a generation was not served: the errors that callers see, and the outcomes they are."""
 
+import re
+
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import (
     BadRequest,
@@ -30,6 +32,15 @@ _OUTCOMES = {
     "no_host": Outcome.NO_HOST,
     "queue_full": Outcome.REJECTED,
 }
+
+
+# Ollama quotes an answer in "error parsing tool call: raw='…'", and anything might quote a prompt. Names and paths are shorter.
+_QUOTED = re.compile(r"(?<!\w)(['\"`])(?:(?!\1).){80,}(?:\1|\Z)|raw=.*", re.DOTALL)
+
+
+def discreet(said: str) -> str:
+    """What a host said of an error, less what may be a prompt or an answer in it: for records, logs and spans."""
+    return _QUOTED.sub("[left out]", said)
 
 
 def missing_model(status: int, message: str) -> CorralError:

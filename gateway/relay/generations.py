@@ -9,6 +9,7 @@ Operator, session, deadline and shutdown end a generation through its scope: ``s
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from types import TracebackType
 from typing import Self
 
@@ -202,6 +203,7 @@ class Generations:
         self.deadline_seconds = deadline_seconds
         self._sinks = tuple(sinks)
         self._tracer = tracer
+        self._nobody = Context()  # what is said of many records is on nobody's behalf
         self._finished: list[GenerationRecord] = []
         self._running: dict[str, Generation] = {}
         self._intents: dict[str, Intent] = {}
@@ -270,7 +272,7 @@ class Generations:
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
         if not self._finished:
-            self.loop.call_later(FLUSH_SECONDS, self.flush)
+            self.loop.call_later(FLUSH_SECONDS, self.flush, context=self._nobody)
         record = generation.record(self.clock(), self.wall())
         if self._tracer is not None:
             record = self._traced(self._tracer, generation, record)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from gateway.record import GenerationRecord
 from tests.builders import ONE_EACH, PATHS, PROMPT, STREAMING, TEXT, Call, call, simulated
 from tests.collector import Collector, Got
 from tests.conftest import Corral
+from tests.contract.raw import ask
 from tests.stage import Stage
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -468,3 +470,43 @@ async def test_request_ids(corral: Corral, path: str) -> None:
     odd = await stage.ask(Call(path, request.body, request.headers | {"X-Request-Id": "no id"}))
     assert odd.get("X-Request-Id") == odd.get("X-Corral-Generation")
     assert (await ended(stage)).request_id == "mine-1"
+
+
+async def test_other_requests(corral: Corral, tmp_path: Path) -> None:
+    """Have their lines, if that is asked for, in the trace of whoever called; inference has its own line and no second one; queries are not told."""
+    log = {"access": True, "path": str(tmp_path / "corral0.log")}
+    stage = await corral(simulated(), log=log)
+    named = CALLER | {"X-Request-Id": "mine"}
+    answer = await ask(stage.url, "GET", "/api/tags?key=secret", headers=named)
+    await ask(stage.url, "GET", "/no/such/thing")
+    await ask(stage.url, "DELETE", "/api/generations/nobody", headers={"X-Request-Id": "not a name"})
+    await ask(stage.url, "POST", "/api/chat", call("/api/chat").body, {"Origin": "https://evil.example"})
+    for path in ("/api/chat", "/corral/api/chat", "/api/chat/"):
+        await stage.ask(Call(path, call("/api/chat", tokens=1).body))
+    await stage.finish()
+    lines = [json.loads(line) for line in stage.log.read_text(encoding="utf-8").splitlines()]
+    told = [
+        (line["method"], line["path"], line["route"], line["status"]) for line in lines if line["event"] == "access"
+    ]
+    assert told[:4] == [
+        ("GET", "/api/tags", "/api/tags", 200),
+        ("GET", "/no/such/thing", "_unmatched", 404),
+        ("DELETE", "/api/generations/nobody", "/api/generations/{id}", 404),
+        ("POST", "/api/chat", "/api/chat", 403),
+    ]
+    assert ("POST", "/api/chat", "/api/chat", 200) not in told
+    line = next(line for line in lines if line["event"] == "access")
+    assert (line["trace_id"], line["request_id"], answer.all("X-Request-Id")) == (TRACE, "mine", ["mine"])
+    assert "secret" not in stage.log.read_text(encoding="utf-8")
+
+
+async def test_messages_in_a_requests_course(corral: Corral) -> None:
+    """Have its ids: what is logged on its behalf can be found by it."""
+    stage = await corral(simulated())
+    await stage.ask(call("/api/chat", tokens=1))
+    await stage.ask(traced(Call("/api/chat", json.dumps({"model": TEXT, "messages": [], "keep_alive": 0}).encode())))
+    await stage.finish()
+    lines = [json.loads(line) for line in stage.log.read_text(encoding="utf-8").splitlines()]
+    (unloaded,) = [line for line in lines if str(line.get("message")).startswith("unloaded")]
+    assert unloaded["trace_id"] == TRACE
+    assert all("trace_id" not in line for line in lines if str(line.get("message")).startswith("host "))

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import pytest
 
 from gateway.config import LogConfig
 from gateway.fleet.progress import PartState
-from gateway.record import CancelSource, Costs, GenerationRecord, Outcome
+from gateway.record import CancelSource, Costs, GenerationRecord, Outcome, Trace
 from gateway.telemetry import logs
-from gateway.telemetry.logs import COSTS_LIMIT, LogHandler, LogWriter
+from gateway.telemetry.context import current
+from gateway.telemetry.lines import COSTS_LIMIT, Visit
+from gateway.telemetry.logs import LogHandler, LogWriter
 from tests.builders import TEXT
 from tests.sockets import until
 from tests.telemetry.builders import RECORD, ROUTE, cancelled, job, record, unserved
@@ -25,10 +28,10 @@ from tests.telemetry.builders import RECORD, ROUTE, cancelled, job, record, unse
 
 @contextlib.contextmanager
 def writing(
-    path: Path, format_: Any = "json", level: Any = "info", dropped: Callable[[], None] = lambda: None
+    path: Path, format_: Any = "json", level: Any = "info", dropped: Callable[[], None] = lambda: None, **more: Any
 ) -> Iterator[LogWriter]:
     """A writer to a file, closed at the end."""
-    writer = LogWriter(LogConfig(format_, level, str(path)), dropped)
+    writer = LogWriter(LogConfig(format_, level, str(path), **more), dropped)
     try:
         yield writer
     finally:
@@ -400,3 +403,86 @@ def test_a_message_of_anything(path: Path) -> None:
         logger.info({"a": object})
         logger.info("%s %r", b"\xff", "\x00\n\u2028")
     assert [line["message"] for line in lines(path)] == [str({"a": object}), "b'\\xff' '\\x00\\n\\u2028'"]
+
+
+# -- sampling, other requests, and whose line it is -------------------------------------------------------------------------------------
+
+VISIT = Visit(1_795_354_517.25, 0.0125, "DELETE", "/api/delete", "/api/delete", 200, "10.0.0.9")
+
+
+def test_sampling(path: Path) -> None:
+    """Takes a share of what went well, by its id; what failed, and what has a trace, is always there."""
+    ids = [f"{number * 2654435761 % 16**8:024x}" for number in range(2000)]
+    with writing(path, sample=0.25) as writer:
+        for id_ in ids:
+            writer.generation(record(id=id_))
+        writer.generation(record(id="f" * 24, trace_kept=True))
+        writer.generation(record(id="f" * 24, outcome=Outcome.UPSTREAM_ERROR))
+    *well, traced, failed = lines(path)
+    assert 400 < len(well) < 600
+    assert traced["trace_kept"] is True
+    assert failed["outcome"] == "upstream_error"
+    again = path.with_name("again")
+    with writing(again, sample=0.25) as writer:
+        for id_ in ids:
+            writer.generation(record(id=id_))
+    assert lines(again) == well
+
+
+def test_no_sample(path: Path) -> None:
+    """Leaves what failed."""
+    with writing(path, sample=0.0) as writer:
+        writer.generation(record(id="0" * 24))
+        writer.generation(record(id="0" * 24, outcome=Outcome.NO_HOST))
+    assert [line["outcome"] for line in lines(path)] == ["no_host"]
+
+
+def test_other_requests(path: Path) -> None:
+    """Have a line each if that is asked for."""
+    with writing(path, access=True) as writer:
+        assert writer.visited is not None
+        writer.visited(VISIT)
+        writer.visited(VISIT._replace(status=500, path="/" + "x" * 5000))
+    one, other = lines(path)
+    assert one == {
+        "ts": "2026-11-22T13:35:17.250Z",
+        "level": "info",
+        "event": "access",
+        "message": "DELETE /api/delete: 200 after 0.013 s",
+        "method": "DELETE",
+        "path": "/api/delete",
+        "route": "/api/delete",
+        "status": 200,
+        "duration_seconds": 0.0125,
+        "client": "10.0.0.9",
+    }
+    assert (other["level"], len(other["path"])) == ("warning", 200)
+
+
+@pytest.mark.parametrize(("changes", "number"), [({}, 0), ({"access": True, "level": "warning"}, 1)])
+def test_other_requests_by_level(path: Path, changes: dict[str, Any], number: int) -> None:
+    """None by default; above information only those that failed."""
+    with writing(path, **changes) as writer:
+        for status in (200, 499, 503):
+            if writer.visited is not None:
+                writer.visited(VISIT._replace(status=status))
+    assert len(lines(path)) == number
+
+
+def test_on_whose_behalf(path: Path) -> None:
+    """Messages, jobs and other requests have the ids of the request in whose course they are told, also of its threads' messages."""
+    ids = {"request_id": "mine", "trace_id": "ab" * 16, "span_id": "cd" * 8}
+    with writing(path, access=True) as writer, logging_to(writer) as logger:
+        current.set(Trace("ab" * 16, "cd" * 8, request_id="mine"))
+        logger.info("said")
+        writer.job(job(gpu1=PartState.SUCCEEDED))
+        assert writer.visited is not None
+        writer.visited(VISIT)
+        thread = threading.Thread(target=copy_context().run, args=(logger.info, "from afar"))
+        thread.start()
+        thread.join()
+        current.set(None)
+        logger.info("for nobody")
+    *whose, nobodys = lines(path)
+    assert [{name: line[name] for name in ids} for line in whose] == [ids] * 4
+    assert not set(ids) & set(nobodys)
