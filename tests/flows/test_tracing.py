@@ -202,7 +202,7 @@ async def test_broken_streams(collector: Collector, corral: Corral, path: str, f
 async def test_nobody_could_serve_it(collector: Collector, corral: Corral) -> None:
     """Then there is the request's span alone."""
     stage = await corral(simulated(), tracing=tracing(collector))
-    stage.gateway.fleet.drain("gpu1", draining=True)
+    await stage.operate("POST", "/api/hosts/gpu1/drain")
     await stage.ask(traced(call("/api/chat")))
     (server,) = await sent(stage, collector)
     assert (server.attributes["corral.outcome"], server.attributes["http.response.status_code"]) == ("no_host", 503)
