@@ -192,7 +192,7 @@ def cli_page() -> str:
     """docs/cli.md."""
     root = cli.parser()
     lines = ["# Command line", "", "```", root.format_help().strip(), "```"]
-    for name in ("serve", "check", "demo", "db", "export"):
+    for name in ("serve", "check", "demo", "top", "status", "db", "export"):
         lines += ["", f"## corral {name}", "", "```", _command(root, name).format_help().strip(), "```"]
         if name == "db":
             for step in _commands(_command(root, name)):

@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import errno
+import importlib
+import json
 import os
 import sys
 import time
@@ -11,18 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway import check, db, demo
+from gateway import check, db, demo, status
 from gateway.api.span import span
 from gateway.config import DEFAULT_LISTEN, Config, DatabaseConfig, split_listen
 from gateway.errors import BadRequest, ConfigError, StoreUnavailable
 from gateway.listen import explain_taken
-from gateway.loader import config_file, database_config, mistyped
+from gateway.loader import config_file, database_config, gateway_url, mistyped
 from gateway.loader import load as read_config
 from gateway.process import build, package_version
 from gateway.record import Outcome
 from gateway.serve import serve
 from gateway.store.export import STDOUT, CsvSink, ParquetSink, Sink
 from gateway.store.history import Filter
+from gateway.top.asking import Unreachable, looked
 
 LOOP: Callable[[], asyncio.AbstractEventLoop]
 try:
@@ -74,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "--listen", default=DEFAULT_LISTEN, help=f"address:port (default {DEFAULT_LISTEN}, another if that is taken)"
     )
     command.set_defaults(run=lambda parsed: demo.demo(parsed.listen, _serve_config))
+    _add_watching(commands)
     _add_db(commands)
     _add_export(commands)
     text = "simulated Ollama hosts, until Ctrl-C"
@@ -81,6 +85,47 @@ def parser() -> argparse.ArgumentParser:
         "simulate", help=text, description=f"{text}. Its options: corral simulate --help", add_help=False
     )
     return root
+
+
+def _add_watching(commands: Any) -> None:
+    for name, run, text in (
+        ("top", _top, "watch a running gateway: hosts, models, what is in flight; cancel and drain by key"),
+        ("status", _status, "say how a running gateway and its hosts are: exit code 0 well, 1 degraded, 2 no gateway"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--gateway", metavar="URL", help=f"default: $OLLAMA_HOST, or {DEFAULT_LISTEN}")
+        command.set_defaults(run=run)
+        if name == "top":
+            command.add_argument(
+                "--interval", type=_interval, default=1.0, metavar="SECONDS", help="between looks (%(default)s)"
+            )
+        else:
+            command.add_argument("--json", action="store_true", help="one JSON object (docs/operations.md)")
+
+
+def _interval(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError("seconds, from 0.1 to 3600")
+    return value
+
+
+def _top(parsed: argparse.Namespace) -> int:
+    url = gateway_url(parsed.gateway, os.environ)
+    program = importlib.import_module("gateway.top.program")  # and rich with it, which no other command needs
+    return int(_run(program.run(url, parsed.interval)))
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    url = gateway_url(parsed.gateway, os.environ)
+    try:
+        look = _run(looked(url))
+    except Unreachable as error:
+        code, told = status.UNREACHABLE, status.unreachable(url, str(error))
+    else:
+        code, told = status.verdict(look)[0], status.status(url, look)
+    print(json.dumps(told, indent=2) if parsed.json else status.in_words(told))
+    return code
 
 
 def _add_db(commands: Any) -> None:

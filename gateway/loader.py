@@ -11,10 +11,11 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.config import HOW_TO_NAME_HOSTS, TABLES, TRACES_PATH, Config, DatabaseConfig, checked
+from gateway.config import DEFAULT_LISTEN, HOW_TO_NAME_HOSTS, TABLES, TRACES_PATH, Config, DatabaseConfig, checked
 from gateway.errors import ConfigError
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -73,6 +74,27 @@ def config_file(path: Path | None, env: Mapping[str, str]) -> Path | None:
     """Which file ``load`` reads, if any."""
     named = path or (Path(env["CORRAL_CONFIG"]) if env.get("CORRAL_CONFIG") else None)
     return named or (Path("corral.toml") if Path("corral.toml").exists() else None)
+
+
+def gateway_url(given: str | None, environ: Mapping[str, str]) -> str:
+    """Where the gateway is that a command asks: as given, else as OLLAMA_HOST says, else where one listens by default.
+
+    Written as Ollama's clients take it: a scheme may be missing, and then the port means 11434. An address to listen on, as 0.0.0.0, is
+    this machine. Raises ConfigError.
+    """
+    text = (given or environ.get("OLLAMA_HOST") or DEFAULT_LISTEN).strip()
+    bare = "://" not in text
+    usual = DEFAULT_LISTEN.rpartition(":")[2]
+    try:
+        parts = urlsplit(f"http://{text}" if bare else text)
+        port = parts.port or (usual if bare else "")
+    except ValueError:
+        parts, port = urlsplit(""), ""
+    if parts.scheme not in {"http", "https"} or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(f"{text!r} is no address of a gateway, like http://127.0.0.1:11434")
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname or "")
+    host = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
 
 
 def from_tree(tree: dict[str, Any]) -> Config:

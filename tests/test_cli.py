@@ -30,7 +30,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["check", "--help"], ["demo", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["check", "--help"],
+        ["demo", "--help"],
+        ["top", "--help"],
+        ["status", "--help"],
+        ["--version"],
+    ],
 )
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Is there for each command, and is no error."""
@@ -40,7 +49,17 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "corral" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["sevre"], ["serve", "--port", "1"], ["check", "extra"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sevre"],
+        ["serve", "--port", "1"],
+        ["check", "extra"],
+        ["top", "--interval", "0"],
+        ["top", "--interval", "x"],
+    ],
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Is told with the usage, and exit code 2."""
     with pytest.raises(SystemExit) as caught:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config import Config, HostConfig, PlacementConfig, split_listen
 from gateway.errors import ConfigError
-from gateway.loader import environment_names, from_tree, load, mistyped
+from gateway.loader import environment_names, from_tree, gateway_url, load, mistyped
 
 URL = "http://10.0.0.5:11434"
 HOST = {"name": "gpu1", "url": URL}
@@ -563,3 +563,35 @@ def test_tracing_that_cannot_be(tracing: dict[str, Any], words: str) -> None:
     message = refused({"hosts": [HOST], "tracing": tracing})
     assert words in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        (None, "http://127.0.0.1:11434"),
+        ("", "http://127.0.0.1:11434"),
+        ("gpu", "http://gpu:11434"),
+        ("gpu:8080", "http://gpu:8080"),
+        (":8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:8080", "http://127.0.0.1:8080"),
+        ("[::]:8080", "http://[::1]:8080"),
+        ("[fe80::1]", "http://[fe80::1]:11434"),
+        ("http://gpu", "http://gpu"),
+        ("https://ai.example.com/corral/", "https://ai.example.com/corral"),
+    ],
+)
+def test_where_the_gateway_is(text: str | None, url: str) -> None:
+    """As Ollama's clients read OLLAMA_HOST; what is given on the command line counts first."""
+    assert gateway_url(None, {"OLLAMA_HOST": text} if text is not None else {}) == url
+    if text:
+        assert gateway_url(text, {"OLLAMA_HOST": "other"}) == url
+
+
+@pytest.mark.parametrize(
+    "text", ["ftp://gpu", "gpu:port", "gpu:70000", "http://user:secret@gpu", "[::1", "gpu?x=1", "gpu#x"]
+)
+def test_where_no_gateway_can_be(text: str) -> None:
+    """Is said in words."""
+    with pytest.raises(ConfigError, match="is no address of a gateway"):
+        gateway_url(text, {})

@@ -20,6 +20,9 @@ TESTED_ELSEWHERE = {
     "gateway/serve.py": "tests/test_cli.py",  # signals end processes
     "gateway/check.py": "tests/test_cli.py",
     "gateway/demo.py": "tests/test_cli.py",
+    "gateway/top/asking.py": "tests/top/test_program.py",
+    "gateway/top/look.py": "tests/test_status.py",  # values without behaviour
+    "gateway/top/screen.py": "tests/top/test_program.py",
     "gateway/messages.py": "tests/store/test_turns.py",  # values without behaviour, and what no database takes
     "gateway/store/rows.py": "tests/store/test_turns.py",
     "gateway/store/none.py": "tests/store/test_sessions.py",
