@@ -28,8 +28,9 @@ async def run(url: str, interval_seconds: float) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no arrows shows a question mark
     console = Console(highlight=False)
+    live = all((sys.stdin.isatty(), sys.stdout.isatty(), console.is_terminal, not console.is_dumb_terminal))
     async with Asking(url) as asking:
-        if not (console.is_terminal and sys.stdin.isatty()):
+        if not live:
             return await _once(asking, console, interval_seconds)
         with opened(console, sys.stdin.fileno()) as screen:
             await Top(asking, screen, interval_seconds).run(sys.stdin.fileno())

@@ -131,6 +131,16 @@ async def test_without_a_terminal(corral: Corral, tmp_path: Path) -> None:
     assert re.search(r"^  gpu1 +healthy", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("environ", [{"TERM": "dumb"}, {"TTY_COMPATIBLE": "0"}])
+async def test_a_terminal_that_can_do_nothing(corral: Corral, environ: dict[str, str]) -> None:
+    """Gets one picture as well: nothing could be drawn anew there."""
+    stage = await corral(simulated())
+    async with terminal(*top(stage.url), **environ) as screen:
+        assert await screen.ended() == 0
+        await screen.shows("gpu1 +healthy")
+        assert "\x1b" not in screen.output
+
+
 async def test_where_there_is_no_gateway(tmp_path: Path) -> None:
     """Exit code 2 and why, in words: nobody, or an Ollama."""
     with nobody() as url:
