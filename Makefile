@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 COMPILED := $(CURDIR)/build/compiled
 JS := tests/e2e/js
+RANDOM_HEX = $$(head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
 NPM := npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1
 
 .PHONY: setup demo run check fix js test test-compiled compiled bench clean
@@ -20,6 +21,9 @@ demo: setup   ## three simulated hosts and the gateway, until Ctrl-C
 
 run: setup    ## the gateway as corral.toml or CORRAL_* say
 	$(BIN)/corral serve
+
+.env: | .env.example ## for docker compose: the example, with passwords of its own
+	umask 077 && sed -e "s/^POSTGRES_PASSWORD=$$/&$(RANDOM_HEX)/" -e "s/^GRAFANA_PASSWORD=$$/&$(RANDOM_HEX)/" .env.example > $@
 
 check: setup  ## format, lint, types, import contracts, generated files
 	$(BIN)/ruff format --check .

@@ -68,13 +68,17 @@ def corral(cwd: Path, *arguments: str, **environ: str) -> contextlib.AbstractAsy
     return python(cwd, "-m", "gateway", *arguments, **environ)
 
 
-@contextlib.asynccontextmanager
-async def python(cwd: Path, *arguments: str, **environ: str) -> AsyncIterator[Process]:
+def python(cwd: Path, *arguments: str, **environ: str) -> contextlib.AbstractAsyncContextManager[Process]:
     """The same with any program of ours."""
+    return program(cwd, sys.executable, *arguments, **environ)
+
+
+@contextlib.asynccontextmanager
+async def program(cwd: Path, *command: str, **environ: str) -> AsyncIterator[Process]:
+    """The same with any program at all."""
     usual = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
+        *command,
         cwd=cwd,
         env=usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "CORRAL_DATABASE_URL": "none"} | environ,
         stdout=asyncio.subprocess.PIPE,
