@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from gateway.top.look import Look
 
 WINDOW_SECONDS = 60.0
+APART_SECONDS = 1.0  # the looks that are remembered, however often one looks
 _NO_FAILURE = ("ok", "cancelled", "client_error")
 
 
@@ -33,6 +34,8 @@ def remembered(looks: Sequence[Look], new: Look) -> tuple[Look, ...]:
     """The looks of the window with a new one; without those before a restart of the gateway."""
     if looks and (looks[-1].scrape.started != new.scrape.started or _fell(looks[-1], new)):
         return (new,)
+    if len(looks) > 1 and looks[-1].at - looks[-2].at < APART_SECONDS:
+        looks = looks[:-1]
     return (*(look for look in looks if new.at - look.at <= WINDOW_SECONDS), new)
 
 

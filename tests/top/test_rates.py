@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.top.rates import WINDOW_SECONDS, quantile, rates, remembered
+from gateway.top.look import Look
+from gateway.top.rates import APART_SECONDS, WINDOW_SECONDS, quantile, rates, remembered
 from tests.top.builders import generation, look
 
 INF = float("inf")
@@ -79,3 +80,13 @@ def test_what_is_remembered() -> None:
     assert remembered((second, third), again) == (again,)
     fewer = look(at=WINDOW_SECONDS + 2, outcomes={"ok": 1})
     assert remembered((second, third), fewer) == (fewer,)
+
+
+def test_looking_often() -> None:
+    """Does not make it remember more than so many looks, and the last is always there."""
+    looks: tuple[Look, ...] = ()
+    for tenth in range(2000):
+        looks = remembered(looks, look(at=tenth / 8))
+        assert looks[-1].at == tenth / 8
+        assert len(looks) <= WINDOW_SECONDS / APART_SECONDS + 2
+    assert looks[-1].at - looks[0].at > WINDOW_SECONDS - 2
