@@ -11,7 +11,7 @@ COPY simulator simulator
 ENV PIP_CONSTRAINT=/source/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN HATCH_BUILD_HOOKS_ENABLE=1 pip wheel --no-deps -w /wheels .
 RUN /opt/corral/bin/pip install /wheels/*.whl \
- && cd / && /opt/corral/bin/python -c 'import gateway.relay.relay as relay; assert relay.__file__.endswith(".so"), relay.__file__'
+ && /opt/corral/bin/python -P -c 'import gateway.relay.relay as relay; assert relay.__file__.endswith(".so"), relay.__file__'
 
 FROM python:3.12-slim-bookworm
 LABEL org.opencontainers.image.title="Corral" \
