@@ -50,7 +50,7 @@ test-compiled: $(COMPILED)/.ready js ## the whole suite again, against the compi
 compiled: $(COMPILED)/.ready ## the request's path compiled to C by mypyc (needs a C compiler); in build/, beside the sources
 $(COMPILED)/.ready: $(STAMP) pyproject.toml $(shell find gateway simulator -name '*.py')
 	rm -rf build
-	mkdir -p build/source
+	mkdir -p build/source/.git  # where mypy's search for a configuration ends: it must do without ours, as it does elsewhere
 	cp -r pyproject.toml README.md LICENSE gateway simulator build/source
 	HATCH_BUILD_HOOKS_ENABLE=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w build build/source
 	$(BIN)/python -m zipfile -e build/*.whl $(COMPILED)
