@@ -31,11 +31,13 @@ check: setup  ## format, lint, types, import contracts, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/build.py --check
+	$(BIN)/python -m grafana.build --check
 
 fix: setup    ## let the tools mend what they can, and write the generated pages
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python docs/build.py
+	$(BIN)/python -m grafana.build
 
 js:           ## ollama-js for its tests; where there is no npm, or it reaches no registry, they are skipped
 	@cmp -s $(JS)/package.json $(JS)/node_modules/.ready || { command -v npm >/dev/null && cd $(JS) && $(NPM) && cp package.json node_modules/.ready; } \
