@@ -23,6 +23,7 @@ from typing import Any, get_origin, get_type_hints
 import aiohttp
 from api_page import Json, api_page
 
+from dashboard import __main__ as dashboard
 from gateway import cli, config, errors
 from gateway.app import running
 from gateway.fleet.host import FleetSnapshot
@@ -217,6 +218,14 @@ def cli_page() -> str:
         "",
         "```",
         simulator.parser().format_help().strip(),
+        "```",
+        "",
+        "## corral dashboard",
+        "",
+        "The same as `python -m dashboard`; needs `pip install 'ollama-corral[dashboard]'`.",
+        "",
+        "```",
+        dashboard.parser().format_help().strip(),
         "```",
     ]
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import errno
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -36,13 +37,17 @@ except ImportError:  # Windows, PyPy: asyncio's own loop serves as well, only sl
     LOOP = asyncio.new_event_loop
 
 
+PROGRAMS = {"simulate": "simulator", "dashboard": "dashboard"}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``corral``; the exit code is 0, or 1 for a clear error, or 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["simulate"]:  # its options are the simulator's own
-        os.execv(
-            sys.executable, [sys.executable, "-m", "simulator", *arguments[1:]]
-        )  # so that signals are its own, too
+    if arguments[:1] in (["simulate"], ["dashboard"]):  # programs of their own, with options and signals of their own
+        if arguments[0] == "dashboard" and importlib.util.find_spec("streamlit") is None:
+            print("corral: the app is not installed: pip install 'ollama-corral[dashboard]'", file=sys.stderr)
+            return 1
+        os.execv(sys.executable, [sys.executable, "-m", PROGRAMS[arguments[0]], *arguments[1:]])
     parsed = parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed))
@@ -80,10 +85,11 @@ def parser() -> argparse.ArgumentParser:
     _add_watching(commands)
     _add_db(commands)
     _add_export(commands)
-    text = "simulated Ollama hosts, until Ctrl-C"
-    commands.add_parser(
-        "simulate", help=text, description=f"{text}. Its options: corral simulate --help", add_help=False
-    )
+    for name, text in (
+        ("simulate", "simulated Ollama hosts, until Ctrl-C"),
+        ("dashboard", "the app in a browser: chat, model talk, sessions, metrics, fleet"),
+    ):
+        commands.add_parser(name, help=text, description=f"{text}. Its options: corral {name} --help", add_help=False)
     return root
 
 

@@ -1,0 +1,69 @@
+"""``python -m dashboard``: the app on its own server. Nothing that it shows is fetched from anywhere else."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from dashboard.state import DEFAULT, URL
+
+CSP = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss:; worker-src 'self' blob:; frame-ancestors 'self'"
+)
+HEADERS = (
+    (b"content-security-policy", CSP.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class Shielded:
+    """Adds HEADERS to every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, sent if scope["type"] == "http" else send)
+
+
+async def healthz(_request: Request) -> JSONResponse:
+    """This process is well; the gateway says of itself whether it is."""
+    return JSONResponse({"status": "ok", "gateway": os.environ[URL]})
+
+
+def parser() -> argparse.ArgumentParser:
+    """Its command line."""
+    made = argparse.ArgumentParser(prog="corral dashboard", description="The app in a browser.")
+    made.add_argument("--gateway", metavar="URL", help=f"the gateway (default: ${URL}, or {DEFAULT})")
+    made.add_argument("--listen", default="127.0.0.1:8501", metavar="ADDRESS:PORT", help="default 127.0.0.1:8501")
+    return made
+
+
+def main() -> None:
+    """Serve until it is stopped."""
+    given = parser().parse_args()
+    address, _, port = given.listen.rpartition(":")
+    if not port.isdigit():
+        parser().error(f"--listen: {given.listen!r} is not like 127.0.0.1:8501")
+    os.environ[URL] = given.gateway or os.environ.get(URL) or DEFAULT
+    here = Path(__file__).parent
+    os.chdir(here)  # where Streamlit looks for its configuration
+    app = st.App(here / "app.py", routes=[Route("/healthz", healthz)], middleware=[Middleware(Shielded)])
+    app.run(config={"server.address": address.strip("[]") or "0.0.0.0", "server.port": int(port)})
+
+
+if __name__ == "__main__":
+    main()

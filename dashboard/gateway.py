@@ -1,0 +1,133 @@
+"""The gateway, for pages: the only room that knows HTTP.
+
+Streamlit runs a page's script in a thread of its own, again and again; what lives longer runs on one loop in one thread of this process. Calls
+from a script wait for the loop; what is followed (``following.py``) runs there as tasks and is only looked at.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import aiohttp
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 8.0
+UPLOAD_SECONDS = 60.0
+
+
+class GatewayError(Exception):
+    """What the gateway answered instead, in its own words. ``status`` 0: it cannot be reached. ``generation``: what is in the way."""
+
+    def __init__(self, status: int, message: str, generation: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.generation = generation
+
+
+class Gateway:
+    """One gateway at ``url``; ``key`` is sent as a bearer token. Made once for the process: ``close`` ends its thread."""
+
+    def __init__(self, url: str, key: str = "") -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http: aiohttp.ClientSession | None = None
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.url}>"
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.close()
+
+    def close(self) -> None:
+        """Cancel what is followed, end the thread."""
+        self.call(self._closed())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    async def _closed(self) -> None:
+        tasks = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._http is not None:
+            await self._http.close()
+
+    # -- from a page's thread --------------------------------------------------------------------------------------------------
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it on the loop, and wait."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
+        return future.result()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The answer's JSON. Raises GatewayError."""
+        return self.call(self.ask("GET", path, query=query))
+
+    def post(self, path: str, body: Any = None, **query: Any) -> Any:
+        """The same."""
+        return self.call(self.ask("POST", path, body, query=query))
+
+    def patch(self, path: str, body: Any) -> Any:
+        """The same."""
+        return self.call(self.ask("PATCH", path, body))
+
+    def delete(self, path: str, body: Any = None) -> Any:
+        """The same."""
+        return self.call(self.ask("DELETE", path, body))
+
+    # -- on the loop -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """For what reads streams itself."""
+        if self._http is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=PATIENCE_SECONDS)
+            self._http = aiohttp.ClientSession(self.url, headers=self._headers, timeout=timeout, read_bufsize=2**20)
+        return self._http
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None, text: bool = False
+    ) -> Any:
+        """One call. ``text``: its answer is not JSON. Raises GatewayError."""
+        data = None if body is None else json.dumps(body).encode()
+        given = {name: _worded(value) for name, value in (query or {}).items() if value is not None}
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS if body is not None else PATIENCE_SECONDS):
+                async with self.http.request(method, path, data=data, params=given) as answer:
+                    content = await answer.read()
+        except TimeoutError:
+            raise GatewayError(0, f"{self.url} did not answer in time") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise GatewayError(0, f"{self.url} cannot be reached: {error}") from None
+        if answer.status >= 400:
+            raise refusal(answer.status, content, answer.headers.get("X-Corral-Generation", ""))
+        return content.decode() if text else _json(content)
+
+
+def refusal(status: int, content: bytes, generation: str = "") -> GatewayError:
+    """An answer of 4xx or 5xx."""
+    told = _json(content)
+    words = told.get("error") if isinstance(told, dict) else None
+    if isinstance(words, dict):  # as the dialects of others have it
+        words = words.get("message")
+    return GatewayError(status, str(words or f"HTTP {status}"), generation)
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return None
+
+
+def _worded(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

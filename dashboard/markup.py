@@ -1,0 +1,35 @@
+"""What models write, as Streamlit's Markdown shall show it: formulas in its own signs, nothing fetched, no directive of its own carried out."""
+
+import re
+
+_CODE = re.compile(r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`)", re.DOTALL)
+_DISPLAY = re.compile(r"\\\[(.+?)\\\]", re.DOTALL)
+_INLINE = re.compile(r"\\\((.+?)\\\)", re.DOTALL)
+_IMAGE = re.compile(r"!\[")
+_DIRECTIVE = re.compile(r":(?=(?:[a-z-]+)\[|[a-z0-9_+-]+:|material/)")
+_THINK = re.compile(r"\A\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+
+
+def shown(text: str) -> str:
+    """An answer. Code is left as it is."""
+    parts = _CODE.split(text)
+    return "".join(part if index % 2 else _prose(part) for index, part in enumerate(parts))
+
+
+def _prose(text: str) -> str:
+    text = _DISPLAY.sub(lambda found: f"$$\n{found[1].strip()}\n$$", text)
+    text = _INLINE.sub(lambda found: f"${found[1].strip()}$", text)
+    text = _IMAGE.sub("[", text)
+    return _DIRECTIVE.sub(r"\\:", text)
+
+
+def said(text: str) -> str:
+    """What a user wrote: line for line."""
+    return _prose(text).replace("\n", "  \n")
+
+
+def split(content: str, thinking: str) -> tuple[str, str]:
+    """(answer, thinking): models that nobody told Ollama to think put it into the answer."""
+    if thinking or not (found := _THINK.match(content)):
+        return content, thinking
+    return content[found.end() :].lstrip(), found[1].strip()

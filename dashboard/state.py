@@ -1,0 +1,46 @@
+"""What the pages of one process share: the gateway and what is followed there; and the questions that every page asks."""
+
+import os
+from typing import Any
+
+import streamlit as st
+
+from dashboard.following import Hub
+from dashboard.gateway import Gateway, GatewayError
+
+URL = "CORRAL_GATEWAY"
+KEY = "CORRAL_API_KEY"
+DEFAULT = "http://127.0.0.1:11434"
+
+
+@st.cache_resource
+def hub() -> Hub:
+    """Made once."""
+    return Hub(Gateway(os.environ.get(URL, DEFAULT), os.environ.get(KEY, "")))
+
+
+def gateway() -> Gateway:
+    """The gateway."""
+    return hub().gateway
+
+
+@st.cache_data(ttl=2, show_spinner=False)
+def fleet() -> list[dict[str, Any]]:
+    """The hosts. Raises GatewayError."""
+    rows: list[dict[str, Any]] = gateway().get("/api/models/servers")["servers"]
+    return rows
+
+
+def attempted(work: Any, *args: Any, **values: Any) -> Any:
+    """``work`` done, in a callback; None, and the reader told why at the next run, where the gateway refuses."""
+    try:
+        return work(*args, **values)
+    except GatewayError as error:
+        st.session_state["_failure"] = error.message
+        return None
+
+
+def tell_failure() -> None:
+    """What a callback could not do."""
+    if why := st.session_state.pop("_failure", None):
+        st.toast(why, icon=":material/error:")
