@@ -13,6 +13,11 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+URL = "CORRAL_GATEWAY"
+KEY = "CORRAL_API_KEY"
+"""Variables of the environment that name the gateway, and what it is asked with."""
+DEFAULT = "http://127.0.0.1:11434"
+
 T = TypeVar("T")
 PATIENCE_SECONDS = 8.0
 UPLOAD_SECONDS = 60.0

@@ -6,11 +6,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.following import Hub
-from dashboard.gateway import Gateway, GatewayError
-
-URL = "CORRAL_GATEWAY"
-KEY = "CORRAL_API_KEY"
-DEFAULT = "http://127.0.0.1:11434"
+from dashboard.gateway import DEFAULT, KEY, URL, Gateway, GatewayError
 
 
 @st.cache_resource

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 from aiohttp import web
 
@@ -24,6 +23,7 @@ from gateway.api.explain import Explain
 from gateway.api.fleet import FleetViews
 from gateway.api.following import FollowingApi
 from gateway.api.generations import GenerationsApi
+from gateway.api.handler import Part
 from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
 from gateway.api.jobs import JobsApi
@@ -77,13 +77,6 @@ REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
 CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their last words
 DELIVERY_SECONDS = 0.02
 BACKLOG = 4096
-
-
-class Part(Protocol):
-    """What serves some of the paths."""
-
-    def routes(self) -> list[web.RouteDef]:
-        """Those paths."""
 
 
 class Gateway:

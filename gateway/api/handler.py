@@ -21,7 +21,7 @@ import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -36,6 +36,13 @@ Method = Callable[..., Awaitable[Any]]
 Handler = Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
 PARAMETERS = ("path", "query", "headers")
 _TAKEN = (*PARAMETERS, "body", "request")
+
+
+class Part(Protocol):
+    """What serves some of the paths."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Those paths."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard import browser, state
-from dashboard.gateway import Gateway
+from dashboard.gateway import URL, Gateway
 from tests.dashboard.conftest import Demo
 
 APP = Path(state.__file__).parent / "app.py"
@@ -27,7 +27,7 @@ def gateway(demo: Demo) -> Iterator[Gateway]:
 @pytest.fixture
 def app(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest]]:
     """The app as a browser would see it, which remembers what it is told."""
-    monkeypatch.setenv(state.URL, demo.url)
+    monkeypatch.setenv(URL, demo.url)
     st.cache_resource.clear()
     st.cache_data.clear()
     kept: dict[str, Any] = {}
@@ -118,7 +118,7 @@ def test_what_the_gateway_refuses(app: Callable[..., AppTest], gateway: Gateway)
 
 def test_no_gateway(app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said, and the page waits for it."""
-    monkeypatch.setenv(state.URL, "http://127.0.0.1:9")
+    monkeypatch.setenv(URL, "http://127.0.0.1:9")
     at = app()
     assert not at.exception
     assert at.header[0].value == "The gateway does not answer"
