@@ -262,6 +262,13 @@ def _lost() -> list[Json]:
             Query(increase("corral_log_lines_dropped_total", by="instance"), "{{instance}}"),
         ),
         lines(
+            "Spans lost",
+            "over_limit: more traces were worth keeping than tracing.per_second lets through. queue_full, export_failed: the collector is slow or away.",
+            "short",
+            Query(increase("corral_spans_dropped_total", by="reason"), "{{reason}}"),
+            stacked=True,
+        ),
+        lines(
             "Labels folded into _other",
             "More models or hosts than are told apart. Which models those are, the history of requests knows.",
             "short",

@@ -4,6 +4,7 @@ from grafana.queries import ruled
 from grafana.rules.rule import INFO, TICKET, Alert, summed
 
 LAG = "corral_event_loop_lag_seconds"
+UNSENT = 'reason=~"queue_full|export_failed"'
 DROPPED, SUMMED, UNKEPT = 'outcome=~"dropped_.+"', 'outcome="summed"', 'outcome="unkept"'
 
 GATEWAY = [
@@ -102,6 +103,14 @@ GATEWAY = [
         summed("increase", "job, label", "1h", "corral_label_overflow_total") + " > 0",
         "More values of {{ $labels.label }} than metrics tell apart",
         "What comes now is counted as _other.",
+    ),
+    Alert(
+        "CorralSpansDropped",
+        INFO,
+        "10m",
+        summed("increase", "job, reason", "10m", "corral_spans_dropped_total", UNSENT) + " > 0",
+        "Traces are lost: {{ $labels.reason }}",
+        "{{ $value | humanize }} spans in ten minutes.",
     ),
     Alert(
         "CorralLogLinesDropped",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -207,6 +207,15 @@ def test_links_to_traces() -> None:
     assert (address.path, asked["datasource"]) == ("/explore", "tempo")
     assert asked["queries"][0]["query"] == '{ span.corral.host = "${__field.labels.host}" && status = error }'
     assert asked["range"] == {"from": "${__from}", "to": "${__to}"}
+
+
+def test_traces_are_asked_for_what_they_have() -> None:
+    """Every attribute that a link names is one that spans get."""
+    links = " ".join(re.findall(r"/explore[^\"]+", "".join(files().values())))
+    asked = set(re.findall(r"span\.([\w.]+)", unquote(links)))
+    told = (ROOT / "gateway" / "telemetry" / "spans.py").read_text(encoding="utf-8")
+    assert asked == {"corral.host", "corral.kept", "corral.time_to_first_byte"}
+    assert [name for name in asked if f'"{name}"' not in told] == []
 
 
 def test_tables_have_headings() -> None:
