@@ -277,11 +277,12 @@ def _answer(document: Json, operation: Json) -> str:
     for status, answer in operation["responses"].items():
         if "$ref" in answer:
             continue
-        (content,) = answer["content"].items()
         codes = answer.get("headers", {}).get("X-Corral-Error", {}).get("schema", {}).get("enum")
-        what = ", ".join(f"`{code}`" for code in codes or ()) or (
-            _type(document, content[1]["schema"]) if content[0] == "application/json" else f"`{content[0]}`"
-        )
+        kinds = [
+            _type(document, told["schema"]) if kind == "application/json" else f"`{kind}`"
+            for kind, told in answer["content"].items()
+        ]
+        what = ", ".join(f"`{code}`" for code in codes or ()) or " or ".join(kinds)
         said.append(f"{status}: {what}")
     return "; ".join(said)
 
@@ -328,12 +329,12 @@ def _type(document: Json, schema: Json) -> str:
         return f"list of {_type(document, schema['items'])}"
     if isinstance(schema.get("additionalProperties"), dict):
         return f"object of {_type(document, schema['additionalProperties'])}"
-    return WORDS[schema["type"]]
+    return WORDS[schema.get("type", "string")]
 
 
 def _field(document: Json, schema: Json) -> str:
     """What a field means; of a few words all, where the meaning does not name them."""
-    meaning = schema["description"]
+    meaning = schema.get("description") or f"always `{schema['enum'][0]}`"  # the tag of a kind
     names = [name for name in _references(schema) if "enum" in document["components"]["schemas"][name]]
     words = [f"`{word}`" for name in names for word in document["components"]["schemas"][name]["enum"]]
     return meaning if all(word in meaning for word in words) else f"{meaning}: {', '.join(words)}"

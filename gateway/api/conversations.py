@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.api.answers import json_answer
+from gateway.api.answers import JSON_UTF8, Answer, json_answer
 from gateway.api.following import NDJSON, Following
 from gateway.api.handler import handler
 from gateway.api.messages import check_said
@@ -114,7 +114,9 @@ class ConversationsApi:
     @handler(
         BadRequest, NotFound, Conflict, TooLarge, ShuttingDown, StoreUnavailable, statuses=_KINDS, content_type=NDJSON
     )
-    async def talk(self, body: ConversationAsked, request: web.Request) -> web.StreamResponse:
+    async def talk(
+        self, body: ConversationAsked, request: web.Request
+    ) -> web.StreamResponse | ConversationStarted | ConversationTold:
         """Let several models talk with each other, answer side by side, or be judged. All is kept in a session like any other, in which the user
         can say something meanwhile (`POST /api/sessions/{id}/messages`) and which can go on with more turns. A caller who leaves stops it,
         but for `detach`.
@@ -187,6 +189,5 @@ def _at_once(running: Running, events: list[Event]) -> web.Response:
     end = events[-1]
     assert isinstance(end, Ended)
     told = ConversationTold(id=running.events.id, session=running.session.id, turns=list(turns.values()), end=end)
-    response = json_answer(told)
-    response.headers["X-Corral-Generation"] = running.events.id
-    return response
+    headers = {"Content-Type": JSON_UTF8, "X-Corral-Generation": running.events.id}
+    return Answer(body=msgspec.json.encode(told), headers=headers)  # which says what kind each event is

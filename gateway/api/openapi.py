@@ -210,8 +210,12 @@ def _parameters(where: str, kind: type) -> Iterable[Json]:
 
 
 def _answers(what: Described, bodies: _Schemas) -> dict[int, Json]:
-    content = {what.content_type.partition(";")[0]: {"schema": bodies.of(*what.answers)}}
+    own = what.content_type.partition(";")[0]
     rows = [kind for kind in what.answers if inspect.isclass(kind) and issubclass(kind, msgspec.Struct)]
+    texts = [kind for kind in what.answers if kind not in rows]
+    content = {own: {"schema": bodies.of(*texts or rows)}}
+    if texts and rows:  # a stream, or an object at once
+        content["application/json"] = {"schema": bodies.of(*rows)}
     usual = " ".join(map(_first_line, rows))
     return {status: {"description": when or usual, "content": content} for status, when in what.statuses.items()}
 

@@ -40,7 +40,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=
 
     id: Annotated[str, doc("the conversation's id while it runs: its events are read, and it is stopped, by it")]
     session: Annotated[str, doc("the session's id")]
-    mode: Mode
+    mode: Annotated[Mode, doc("how it goes")]
     participants: Annotated[list[Speaker], doc("in their order; a judge comes last")]
 
 
@@ -78,8 +78,8 @@ class TurnEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", ta
     state: Annotated[MessageState, doc("`done`, `stopped` or `error`")]
     error: Annotated[str | None, doc("why it failed")]
     host: Annotated[str | None, doc("where it ran")]
-    usage: MessageUsage | None
-    timings: Timings | None
+    usage: Annotated[MessageUsage | None, doc("tokens of the answer")]
+    timings: Annotated[Timings | None, doc("where its time went")]
     tokens_per_second: Annotated[float | None, doc("how fast it was written")]
 
 
