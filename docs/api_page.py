@@ -334,7 +334,7 @@ def _type(document: Json, schema: Json) -> str:
 
 def _field(document: Json, schema: Json) -> str:
     """What a field means; of a few words all, where the meaning does not name them."""
-    meaning = schema.get("description") or f"always `{schema['enum'][0]}`"  # the tag of a kind
+    meaning = schema["description"]
     names = [name for name in _references(schema) if "enum" in document["components"]["schemas"][name]]
     words = [f"`{word}`" for name in names for word in document["components"]["schemas"][name]["enum"]]
     return meaning if all(word in meaning for word in words) else f"{meaning}: {', '.join(words)}"

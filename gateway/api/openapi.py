@@ -145,7 +145,12 @@ class _Schemas:
 
 def _components(kinds: Iterable[Any]) -> tuple[tuple[Json, ...], Json]:
     """The schemas of some types, and those of all that they are made of, by name."""
-    return msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    told, shapes = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for shape in shapes.values():
+        for field in shape.get("properties", {}).values():
+            if field.keys() == {"enum"}:  # the tag of a kind, which no annotation can describe
+                field["description"] = "which kind it is"
+    return told, shapes
 
 
 def _listed(routes: Iterable[web.RouteDef]) -> str:

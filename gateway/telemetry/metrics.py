@@ -27,23 +27,22 @@ NO_HOST = ""
 PIECE = 60  # label sets that are put into words at a time: histograms take some 5 us each
 
 
-def no_trace(_record: GenerationRecord) -> str:
-    """No trace is kept."""
-    return ""
+def trace_of(record: GenerationRecord) -> str:
+    """The trace of a generation, if its spans are kept; else nothing: an exemplar whose trace is not there is a dead link."""
+    return record.trace_id if record.trace_kept else ""
 
 
 class Metrics(Catalogue):
     """The catalogue in use. ``live`` is called on the event loop at each scrape.
 
-    ``kept_trace`` tells the trace id of a finished generation, 32 hex digits, if its spans are kept; else nothing: an exemplar whose trace
-    is not there is a dead link. Who traces sets it.
+    ``kept_trace`` tells the trace id of a finished generation, 32 hex digits, or nothing.
     """
 
     def __init__(
         self, live: Callable[[], Live], known_model: Callable[[str], bool], *, genai_semconv: bool = False
     ) -> None:
         super().__init__()
-        self.kept_trace: Callable[[GenerationRecord], str] = no_trace
+        self.kept_trace: Callable[[GenerationRecord], str] = trace_of
         self._live = live
         self._known_model = known_model
         self._genai = GenAi() if genai_semconv else None

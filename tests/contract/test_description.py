@@ -54,8 +54,21 @@ include-path-regex = "/api/(sessions|search)"
 checks.positive_data_acceptance.enabled = false  # hosts and messages must be known, a word must be in it: no schema can say it
 
 [[operations]]
-include-path-regex = "/api/sessions/[{]id[}]/(chat|title)"
+include-path-regex = "/api/sessions/[{]id[}]/chat"
 warnings = false  # most models, parents and images that fit the schema are not there, or are none
+
+[[operations]]
+include-path = "/api/chat/multi-model"
+checks.positive_data_acceptance.enabled = false  # what goes with which mode, and which sessions there are: no schema can say it
+warnings = false
+
+[[operations]]
+include-path = "/api/sessions/{id}/messages"
+warnings = false  # what can only be seen is nothing said
+
+[[operations]]
+include-path = "/api/sessions/{id}/title"
+enabled = false  # what was said before would be titled by hosts that are made to hang: tests/turns/test_titles.py
 
 [[operations]]
 include-path = "/api/route/explain"
