@@ -49,6 +49,8 @@ def _must(what: str) -> str:
     if found := _LENGTH.match(what):
         return f"must have {_BOUNDS[found[2]]} {_SIZES.get(found[1], '{}').format(found[3])}"
     if found := _FORM.match(what):
+        if "x00-" in found[1]:  # messages.PLAIN
+            return "must have something that can be seen, and no control characters"
         return f"must be of the form {found[1]}"
     if found := _VALUE.match(what):
         return f"cannot be {found[1]}"

@@ -399,10 +399,10 @@ async def test_what_is_refused(corral: Corral, url: str) -> None:
     assert "mode cannot be 'quarrel'" in await refused({"participants": both, "topic": "x", "mode": "quarrel"})
     assert "not base64" in await refused({"participants": both, "topic": "x", "images": ["*"]})
     assert "nothing said" in await refused({"participants": both, "topic": " "})
-    assert "length >= 1" in await refused({"participants": both, "topic": "x", "session": ""})
+    assert "at least 1 char" in await refused({"participants": both, "topic": "x", "session": ""})
     assert "title: only" in await refused({"participants": both, "topic": "x", "session": "s", "title": "t"})
     for name in ("", " ", "a\0", "a\n"):
-        assert "matching regex" in await refused({"participants": [ANN, {"model": name}], "topic": "x"})
+        assert "no control characters" in await refused({"participants": [ANN, {"model": name}], "topic": "x"})
     assert "come with a topic" in await refused({"participants": both, "images": ["QQ=="]})
     assert "there is no field turn" in await refused({"participants": both, "topic": "x", "turn": 2})
     assert "no session 'nobody'" in await refused({"participants": both, "topic": "x", "session": "nobody"}, 404)

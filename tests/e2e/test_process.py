@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 
@@ -25,8 +26,10 @@ SECONDS = 10.0
 
 @contextlib.asynccontextmanager
 async def serving(host: Host, grace_seconds: float) -> AsyncIterator[tuple[Process, str]]:
-    """The process and its URL, once it listens."""
+    """The process and its URL, once it listens, with a database of its own."""
+    folder = tempfile.TemporaryDirectory()
     names = {
+        "CORRAL_DATABASE_URL": f"sqlite:///{folder.name}/corral.db",
         "CORRAL_SHUTDOWN_GRACE_SECONDS": str(grace_seconds),
         "CORRAL_LOG_FORMAT": "json",
         "CORRAL_POLL_INTERVAL_SECONDS": "60",
@@ -46,6 +49,7 @@ async def serving(host: Host, grace_seconds: float) -> AsyncIterator[tuple[Proce
         if process.returncode is None:
             process.kill()
         await process.communicate()
+        folder.cleanup()
 
 
 async def ended(process: Process) -> tuple[int | None, list[dict[str, object]]]:

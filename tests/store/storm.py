@@ -43,7 +43,7 @@ class Storm:
     @property
     def fates(self) -> Counter[str]:
         """What became of how many records."""
-        counters = self._gateway.metrics.store_records
+        counters = self._gateway.metrics.db_records
         return Counter({fate: int(value) for fate in Fate if (value := counters.labels(fate).value)})
 
     def start(self) -> None:
