@@ -27,22 +27,13 @@ NO_HOST = ""
 PIECE = 60  # label sets that are put into words at a time: histograms take some 5 us each
 
 
-def trace_of(record: GenerationRecord) -> str:
-    """The trace of a generation, if its spans are kept; else nothing: an exemplar whose trace is not there is a dead link."""
-    return record.trace_id if record.trace_kept else ""
-
-
 class Metrics(Catalogue):
-    """The catalogue in use. ``live`` is called on the event loop at each scrape.
-
-    ``kept_trace`` tells the trace id of a finished generation, 32 hex digits, or nothing.
-    """
+    """The catalogue in use. ``live`` is called on the event loop at each scrape."""
 
     def __init__(
         self, live: Callable[[], Live], known_model: Callable[[str], bool], *, genai_semconv: bool = False
     ) -> None:
         super().__init__()
-        self.kept_trace: Callable[[GenerationRecord], str] = trace_of
         self._live = live
         self._known_model = known_model
         self._genai = GenAi() if genai_semconv else None
@@ -65,7 +56,7 @@ class Metrics(Catalogue):
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = Series(self, self.host_label, *key)
-        trace = self.kept_trace(record)
+        trace = record.trace_id if record.trace_kept else ""  # an exemplar whose trace is not there is a dead link
         series.observe(record, trace)
         attempts = record.attempts
         for attempt in attempts:

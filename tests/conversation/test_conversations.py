@@ -257,7 +257,7 @@ async def test_the_user_interjects(corral: Corral, url: str) -> None:
         await client.head()
         start = json.loads((await client.chunk()).splitlines()[0])
         talk = Talk(stage, {"id": start["session"]})
-        await stage.until(lambda rows: [row for row in rows if row["tokens"] > 4])
+        await stage.until(lambda rows: [row for row in rows if row["tokens"] > 10])
         busy = await talk.say("Me, too", model=TEXT)
         assert (busy.status, busy.get("X-Corral-Generation")) == (409, start["id"])
         assert "by conversation" in json.loads(busy.body)["error"]

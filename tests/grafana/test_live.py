@@ -10,12 +10,12 @@ from pathlib import Path
 
 import promql_parser as tree
 
-from gateway.record import GenerationRecord
 from grafana.build import boards
 from grafana.checks import Expression, expressions
 from grafana.rules.file import groups, shrunk
 from simulator.host import SimulatedHost
 from tests.builders import EMBEDDING, OTHER, TEXT, Call, call, simulated
+from tests.collector import Collector
 from tests.conftest import Corral
 from tests.contract.raw import Cut, ask
 from tests.grafana.prometheus import Prometheus, prometheus
@@ -27,7 +27,6 @@ HURRY = 360
 
 WINDOW = "20s"
 HELD = "held:135m"
-TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 SILENT = {
     "Restarts": "nothing restarts here",
@@ -172,11 +171,15 @@ async def one_of_everything(url: str, hosts: list[SimulatedHost], number: int) -
 
 
 async def test_killed_hosts_raise_alerts(corral: Corral, tmp_path: Path) -> None:
-    """One: it is down, and callers see little of it. All: nobody is left, and the budget burns. Traces that are kept show as points."""
+    """One: it is down, and callers see little of it. All: nobody is left, and the budget burns. A trace that is kept shows as a point, which leads to
+    its spans and to its line in the log."""
     a, b = simulated("a", tokens_per_second=500.0), simulated("b", tokens_per_second=500.0)
-    stage = await corral(a, b, slots=4, poll={"interval_seconds": 0.1})
-    stage.gateway.metrics.kept_trace = kept
-    async with prometheus(tmp_path, stage.url, shrunk(groups(), HURRY)) as server, loaded(stage.url):
+    async with contextlib.AsyncExitStack() as stack:
+        collector = await stack.enter_async_context(Collector())
+        traced = {"endpoint": collector.url, "ratio": 0.5, "per_second": 1000}
+        stage = await corral(a, b, slots=4, poll={"interval_seconds": 0.1}, tracing=traced)
+        server = await stack.enter_async_context(prometheus(tmp_path, stage.url, shrunk(groups(), HURRY)))
+        await stack.enter_async_context(loaded(stage.url))
         await stage.records.until(30)
         assert not {"CorralHostDown", "CorralNoHealthyHost", "CorralAvailabilityBudgetBurn"} & set(
             await server.firing()
@@ -194,13 +197,14 @@ async def test_killed_hosts_raise_alerts(corral: Corral, tmp_path: Path) -> None
         series = await server.get(
             "query_exemplars", query="corral_time_to_first_token_seconds_bucket", start=0, end=2**33
         )
-        assert {point["labels"]["trace_id"] for each in series for point in each["exemplars"]} == {TRACE}
+        points = {point["labels"]["trace_id"] for each in series for point in each["exemplars"]}
+        assert points
+        for point in points:
+            assert {span.kind for span in await collector.trace(point)} == {"server", "client"}
+        stage.gateway.generations.flush()
+        logged = [json.loads(line) for line in stage.log.read_text(encoding="utf-8").splitlines()]
+        assert points <= {line["trace_id"] for line in logged if line["event"] == "generation"}
         await all_well(server)
-
-
-def kept(record: GenerationRecord) -> str:
-    """Traces of some are kept."""
-    return TRACE if record.outcome == "ok" else ""
 
 
 async def fires(server: Prometheus, name: str, **labels: str) -> bool:

@@ -398,10 +398,9 @@ def test_exemplars_are_of_traces_that_are_kept() -> None:
     """Where somebody will look for what took long; of a trace that is not kept there is none."""
     told = Told().observe(RECORD)
     assert exemplars(told) == set()
-    told.metrics.kept_trace = lambda made: TRACE if made.cold else ""
-    told.observe(RECORD)
+    told.observe(record(trace_id=TRACE))
     assert exemplars(told) == set()
-    told.observe(record(cold=True, usage=Usage(1, 2, Accounting.REPORTED, 4.0)))
+    told.observe(record(cold=True, usage=Usage(1, 2, Accounting.REPORTED, 4.0), trace_id=TRACE, trace_kept=True))
     assert exemplars(told) == {
         ("corral_request_duration_seconds", "5.0", 3.75),
         ("corral_time_to_first_token_seconds", "1.5", 1.5),
@@ -409,8 +408,7 @@ def test_exemplars_are_of_traces_that_are_kept() -> None:
         ("corral_model_load_duration_seconds", "5.0", 4.0),
     }
     told = Told()
-    told.metrics.kept_trace = lambda _: TRACE
-    told.observe(unserved(Outcome.NO_HOST, 503))
+    told.observe(msgspec.structs.replace(unserved(Outcome.NO_HOST, 503), trace_id=TRACE, trace_kept=True))
     assert exemplars(told) == {("corral_request_duration_seconds", "5.0", 3.75)}
 
 
