@@ -56,6 +56,7 @@ TESTED_ELSEWHERE = {
     "gateway/relay/detached.py": "tests/flows/test_detached.py",
     "gateway/relay/exchange.py": "tests/flows/test_relay.py",
     "gateway/relay/chunks.py": "tests/relay/test_kept.py",
+    "gateway/relay/feed.py": "tests/conversation/test_conversations.py",
     "gateway/relay/shelf.py": "tests/flows/test_detached.py",
     "gateway/turns/reading.py": "tests/turns/test_chats.py",
     "gateway/conversation/events.py": "tests/conversation/test_conversations.py",

@@ -128,7 +128,7 @@ class ConversationsApi:
         try:
             return await _followed(request, running, stream=body.stream)
         finally:
-            self._conversations.left(running.events.id)  # it has ended, or nobody is left who would listen
+            self._conversations.left(running.feed.id)  # it has ended, or nobody is left who would listen
 
     def _check_hosts(self, body: ConversationAsked) -> None:
         named = [] if isinstance(body.participants, UnsetType) else list(enumerate(body.participants))
@@ -157,16 +157,16 @@ def _wish(body: ConversationAsked) -> Wish:
 
 
 def _started(running: Running, prefix: str) -> web.Response:
-    place = f"{prefix}/api/generations/{running.events.id}"
-    told = ConversationStarted(running.events.id, running.session.id, f"{place}/stream", place)
+    place = f"{prefix}/api/generations/{running.feed.id}"
+    told = ConversationStarted(running.feed.id, running.session.id, f"{place}/stream", place)
     response = json_answer(told, status=202)
     response.headers.update({"Location": told.stream, "X-Corral-Generation": told.id})
     return response
 
 
 async def _followed(request: web.Request, running: Running, *, stream: bool) -> web.StreamResponse:
-    following = Following(request, running.events, 0.0)
-    with running.events.reader() as reader:
+    following = Following(request, running.feed, 0.0)
+    with running.feed.reader() as reader:
         try:
             if stream:
                 return await following.as_it_came(reader)
@@ -188,6 +188,6 @@ def _at_once(running: Running, events: list[Event]) -> web.Response:
             turns[event.turn].end = event
     end = events[-1]
     assert isinstance(end, Ended)
-    told = ConversationTold(id=running.events.id, session=running.session.id, turns=list(turns.values()), end=end)
-    headers = {"Content-Type": JSON_UTF8, "X-Corral-Generation": running.events.id}
+    told = ConversationTold(id=running.feed.id, session=running.session.id, turns=list(turns.values()), end=end)
+    headers = {"Content-Type": JSON_UTF8, "X-Corral-Generation": running.feed.id}
     return Answer(body=msgspec.json.encode(told), headers=headers)  # which says what kind each event is

@@ -9,10 +9,10 @@ from aiohttp import web
 from gateway.api.handler import handler
 from gateway.api.sessions import OWNER
 from gateway.api.stopping import STOPPED, Ended, Stopping
-from gateway.conversation.events import Events
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.record import CancelSource, Outcome, Phase, RouteReason
+from gateway.relay.feed import Feed
 from gateway.relay.generations import Generation, Generations
 from gateway.relay.kept import KeptAnswer
 from gateway.relay.shelf import Shelf
@@ -133,7 +133,7 @@ class GenerationsApi:
         rows = [_ended(one) for one in self._shelf.ended() if isinstance(one, KeptAnswer)] if query.kept else []
         rows += [self._row(generation) for generation in self._generations]
         talks = [
-            _conversation(one) for one in self._shelf if isinstance(one, Events) and (query.kept or one.ended is None)
+            _conversation(one) for one in self._shelf if isinstance(one, Feed) and (query.kept or one.ended is None)
         ]
         return InFlight(
             [row for row in rows if query.session in (None, row.session)],
@@ -224,8 +224,8 @@ class GenerationsApi:
         )
 
 
-def _conversation(events: Events) -> ConversationRow:
-    return ConversationRow(events.id, events.session, events.ended is None, events.readers, events.count, events.first)
+def _conversation(feed: Feed) -> ConversationRow:
+    return ConversationRow(feed.id, feed.session, feed.ended is None, feed.readers, feed.count, feed.first)
 
 
 def _ended(answer: KeptAnswer) -> GenerationRow:

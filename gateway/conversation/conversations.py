@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.conversation.events import EndReason, Events
+from gateway.conversation.events import EndReason
 from gateway.conversation.order import Round, check_turns, rounds
 from gateway.conversation.rounds import Rounds
 from gateway.conversation.talk import Talk
@@ -27,6 +27,7 @@ from gateway.messages import CONVERSATION, Message, NewMessage, NewSession, Role
 from gateway.participants import TOPIC_KEPT, ConversationSettings, Mode, settled
 from gateway.record import CancelSource
 from gateway.relay.detached import Detached
+from gateway.relay.feed import Feed
 from gateway.relay.generations import Generations
 from gateway.relay.intents import Intent
 from gateway.store.session_store import SessionStore
@@ -57,7 +58,7 @@ class Running(NamedTuple):
     """A conversation that has begun."""
 
     session: Session
-    events: Events
+    feed: Feed
 
 
 class Conversations:
@@ -109,7 +110,7 @@ class Conversations:
                 talk, order = await self._begun(owner, wish, client, intent)
                 place = place._replace(session=talk.session.id)
                 with self._writer.releasing(place), talk.telling():
-                    _tell(ready, Running(talk.session, talk.events))
+                    _tell(ready, Running(talk.session, talk.feed))
                     await self._go_on(talk, order)
                     await self._writer.end(place, None)
         except CorralError as error:
@@ -155,9 +156,9 @@ class Conversations:
         except StoreUnavailable:  # perhaps it has begun, and only the word of it was lost
             await self._writer.end(place, None)
             raise
-        events = Events(self._detached.shelf, intent.id, id_)
+        feed = Feed(self._detached.shelf, intent.id, id_)
         heard = -1 if last is None else last.seq
-        talk = Talk(owner, client, intent, begun.session, settings, events, wish.token_budget, heard)
+        talk = Talk(owner, client, intent, begun.session, settings, feed, wish.token_budget, heard)
         intent.told = partial(self._stopped, talk)
         return talk, rounds(settings, wish.turns, last.name if last else None)
 

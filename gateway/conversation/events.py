@@ -5,15 +5,10 @@ from typing import Annotated
 
 import msgspec
 
-from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.lines import Framing
 from gateway.doc import doc
 from gateway.messages import MessageState, MessageUsage, Number, Timings
 from gateway.participants import Mode
-from gateway.relay.chunks import Chunks, Head
-from gateway.relay.shelf import Shelf, Stop
 
-_HEAD = Head(200, ((b"Content-Type", b"application/x-ndjson"),), Framing.NDJSON, "")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -101,31 +96,6 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="e
 Event = Started | UserSaid | TurnBegan | Delta | TurnEnded | Ended
 
 
-class Events(Chunks):
-    """The events of one conversation, a line each."""
-
-    def __init__(self, shelf: Shelf, id_: str, session: str) -> None:
-        super().__init__(shelf.loop, id_, ENDPOINTS["/api/chat"], shelf.limit_bytes, shelf.hold, shelf.attend)
-        self.head = _HEAD
-        self._shelf = shelf
-        self._session = session
-
-    @property
-    def session(self) -> str | None:
-        """Whose it is."""
-        return self._session
-
-    def begin(self, stop: Stop) -> None:
-        """They can be read from now on. ``stop`` ends the conversation, where nobody reads."""
-        self._shelf.put(self, stop)
-
-    def tell(self, event: Event) -> None:
-        """One more line."""
-        self._add(_encode(event) + b"\n")
-        self._wake()
-
-    def end(self) -> None:
-        """There are no more."""
-        self.ended = self._shelf.clock()
-        self._wake()
-        self._shelf.ends(self)
+def line(event: Event) -> bytes:
+    """An event as it is told."""
+    return _encode(event) + b"\n"

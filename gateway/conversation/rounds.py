@@ -109,10 +109,10 @@ class Rounds:
         for message in (one for page in reversed(pages) for one in page):
             if message.role is Role.USER and message.seq > talk.seen:
                 talk.seen = message.seq
-                talk.events.tell(UserSaid(message=message.seq, content=message.content))
+                talk.tell(UserSaid(message=message.seq, content=message.content))
 
     async def _turn(self, talk: Talk, turn: _Turn, branch: Sequence[Message]) -> Said:
-        talk.events.tell(_began(turn))
+        talk.tell(_began(turn))
         try:
             body = await self._body(talk, turn, branch)
             if talk.intent.stopped is not None:
@@ -128,7 +128,7 @@ class Rounds:
             )
         except CorralError as error:
             ending = refused(error)
-            talk.events.tell(_over(turn, ending))
+            talk.tell(_over(turn, ending))
             return Said(turn.speaker.name or "", ending, await self._writer.end(turn.place, ending))
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(self._writer.write(turn.place, answer, Spoken()))
@@ -146,10 +146,10 @@ class Rounds:
                 thinking = "".join(piece.thinking for piece in pieces)
                 if content or thinking:
                     name = turn.speaker.name or ""
-                    talk.events.tell(Delta(turn=turn.number, participant=name, content=content, thinking=thinking))
+                    talk.tell(Delta(turn=turn.number, participant=name, content=content, thinking=thinking))
         assert answer.record is not None
         ending = spoken.ending(answer.record)
-        talk.events.tell(_over(turn, ending))
+        talk.tell(_over(turn, ending))
         return ending
 
     async def _body(self, talk: Talk, turn: _Turn, branch: Sequence[Message]) -> bytes:

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.conversation.events import Ended, EndReason, Events, Speaker, Started
+from gateway.conversation.events import Ended, EndReason, Event, Speaker, Started, line
 from gateway.conversation.view import winner
 from gateway.errors import internal
 from gateway.messages import Ending, Message, MessageState, MessageUsage, Session
 from gateway.participants import ConversationSettings, Failing
+from gateway.relay.feed import Feed
 from gateway.relay.intents import Intent
 
 UNKEPT = "the database is away: what was said is kept once it is back"
@@ -34,7 +35,7 @@ class Talk:
     intent: Intent
     session: Session
     settings: ConversationSettings
-    events: Events
+    feed: Feed
     left: int | None
     seen: int
     current: frozenset[str] = frozenset()
@@ -50,14 +51,18 @@ class Talk:
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
         """Its events can be read inside; they end with it, whatever happens."""
-        self.events.begin(self.intent.stop)
+        self.feed.begin(self.intent.stop)
         try:
-            self.events.tell(_started(self))
+            self.tell(_started(self))
             yield
         finally:
             self.ends(EndReason.ERROR, internal().message)
-            self.events.tell(self.ended())
-            self.events.end()
+            self.tell(self.ended())
+            self.feed.end()
+
+    def tell(self, event: Event) -> None:
+        """Whoever reads."""
+        self.feed.tell(line(event))
 
     def ends(self, reason: EndReason, error: str | None = None) -> None:
         """Let it end. The first word counts."""

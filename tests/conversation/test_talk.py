@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.config import GenerationsConfig
-from gateway.conversation.events import EndReason, Events
+from gateway.conversation.events import EndReason
 from gateway.conversation.talk import Said, Talk
 from gateway.messages import Ending, MessageState, MessageUsage, NewSession
 from gateway.participants import ConversationSettings, Failing, Mode, Participant, settled
 from gateway.record import CancelSource
+from gateway.relay.feed import Feed
 from gateway.relay.intents import Intent
 from gateway.relay.shelf import Shelf
 from gateway.store.none import NoDatabase
@@ -41,7 +42,7 @@ def talk(shelf: Shelf, *, mode: Mode = Mode.DIALOGUE, left: int | None = None, *
     settings = settled(ConversationSettings(mode=mode, participants=both, judge=judge, **more))  # type: ignore[arg-type]
     values = Sessions(NoDatabase(), lambda: 0.0, random.Random(1)).values("", NewSession(), "conversation", None)
     session = session_of(Row(values))  # type: ignore[arg-type]
-    return Talk("", "", Intent({}, "c1", "s1", 0.0), session, settings, Events(shelf, "c1", "s1"), left, -1)
+    return Talk("", "", Intent({}, "c1", "s1", 0.0), session, settings, Feed(shelf, "c1", "s1"), left, -1)
 
 
 def said(name: str, text: str = "words", error: str | None = None, *, tokens: int = 3, kept: bool = True) -> Said:
