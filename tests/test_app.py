@@ -13,7 +13,7 @@ import pytest
 
 from gateway.app import Gateway, running
 from gateway.config import Config
-from gateway.dialects import ending
+from gateway.dialects import usage
 from gateway.dialects.endpoints import ENDPOINTS
 from tests.builders import EMBEDDING, PATHS, TEXT, call, config, simulated
 from tests.contract.raw import ask
@@ -218,7 +218,7 @@ async def test_a_defect_after_the_first_byte(log: Path, monkeypatch: pytest.Monk
         raise RuntimeError("a defect")
 
     async with simulated() as host, running(before(("gpu1", host.url), log=log)) as gateway:
-        monkeypatch.setattr(ending, "_decode_final", defective)
+        monkeypatch.setattr(usage, "_decode_final", defective)
         sent = call("/api/generate", stream=False)
         for version in ("1.0", "1.1"):
             async with Client.to(gateway.url) as client:

@@ -38,7 +38,8 @@ TESTED_ELSEWHERE = {
     "gateway/lookout.py": "tests/flows/test_hosts.py",
     "gateway/loader.py": "tests/test_config.py",
     "gateway/doc.py": "tests/api/test_openapi.py",
-    "gateway/dialects/request.py": "tests/dialects/test_read.py",  # values without behaviour
+    "gateway/dialects/ending.py": "tests/dialects/test_usage.py",  # values without behaviour
+    "gateway/dialects/request.py": "tests/dialects/test_read.py",  # idem
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
     "gateway/telemetry/catalogue.py": "tests/telemetry/test_metrics.py",
     "gateway/telemetry/gauges.py": "tests/telemetry/test_metrics.py",

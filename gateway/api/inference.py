@@ -24,12 +24,13 @@ from gateway.fleet.targets import pinned
 from gateway.record import Trace, new_id
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
-from gateway.relay.headers import inbound
+from gateway.relay.headers import Inbound, inbound
 from gateway.relay.relay import Relay
 from gateway.telemetry.context import Contexts, current
 from gateway.turns.recording import Recorder
 
 THREAD_BYTES = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
+PAUSED_BYTES = 64 * 1024  # from here on aiohttp may have paused the connection, and has to know that the body was taken
 Unload = Callable[[InferenceRequest], Awaitable[tuple[HostAnswer, str]]]
 Rejected = Callable[[str], None]
 Responded = Callable[[str, int], None]
@@ -86,7 +87,11 @@ class Inference:
         handlers = self._handlers | {prefix + path: handler for path, handler in self._handlers.items()}
 
         def dispatched(request: Any) -> Awaitable[web.StreamResponse]:
-            handler = handlers.get(request.path) if request.method == "POST" else None
+            if request.method != "POST":
+                return otherwise(request)
+            handler = handlers.get(request.raw_path) or handlers.get(
+                request.path
+            )  # the second decodes, and has no query
             if handler is None:
                 return otherwise(request)
             headers = request.headers
@@ -109,12 +114,11 @@ class Inference:
         sink: TransportSink | ResponseSink | None = None
         try:
             body = await self._body(request)
-            at_hosts = self._fleet.names if self._model_at_host else ()
-            encoding, remote = headers.content_encoding, request.remote or ""
-            sent = (headers.content_type, encoding, headers.session)
-            args = (endpoint, body, id_, *sent, remote, headers.pin, at_hosts, trace)
-            light = len(body) <= THREAD_BYTES and not encoding  # what is packed may unfold
-            inference = read(*args) if light else await asyncio.to_thread(read, *args)
+            client = request.remote or ""
+            if len(body) <= THREAD_BYTES and not headers.content_encoding:  # what is packed may unfold
+                inference = self._read(endpoint, body, id_, headers, client, trace)
+            else:
+                inference = await asyncio.to_thread(self._read, endpoint, body, id_, headers, client, trace)
             if headers.generation and generations.get(headers.generation) is not None:
                 _refuse_loop()
             pinned(inference.pin, self._fleet.names)
@@ -150,6 +154,22 @@ class Inference:
         self._responded(endpoint.path, response.status)
         return _naming(response, trace)
 
+    def _read(
+        self, endpoint: Endpoint, body: bytes, id_: str, headers: Inbound, client: str, trace: Trace
+    ) -> InferenceRequest:
+        return read(
+            endpoint,
+            body,
+            id_,
+            headers.content_type,
+            headers.content_encoding,
+            headers.session or None,
+            client,
+            headers.pin,
+            self._fleet.names if self._model_at_host else (),
+            trace,
+        )
+
     def _count(self, error: CorralError, *, let_in: bool) -> None:
         """As refused, unless it had been let in: then it is a generation, and counted as that. A full queue turns away in there."""
         if not let_in or isinstance(error, QueueFull):
@@ -164,8 +184,12 @@ class Inference:
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         content = request.content
-        # aiohttp's own read() copies twice; nearly every body has come whole by now.
-        body = content.read_nowait() if content.is_eof() else await read_body(request, self._body_limit)
+        if not content.is_eof():
+            body = await read_body(request, self._body_limit)  # copies twice; nearly every body has come whole by now
+        elif 0 < content.total_bytes < PAUSED_BYTES and len(content._buffer) == 1:
+            body = content._buffer[0]  # where read_nowait() would have the connection's parser run once more
+        else:
+            body = content.read_nowait()
         if len(body) > self._body_limit:
             raise TooLarge(f"the body is over {self._body_limit} bytes")
         return body

@@ -20,7 +20,7 @@ from gateway.errors import CorralError, ShuttingDown, internal
 from gateway.record import new_id
 from gateway.relay.failures import broken_off
 from gateway.relay.generations import Generation, Generations
-from gateway.relay.headers import Inbound
+from gateway.relay.headers import Inbound, inbound
 from gateway.relay.kept import KeptAnswer
 from gateway.relay.relay import Relay
 from gateway.relay.shelf import Shelf
@@ -28,7 +28,7 @@ from gateway.tasks import Tasks
 from gateway.telemetry.context import Contexts
 
 _JSON = "application/json"
-_OF_OUR_OWN = Inbound(lines=b"Content-Type: application/json\r\n", content_type=_JSON)
+_OF_OUR_OWN = inbound([(b"Content-Type", _JSON.encode())])
 
 
 class Detached:

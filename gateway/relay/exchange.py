@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.dialects.ending import Ended, usage_of
+from gateway.dialects.ending import Ended
 from gateway.dialects.lines import Framing, Meter, framing_of
 from gateway.dialects.request import Kind
+from gateway.dialects.usage import usage_of
 from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Trigger

@@ -6,7 +6,7 @@ and none of the caller's credentials (Ollama would pass them on to its cloud). H
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -74,41 +74,39 @@ class _Roles(dict[bytes, str]):
 
 
 PASSING, NOTED_PASSING, NOTED, DROPPED = "passing", "noted and passing", "noted", "dropped"
-_from_client = _Roles(
-    _NOT_TO_HOSTS,
-    frozenset(
-        (
-            b"connection",
-            b"content-type",
-            b"content-encoding",
-            b"expect",
-            b"x-corral-session",
-            b"x-corral-host",
-            b"x-corral-detach",
-            OURS + b"generation",
-            b"traceparent",
-            b"tracestate",
-            b"x-request-id",
-        )
-    ),
-)
+_LOOKED_AT = {
+    b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
+    b"expect": "expect",
+    b"x-corral-session": "session",
+    b"x-corral-host": "pin",
+    b"x-corral-generation": "generation",
+    b"x-corral-detach": "detach",
+    b"traceparent": "traceparent",
+    b"tracestate": "tracestate",
+    b"x-request-id": "request_id",
+}
+_CONNECTION = b"connection"
+_from_client = _Roles(_NOT_TO_HOSTS, frozenset((_CONNECTION, *_LOOKED_AT)))
 _from_host = _Roles(_NOT_TO_CLIENTS)
 
 
-class Inbound(NamedTuple):
-    """A client's headers, read in one pass: the lines that go to the host, and the few values that we look at."""
+class Inbound:
+    """A client's headers, read in one pass: the ``lines`` that go to the host, and the few values that we look at."""
 
-    lines: bytes = b""
-    content_type: str = ""
-    content_encoding: str = ""
-    session: str | None = None
-    expect: str = ""
-    pin: str = ""
-    generation: str = ""  # of a Corral that sent this on
-    detach: str = ""
-    traceparent: str = ""
-    tracestate: str = ""
-    request_id: str = ""
+    content_type = ""
+    content_encoding = ""
+    session = ""
+    expect = ""
+    pin = ""
+    generation = ""  # of a Corral that sent this on
+    detach = ""
+    traceparent = ""
+    tracestate = ""
+    request_id = ""
+
+    def __init__(self, lines: bytes = b"") -> None:
+        self.lines = lines
 
 
 def inbound(headers: RawHeaders) -> Inbound:
@@ -131,23 +129,14 @@ def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound
     for name, value in noted:
         low, text = name.lower(), value.decode("latin-1")
         values[low] = f"{values[low]},{text}" if low in values else text
-    hop = values.get(b"connection")
+    hop = values.pop(_CONNECTION, "")
     if hop and hop.lower() not in ("keep-alive", "close"):  # it names headers that are meant for this hop only
         named = {token.strip().lower() for token in hop.encode("latin-1").split(b",")}
         lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    return Inbound(
-        b"".join(lines),
-        values.get(b"content-type", ""),
-        values.get(b"content-encoding", ""),
-        values.get(b"x-corral-session") or None,
-        values.get(b"expect", ""),
-        values.get(b"x-corral-host", ""),
-        values.get(b"x-corral-generation", ""),
-        values.get(b"x-corral-detach", ""),
-        values.get(b"traceparent", ""),
-        values.get(b"tracestate", ""),
-        values.get(b"x-request-id", ""),
-    )
+    read = Inbound(b"".join(lines))
+    for low, text in values.items():
+        setattr(read, _LOOKED_AT[low], text)
+    return read
 
 
 def to_host(headers: RawHeaders) -> list[tuple[str, str]]:

@@ -44,23 +44,22 @@ class Contexts:
 
     def begin(self, id_: str, traceparent: str = "", tracestate: str = "", request_id: str = "") -> Trace:
         """The place of a request with these headers. ``id_`` is its name where the caller gave it none that can be one, else its
-        trace's id."""
-        chance = f"{self._bits(192):048x}"
-        trace_id, span_id = chance[:32], chance[32:]
+        trace's id. Where neither the caller nor this gateway traces, there is no trace, and its ids are empty."""
         if request_id:
             match = _REQUEST_ID.match(request_id)
             request_id = "" if match is None else request_id
+        named = request_id or id_
+        if named and not traceparent and not self._ours:
+            return Trace("", "", "", False, "", named)  # nobody would ever see its ids
+        chance = f"{self._bits(192):048x}"
+        trace_id, span_id = chance[:32], chance[32:]
         joined = parsed(traceparent) if traceparent else None
         if joined is None:
-            return Trace(
-                trace_id, span_id, "", self._samples(trace_id), "", request_id or id_ or trace_id, "", self._ours
-            )
+            return Trace(trace_id, span_id, "", self._samples(trace_id), "", named or trace_id, "", self._ours)
         trace_id, parent_id, asked = joined
         sampled = self._samples(trace_id) or (asked and self._trust and self._ours)
         state = tracestate if len(tracestate) <= _STATE_MOST else ""
-        return Trace(
-            trace_id, span_id, parent_id, sampled, state, request_id or id_ or trace_id, traceparent, self._ours
-        )
+        return Trace(trace_id, span_id, parent_id, sampled, state, named or trace_id, traceparent, self._ours)
 
     def enter(self, id_: str, traceparent: str, tracestate: str, request_id: str) -> Trace:
         """Idem, and what is said from now on is said on its behalf; until ``current`` is set to None."""

@@ -37,14 +37,21 @@ def whose() -> dict[str, str]:
     return {"request_id": trace.request_id, "trace_id": trace.trace_id, "span_id": trace.span_id}
 
 
-def generation_json(record: GenerationRecord) -> bytes:
-    """The record's own JSON behind ``ts``, ``level`` and ``event``."""
+def generation_json(record: GenerationRecord, lines: bytearray) -> None:
+    """The record's own JSON behind ``ts``, ``level`` and ``event``, at the end of ``lines``."""
     route = record.route
     if route is not None and len(route.costs) > COSTS_LIMIT:
         record = msgspec.structs.replace(record, route=msgspec.structs.replace(route, costs=route.costs[:COSTS_LIMIT]))
     level = b"info" if record.outcome in CALM else b"warning"
-    head = b'{"ts":"%b","level":"%b","event":"generation",' % (timestamp(record.received_at).encode(), level)
-    return head + _encode(record)[1:] + b"\n"
+    lines += b'{"ts":"%b","level":"%b","event":"generation"' % (timestamp(record.received_at).encode(), level)
+    brace = len(lines)
+    try:
+        _encode_into(record, lines, brace)
+    except ValueError:
+        del lines[brace:]
+        lines += _encode(record)
+    lines[brace] = _COMMA
+    lines += b"\n"
 
 
 def visit_fields(visit: Visit, level: str) -> dict[str, Any]:
@@ -97,8 +104,8 @@ def _shown(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def generation_pretty(record: GenerationRecord) -> bytes:
-    """What it was, where it went, how long it took, and why it failed."""
+def generation_pretty(record: GenerationRecord, lines: bytearray) -> None:
+    """What it was, where it went, how long it took, and why it failed, at the end of ``lines``."""
     ttft = "" if record.ttft_seconds is None else f" first {record.ttft_seconds:.2f}s"
     why = f" ({record.reason})" if record.reason else ""
     route = record.route.reason if record.route else "-"
@@ -106,7 +113,7 @@ def generation_pretty(record: GenerationRecord) -> bytes:
         f"{timestamp(record.received_at)[11:23]} {record.outcome:14} {record.model} -> {record.host or '-'} [{route}]"
         f" queue {record.queue_seconds:.2f}s{ttft} total {record.duration_seconds:.2f}s {record.usage.output_tokens} tokens {record.id}{why}\n"
     )
-    return _shown(text)
+    lines += _shown(text)
 
 
 @lru_cache(maxsize=64)
@@ -120,22 +127,25 @@ def timestamp(seconds: float) -> str:
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
 
 
-_encoder = msgspec.json.Encoder(enc_hook=str).encode
+_encoder = msgspec.json.Encoder(enc_hook=str)
+_encode_into = _encoder.encode_into  # copies nothing
+_COMMA = 0x2C
 
 
 def _encode(value: object) -> bytes:
     try:
-        return _encoder(value)
+        return _encoder.encode(value)
     except ValueError:  # half a character, from a client's \\ud800: JSON can still say it
         return json.dumps(msgspec.to_builtins(value, enc_hook=str)).encode()
 
 
-def message_json(fields: dict[str, Any]) -> bytes:
-    """Any other line."""
-    return _encode(fields) + b"\n"
+def message_json(fields: dict[str, Any], lines: bytearray) -> None:
+    """Any other line, at the end of ``lines``."""
+    lines += _encode(fields)
+    lines += b"\n"
 
 
-def message_pretty(fields: dict[str, Any]) -> bytes:
+def message_pretty(fields: dict[str, Any], lines: bytearray) -> None:
     """Any other line: its words, and an exception below."""
-    text = f"{fields['ts'][11:23]} {fields['level']:14} {fields['message']}\n"
-    return _shown(text) + str(fields.get("exception", "")).encode(errors="backslashreplace")
+    lines += _shown(f"{fields['ts'][11:23]} {fields['level']:14} {fields['message']}\n")
+    lines += str(fields.get("exception", "")).encode(errors="backslashreplace")

@@ -125,17 +125,26 @@ class LogWriter:
     def _write(self) -> None:
         while (batch := self._batches.get()) is not None:
             try:
-                self._stream.write(b"".join([self._words(line) for line in batch]))
+                self._stream.write(self._in_words(batch))
                 if not self._owned:
                     self._stream.flush()
             except (OSError, ValueError):
                 continue  # a full disk or a closed pipe must not end the writer; the lines are lost, the service is not
 
-    def _words(self, line: Line) -> bytes:
-        try:
-            return self._message(line) if isinstance(line, dict) else self._generation(line)
-        except Exception as error:  # noqa: BLE001 - a line that cannot be put into words must not cost its neighbours
-            return message_json({"event": "message", "level": "error", "message": f"a line was lost: {error!r}"})
+    def _in_words(self, batch: list[Line]) -> bytearray:
+        lines = bytearray()
+        for line in batch:
+            whole = len(lines)
+            try:
+                if isinstance(line, dict):
+                    self._message(line, lines)
+                else:
+                    self._generation(line, lines)
+            except Exception as error:  # noqa: BLE001 - a line that cannot be put into words must not cost its neighbours
+                del lines[whole:]
+                lost = {"event": "message", "level": "error", "message": f"a line was lost: {error!r}"}
+                message_json(lost, lines)
+        return lines
 
 
 def _opened(path: str) -> IO[bytes]:

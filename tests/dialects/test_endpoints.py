@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.ending import Ended, Ending, usage_of
+from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing, Meter
+from gateway.dialects.usage import usage_of
 from gateway.record import Usage
 from tests.builders import ANTHROPIC, NATIVE, OPENAI, PATHS
 from tests.contract.cases import CASES

@@ -428,6 +428,22 @@ async def test_a_large_body(corral: Corral) -> None:
     assert stage["gpu1"].ledger.last_body == request.body
 
 
+@pytest.mark.parametrize("piece", [0, 1, 4000], ids=["by length", "byte by byte", "chunked"])
+async def test_bodies_of_many_sizes_on_one_connection(corral: Corral, piece: int) -> None:
+    """Each arrives whole, and the next request is read, also where the one before had paused the connection."""
+    stage = await corral(simulated())
+    async with Client.to(stage.url) as client:
+        for size in (0, 20_000) if piece == 1 else (0, 1, 65_000, 66_000, 140_000, 600_000, 2_000_000, 100):
+            request = call("/api/generate", stream=False, prompt="x" * size)
+            if piece:
+                await client.send("POST", request.path, None, {"Transfer-Encoding": "chunked"})
+                await client.write(in_pieces(request.body, piece))
+            else:
+                await client.send("POST", request.path, request.body)
+            assert (await client.answer()).status == 200
+            assert stage["gpu1"].ledger.last_body == request.body
+
+
 UNKNOWN = {
     "/api/generate": "model 'nobody:1b' not found",
     "/api/chat": "model 'nobody:1b' not found",

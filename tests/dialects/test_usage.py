@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.ending import usage_of
 from gateway.dialects.lines import KEEP_BYTES, Framing, Meter
+from gateway.dialects.usage import usage_of
 from gateway.record import Accounting, Usage
 from tests.dialects.streams import event, line
 from tests.profiles import PROPERTY
