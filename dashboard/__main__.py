@@ -62,7 +62,13 @@ def main() -> None:
     here = Path(__file__).parent
     os.chdir(here)  # where Streamlit looks for its configuration
     app = st.App(here / "app.py", routes=[Route("/healthz", healthz)], middleware=[Middleware(Shielded)])
-    app.run(config={"server.address": address.strip("[]") or "0.0.0.0", "server.port": int(port)})
+    config = {"server.address": address.strip("[]") or "0.0.0.0", "server.port": int(port)}
+    if config["server.address"] in (
+        "0.0.0.0",
+        "::",
+    ):  # else Streamlit asks a stranger for this machine's address, to print it
+        config["browser.serverAddress"] = "localhost"
+    app.run(config=config)
 
 
 if __name__ == "__main__":

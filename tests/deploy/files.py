@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,19 +53,31 @@ class Instruction(NamedTuple):
 
 
 class Image:
-    """What a Dockerfile's last stage says of the image, and what all stages take from the tree."""
+    """What a Dockerfile says of one of its images, by default the last, and what all stages take from the tree. ValueError: no such target."""
 
-    def __init__(self, written: str) -> None:
+    def __init__(self, written: str, target: str | None = None) -> None:
         joined = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", written, flags=re.MULTILINE))
         lines = [Instruction(*line.split(None, 1)) for line in joined.splitlines() if line.strip()]
-        self.stages = [line.rest.split()[0] for line in lines if line.word == "FROM"]
-        last = max(n for n, line in enumerate(lines) if line.word == "FROM")
-        self.last = lines[last:]
+        starts = [n for n, line in enumerate(lines) if line.word == "FROM"]
+        stages = {}
+        for start, end in pairwise([*starts, len(lines)]):
+            base, _, name = lines[start].rest.partition(" AS ")
+            stages[name] = (base, lines[start + 1 : end])
+        self.pythons = {base for base, _ in stages.values() if base not in stages}
+        stage = target if target is not None else list(stages)[-1]
+        if stage not in stages:
+            raise ValueError(f"no stage is called {stage!r}")
+        self.last: list[Instruction] = []
+        while stage in stages:
+            stage, said = stages[stage]
+            self.last = said + self.last
         copies = [line.rest.split() for line in lines if line.word == "COPY" and "--from" not in line.rest]
         self.sources = [source for copy in copies for source in copy[:-1]]
+        runs = " ".join(line.rest for line in lines if line.word == "RUN")
+        self.extras = set(re.findall(r"\.whl\)\[(\w+)\]", runs))
 
     def one(self, word: str) -> str:
-        """The rest of the one line of the last stage that begins so."""
+        """The rest of the one line that begins so, of the image's stage or those it is made from."""
         (found,) = [line.rest for line in self.last if line.word == word]
         return found
 

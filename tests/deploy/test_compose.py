@@ -5,17 +5,22 @@ import asyncio
 import json
 import re
 import shutil
+import signal
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import jsonschema
 import pytest
 import yaml
 
+from gateway.loader import environment_names
+from gateway.telemetry.catalogue import Catalogue
 from tests.builders import call
+from tests.collector import Collector
 from tests.components import missing
 from tests.contract.raw import Connection, ask
 from tests.deploy.files import ROOT, Image, composition, environment, text, variables
@@ -25,8 +30,12 @@ from tests.store.postgres import Postgres, programs
 SET = {"CORRAL_HOSTS": "gpu1=http://gpu1:11434", "POSTGRES_PASSWORD": "p4ss", "GRAFANA_PASSWORD": "w0rd"}
 COMPOSED = composition(SET)
 SERVICES: dict[str, Any] = COMPOSED["services"]
-IMAGE = Image(text("Dockerfile"))
-OURS = ("gateway", "simulator")
+IMAGES = {
+    name: Image(text("Dockerfile"), service["build"]["target"])
+    for name, service in SERVICES.items()
+    if "build" in service
+}
+IMAGE = IMAGES["gateway"]
 DEBIAN = {"promtool": "prometheus"}
 """Program → Debian's package, where that is called otherwise."""
 
@@ -90,21 +99,65 @@ def test_a_service(name: str) -> None:
     assert set(service.get("depends_on", ())) <= SERVICES.keys()
 
 
+def test_each_image_is_built_of_one_stage() -> None:
+    """One name, one content."""
+    built = {(service["image"], service["build"]["target"]) for service in SERVICES.values() if "build" in service}
+    assert built == {("corral:local", "gateway"), ("corral-dashboard:local", "dashboard")}
+
+
+def test_our_variables() -> None:
+    """Are ones that are read, each by the program that gets it."""
+    for name, image in IMAGES.items():
+        given = image.environ | SERVICES[name].get("environment", {})
+        ours = {each for each in given if each.startswith("CORRAL")}
+        assert ours <= {"CORRAL_HOSTS", *environment_names()}, name
+    commented = set(re.findall(r"# (CORRAL_\w+): ", text("docker-compose.yml")))
+    assert commented == {"CORRAL_CONFIG"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_who_is_asked_is_there(name: str) -> None:
+    """Every URL of a service's arguments and environment names a service, and a port on which that listens."""
+    listening = {
+        "gateway": {11434},
+        "prometheus": {9090},
+        "tempo": tempo_ports(),
+        "postgres": {5432},
+        "simulator": {11501, 11502, 11503},
+    }
+    service = SERVICES[name]
+    said = " ".join([*service.get("command", ()), *service.get("environment", {}).values()])
+    for host, port in re.findall(r"(?:https?|postgresql)://(?:[^\s/@]*@)?([\w.]+):?(\d*)", said):
+        if host != "gpu1":
+            assert int(port or 5432) in listening[host], f"{host}:{port}"
+
+
+def tempo_ports() -> set[int]:
+    """Where Tempo listens: its API, and OTLP."""
+    config = yaml.safe_load(text("deploy/tempo.yml"))
+    protocols = config["distributor"]["receivers"]["otlp"]["protocols"]
+    return {
+        config["server"]["http_listen_port"],
+        *(int(each["endpoint"].rpartition(":")[2]) for each in protocols.values()),
+    }
+
+
 def test_every_volume_is_used() -> None:
     """None is left over."""
     used = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", ())}
     assert COMPOSED["volumes"].keys() <= used
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_our_containers_can_do_little(name: str) -> None:
     """No root, no capability, no new privilege, and a file system that they cannot write to."""
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert IMAGE.one("USER").split(":")[0] not in ("0", "root")
-    assert IMAGE.one("USER").split(":")[0].isdigit()
+    user = IMAGES[name].one("USER").split(":")[0]
+    assert user.isdigit()
+    assert user != "0"
 
 
 def test_there_is_time_to_stop() -> None:
@@ -131,6 +184,36 @@ def test_grafana() -> None:
     assert sources[0]["jsonData"]["timeInterval"] == scrape
 
 
+def test_what_grafana_refers_to() -> None:
+    """Every source that a dashboard, a link or another source names is one that is provisioned, and has what is asked of it."""
+    written = yaml.safe_load(text("grafana/provisioning/datasources/corral.yml"))["datasources"]
+    sources = {source["uid"]: source for source in written}
+    boards = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "grafana" / "out").glob("*.json")]
+    assert len(boards) == 5
+    links = unquote(" ".join(found for found in strings(boards) if found.startswith("/explore")))
+    assert set(re.findall(r'"datasource":"(\w+)"', links)) == {"tempo"}
+    assert "--enable-feature=exemplar-storage" in SERVICES["prometheus"]["command"]
+    (exemplars,) = sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert sources[exemplars["datasourceUid"]]["type"] == "tempo"
+    metrics = sources["tempo"]["jsonData"]["tracesToMetrics"]
+    assert sources[metrics["datasourceUid"]]["type"] == "prometheus"
+    (asked,) = metrics["queries"]
+    (name,) = re.findall(r"corral_\w+", asked["query"])
+    family = next(family for family in Catalogue().families() if f"{family.name}_bucket" == name)
+    assert {tag["value"] for tag in metrics["tags"]} <= set(family.labelnames)
+    told = text("gateway/telemetry/spans.py")
+    assert [tag["key"] for tag in metrics["tags"] if f'"{tag["key"]}"' not in told] == []
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from strings(each)
+
+
 # -- as it runs -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -151,9 +234,28 @@ def moved(command: list[str], before: str, now: str) -> list[str]:
     return [argument.replace(before, now) for argument in command]
 
 
+async def test_the_app(tmp_path: Path) -> None:
+    """Starts with the composition's command where it can write nothing, is well by its own check, and ends on SIGTERM."""
+    image = IMAGES["dashboard"]
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir(mode=0o500)
+    command = SERVICES["dashboard"]["command"]
+    assert command[:1] == image.command[1:2]
+    command = moved(command, "0.0.0.0:8501", "0.0.0.0:0")
+    async with corral(tmp_path, *command, HOME=str(nowhere)) as app:
+        port = (await app.line(r" URL: http://localhost:(\d+)"))[1]
+        check = moved(image.healthcheck, "127.0.0.1:8501", f"127.0.0.1:{port}")
+        assert await succeeds(tmp_path, check)
+        app.signal()
+        code, errors = await app.ended()
+        assert code in (0, -signal.SIGTERM)
+        assert errors == "", "it asked nobody for its address, and failed at that"
+    assert list(nowhere.iterdir()) == []
+
+
 async def test_the_gateway_and_its_database(postgres: Postgres, tmp_path: Path) -> None:
     """With the image's and the composition's environment it serves the simulated hosts of the profile demo, keeps what there is to keep in PostgreSQL,
-    is well by its own check, and ends on SIGTERM."""
+    sends its trace, is well by its own check, and ends on SIGTERM."""
     postgres.sql("CREATE DATABASE corral")
     simulate = [*SERVICES["simulator"]["command"], "--tokens-per-second", "5000", "--load-seconds-per-gb", "0"]
     simulate[simulate.index("11501")] = "0"
@@ -173,10 +275,15 @@ async def test_the_gateway_and_its_database(postgres: Postgres, tmp_path: Path) 
                 check = SERVICES["simulator"]["healthcheck"]["test"][1:]
                 assert await succeeds(tmp_path, moved(check, "127.0.0.1:11501", f"127.0.0.1:{port}"))
         url = environ["CORRAL_DATABASE_URL"].replace("@postgres/", f"@127.0.0.1:{postgres.port}/")
-        changed = {"CORRAL_LISTEN": "0.0.0.0:0", "CORRAL_HOSTS": hosts, "CORRAL_DATABASE_URL": url}
         kept = {name: value for name, value in environ.items() if name != "PATH"}
-        async with corral(tmp_path, *IMAGE.command[1:], **kept | changed) as gateway:
-            await serves(gateway, tmp_path)
+        async with Collector() as tempo:
+            changed = {"CORRAL_LISTEN": "0.0.0.0:0", "CORRAL_HOSTS": hosts, "CORRAL_DATABASE_URL": url}
+            changed["OTEL_EXPORTER_OTLP_ENDPOINT"] = tempo.url
+            assert changed.keys() <= environ.keys()
+            async with corral(tmp_path, *IMAGE.command[1:], **kept | changed) as gateway:
+                await serves(gateway, tmp_path)
+            assert [span.name for span in tempo.spans] == ["POST /api/chat", "chat smollm2:135m"]
+            assert {path for path, _, _ in tempo.requests} == {"/v1/traces"}
     assert "timed out" not in "".join(gateway.lines)
     assert postgres.sql("SELECT count(*) FROM requests", "corral") == "1"
 
