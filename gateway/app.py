@@ -50,7 +50,7 @@ from gateway.fleet.poller import Poller
 from gateway.keeping import keeper, stored
 from gateway.live import HealthTeller, live, watch_lag
 from gateway.lookout import Lookout
-from gateway.observing import Messages, tracer
+from gateway.observing import Messages, poll_news, tracer, turned_away
 from gateway.process import package_version
 from gateway.record import CancelSource, GenerationRecord
 from gateway.relay.connections import Connections
@@ -137,7 +137,10 @@ class Gateway:
         self._messages.attach(asyncio.get_running_loop())
         poll, relay = self.config.poll, self.config.relay
         self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds, self.replica)
-        self.poller = Poller(self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng)
+        news = poll_news(self.tracer, self.contexts)
+        self.poller = Poller(
+            self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng, news=news
+        )
         self.discovery = Discovery(self.config, self._configure)
         self._lookout = Lookout(self.config, self.discovery, self._reconfigure)
         self._make_relay()
@@ -149,6 +152,7 @@ class Gateway:
             self.recorder,
             unloader.unload,
             self.metrics.refused,
+            turned_away(self.log, self.tracer),
             self.metrics.responded,
             self.manners,
             self.rng,

@@ -3,12 +3,17 @@
 import asyncio
 import importlib
 import logging
+from collections.abc import Callable
 
 from gateway.api.middleware import QuietNonsense
 from gateway.config import TracingConfig
 from gateway.errors import ConfigError
+from gateway.fleet.poller import PollNews
 from gateway.fleet.registry import Fleet
 from gateway.process import package_version
+from gateway.record import Refusal
+from gateway.telemetry.context import Contexts
+from gateway.telemetry.lines import Visit
 from gateway.telemetry.logs import LogHandler, LogWriter
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import Exporter, Tracer
@@ -31,6 +36,29 @@ def tracer(config: TracingConfig, fleet: Fleet, replica: str, metrics: Metrics) 
         metrics.spans_dropped.labels(reason).inc(spans)
 
     return Tracer(config, exporter, asyncio.get_running_loop(), url_of, dropped)
+
+
+def turned_away(log: LogWriter, tracer: Tracer | None) -> Callable[[Refusal], None] | None:
+    """Takes inference that ended before it was a generation, for the log and the traces; None: neither wants to know."""
+    visited = log.visited
+    if visited is None and tracer is None:
+        return None
+
+    def told(one: Refusal) -> None:
+        if visited is not None:
+            at, seconds = one.received_at, one.duration_seconds
+            visited(Visit(at, seconds, "POST", one.path, one.endpoint, one.status, one.client, one.code))
+        if tracer is not None:
+            tracer.refused(one)
+
+    return told
+
+
+def poll_news(tracer: Tracer | None, contexts: Contexts) -> Callable[[PollNews], None] | None:
+    """Takes polls that went otherwise than the last one, for the traces; None where there are none."""
+    if tracer is None:
+        return None
+    return lambda news: tracer.polled(news, contexts.begin(""))
 
 
 class Messages:

@@ -62,6 +62,23 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
 NO_TRACE = Trace()
 
 
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """An inference request that ended before it was a generation: its body was not read, or says nothing that could be one. ``code``: of the error
+    (docs/errors.md); ``received_at``: Unix seconds.
+    """
+
+    id: str  # as in X-Corral-Generation
+    trace: Trace
+    dialect: str
+    endpoint: str
+    path: str  # as it was asked for, without its query
+    code: str
+    status: int  # 499: the client left
+    received_at: float
+    duration_seconds: float
+    client: str
+
+
 class Outcome(StrEnum):
     """How a generation ended."""
 

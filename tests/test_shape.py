@@ -41,6 +41,7 @@ TESTED_ELSEWHERE = {
     "gateway/dialects/ending.py": "tests/dialects/test_usage.py",  # values without behaviour
     "gateway/dialects/request.py": "tests/dialects/test_read.py",  # idem
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
+    "gateway/telemetry/incidents.py": "tests/flows/test_incidents.py",
     "gateway/telemetry/catalogue.py": "tests/telemetry/test_metrics.py",
     "gateway/telemetry/gauges.py": "tests/telemetry/test_metrics.py",
     "gateway/telemetry/series.py": "tests/telemetry/test_metrics.py",

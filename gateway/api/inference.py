@@ -17,11 +17,11 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
-from gateway.errors import CorralError, Loop, QueueFull, ShuttingDown, TooLarge, internal
+from gateway.errors import Cancelled, CorralError, Loop, QueueFull, ShuttingDown, TooLarge, internal
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
-from gateway.record import Trace, new_id
+from gateway.record import Refusal, Trace, new_id
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.headers import Inbound, inbound
@@ -33,6 +33,7 @@ THREAD_BYTES = 1024 * 1024  # reading a larger body takes milliseconds: not on t
 PAUSED_BYTES = 64 * 1024  # from here on aiohttp may have paused the connection, and has to know that the body was taken
 Unload = Callable[[InferenceRequest], Awaitable[tuple[HostAnswer, str]]]
 Rejected = Callable[[str], None]
+TurnedAway = Callable[[Refusal], None]
 Responded = Callable[[str, int], None]
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Inference:
         recorder: Recorder,
         unload: Unload,
         rejected: Rejected,
+        turned_away: TurnedAway | None,
         responded: Responded,
         manners: Manners,
         rng: random.Random,
@@ -67,6 +69,7 @@ class Inference:
         self._recorder = recorder
         self._unload = unload
         self._rejected = rejected
+        self._turned_away = turned_away
         self._responded = responded
         self._manners = manners
         self._rng = rng
@@ -112,28 +115,23 @@ class Inference:
         id_ = new_id(generations.wall(), self._rng.getrandbits(52))
         trace = self._contexts.enter(id_, headers.traceparent, headers.tracestate, headers.request_id)
         sink: TransportSink | ResponseSink | None = None
+        tracked = False
         try:
-            body = await self._body(request)
-            client = request.remote or ""
-            if len(body) <= THREAD_BYTES and not headers.content_encoding:  # what is packed may unfold
-                inference = self._read(endpoint, body, id_, headers, client, trace)
-            else:
-                inference = await asyncio.to_thread(self._read, endpoint, body, id_, headers, client, trace)
-            if headers.generation and generations.get(headers.generation) is not None:
-                _refuse_loop()
-            pinned(inference.pin, self._fleet.names)
+            inference = await self._read(endpoint, request, headers, id_, trace)
             query = request.rel_url.raw_query_string
             asked = headers.detach or "detach" in query
             detach, query = detaching(query, headers.detach) if asked else (False, query)
             if inference.kind is Kind.UNLOAD:
                 response: web.StreamResponse = await self._unloaded(inference, id_)
             elif detach:
+                tracked = True
                 answer = await self._detached.start(inference, headers, query, received)
                 if headers.session:
                     self._recorder.record(inference, headers.content_encoding, answer)
                 response = accepted(answer, request.path.removesuffix(endpoint.path))
             else:
                 sink = _sink(request, id_, trace, () if otherwise is not None else request.get(CORS, ()))
+                tracked = True
                 if headers.session and self._recorder.wants(inference):
                     await self._recorder.relay(generations.track(inference, received), headers, query, sink)
                 else:
@@ -142,11 +140,17 @@ class Inference:
                 response = sink.response()
         except CorralError as error:
             self._count(error, let_in=sink is not None)
+            if not tracked:
+                self._tell(request, endpoint, id_, trace, received, error.code, error.status)
             response = rendered(error, endpoint, id_)
         except Exception:  # the request's supervisor: one caller gets a 500, the service goes on
             log.exception("%s failed", endpoint.path)
             response = _broken_off(sink) or rendered(internal(), endpoint, id_)
+            if not tracked:
+                self._tell(request, endpoint, id_, trace, received, CorralError.code, CorralError.status)
         except asyncio.CancelledError:
+            if not tracked:
+                self._tell(request, endpoint, id_, trace, received, Cancelled.code, Cancelled.status)
             self._responded(endpoint.path, 499)
             raise
         finally:
@@ -154,7 +158,7 @@ class Inference:
         self._responded(endpoint.path, response.status)
         return _naming(response, trace)
 
-    def _read(
+    def _inference(
         self, endpoint: Endpoint, body: bytes, id_: str, headers: Inbound, client: str, trace: Trace
     ) -> InferenceRequest:
         return read(
@@ -175,12 +179,25 @@ class Inference:
         if not let_in or isinstance(error, QueueFull):
             self._rejected(error.code)
 
+    def _tell(
+        self, request: web.Request, endpoint: Endpoint, id_: str, trace: Trace, received: float, code: str, status: int
+    ) -> None:
+        """What ends before it is a generation has no record: the log and the traces hear of it here."""
+        if self._turned_away is None:
+            return
+        seconds = self._generations.clock() - received
+        at, path, client = self._generations.wall() - seconds, request.rel_url.raw_path, request.remote or ""
+        self._turned_away(Refusal(id_, trace, endpoint.dialect, endpoint.path, path, code, status, at, seconds, client))
+
     async def _unloaded(self, inference: InferenceRequest, id_: str) -> web.Response:
         answer, hosts = await self._unload(inference)
         log.info("unloaded %s: %s answered %d", inference.model, hosts, answer.status)
         return _answered(answer, hosts, id_)
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _read(
+        self, endpoint: Endpoint, request: web.Request, headers: Inbound, id_: str, trace: Trace
+    ) -> InferenceRequest:
+        """What is asked for. Raises CorralError."""
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         content = request.content
@@ -192,7 +209,15 @@ class Inference:
             body = content.read_nowait()
         if len(body) > self._body_limit:
             raise TooLarge(f"the body is over {self._body_limit} bytes")
-        return body
+        client = request.remote or ""
+        if len(body) <= THREAD_BYTES and not headers.content_encoding:  # what is packed may unfold
+            inference = self._inference(endpoint, body, id_, headers, client, trace)
+        else:
+            inference = await asyncio.to_thread(self._inference, endpoint, body, id_, headers, client, trace)
+        if headers.generation and self._generations.get(headers.generation) is not None:
+            _refuse_loop()
+        pinned(inference.pin, self._fleet.names)
+        return inference
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:

@@ -5,11 +5,11 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.config import PollConfig
 from gateway.fleet.client import HostClient, HostError
-from gateway.fleet.health import Event
+from gateway.fleet.health import Event, State
 from gateway.fleet.host import Host, LoadedModel, Observation
 from gateway.fleet.registry import Fleet
 from gateway.tasks import Tasks, supervise
@@ -28,6 +28,19 @@ class PollSink(Protocol):
         """A call of a poll failed."""
 
 
+class PollNews(NamedTuple):
+    """A poll that went otherwise than the one before it. ``reason``: a bounded word for what failed, empty where all is well again; ``why``: in
+    words; ``health``: what the host is now. ``began_at`` Unix seconds."""
+
+    host: Host
+    endpoint: str
+    reason: str
+    why: str
+    health: State
+    began_at: float
+    seconds: float
+
+
 class _Watch:
     """What the poller keeps of one host. Monotonic seconds."""
 
@@ -38,10 +51,13 @@ class _Watch:
         self.polled = asyncio.Event()  # once
         self.inventory_at = float("-inf")
         self.failures = 0
+        self.failed: tuple[str, str] | None = None  # endpoint and reason of the last poll, if it did
 
 
 class Poller:
-    """Polls every host: /api/version for liveness, /api/ps, and /api/tags less often. ``changed`` is called after each poll."""
+    """Polls every host: /api/version for liveness, /api/ps, and /api/tags less often. ``changed`` is called after each poll, ``news`` after one that
+    fails otherwise than the last one, or after one that failed does not.
+    """
 
     def __init__(
         self,
@@ -53,7 +69,9 @@ class Poller:
         changed: Callable[[], None],
         rng: random.Random,
         wall: Callable[[], float] = time.time,
+        news: Callable[[PollNews], None] | None = None,
     ) -> None:
+        self._news = news
         self._wall = wall
         self._fleet = fleet
         self._client = client
@@ -152,7 +170,7 @@ class Poller:
             version = await self._client.version(host)
             latency = self._clock() - started
         except HostError as error:
-            self._failed(watch, endpoint, error)
+            self._failed(watch, endpoint, error, started)
             return
         watch.failures = 0
         if self._watches.get(host.name) is not watch:  # it was removed meanwhile, or moved
@@ -160,6 +178,7 @@ class Poller:
         self._fleet.observe(host.name, Observation(self._clock(), version, latency))
         loaded: tuple[LoadedModel, ...] | None = None
         available, began = None, self._clock()
+        failure: HostError | None = None
         try:  # a slow or failing list is no sign of a dead host: Ollama answers /api/ps under locks
             endpoint = "ps"
             loaded = await self._client.loaded(host)
@@ -168,6 +187,7 @@ class Poller:
                 available = await self._client.available(host)
                 watch.inventory_at = self._clock()
         except HostError as error:
+            failure = error
             self._sink.poll_failed(host.name, endpoint, error.reason)
         if self._watches.get(host.name) is not watch:
             return
@@ -175,14 +195,25 @@ class Poller:
             host.name, Observation(self._clock(), version, latency, loaded, available, began, self._wall())
         )
         self._sink.polled(host.name, self._clock() - started)
+        self._tell(watch, endpoint, failure, started)
         watch.polled.set()
         self._changed()
 
-    def _failed(self, watch: _Watch, endpoint: str, error: HostError) -> None:
+    def _failed(self, watch: _Watch, endpoint: str, error: HostError, started: float) -> None:
         host = watch.host
         watch.failures += 1
         self._sink.poll_failed(host.name, endpoint, error.reason)
         event = Event.UNREACHABLE if error.unreachable else Event.POLL_FAILED
         self._fleet.note(host.name, event, self._clock(), str(error))
+        self._tell(watch, endpoint, error, started)
         watch.polled.set()
         self._changed()
+
+    def _tell(self, watch: _Watch, endpoint: str, error: HostError | None, started: float) -> None:
+        before, watch.failed = watch.failed, None if error is None else (endpoint, error.reason)
+        if self._news is None or watch.failed == before or self._watches.get(watch.host.name) is not watch:
+            return
+        now = self._clock()
+        health, seconds = self._fleet.view(watch.host.name, now).health.state, now - started
+        reason, why = ("", "") if error is None else (error.reason, str(error))
+        self._news(PollNews(watch.host, endpoint, reason, why, health, self._wall() - seconds, seconds))

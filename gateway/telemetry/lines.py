@@ -18,7 +18,8 @@ CALM = frozenset((Outcome.OK, Outcome.CANCELLED, Outcome.CLIENT_ERROR))
 
 
 class Visit(NamedTuple):
-    """A request that is no generation, and its answer. ``at`` Unix seconds; ``status`` 499: the client left before there was one."""
+    """A request that is no generation, and its answer. ``at`` Unix seconds; ``status`` 499: the client left before there was one; ``error``: the
+    code of what became of inference."""
 
     at: float
     seconds: float
@@ -27,6 +28,7 @@ class Visit(NamedTuple):
     route: str
     status: int
     client: str
+    error: str = ""
 
 
 def whose() -> dict[str, str]:
@@ -68,6 +70,7 @@ def visit_fields(visit: Visit, level: str) -> dict[str, Any]:
         "status": visit.status,
         "duration_seconds": seconds,
         "client": visit.client,
+        **({"error": visit.error} if visit.error else {}),
         **whose(),
     }
 

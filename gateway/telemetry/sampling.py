@@ -20,7 +20,13 @@ class Sampling:
 
     def why(self, record: GenerationRecord, now: float, *, sampled: bool) -> tuple[str, bool]:
         """Why a trace is kept: ``sampled``, ``error``, ``retried``, ``cold`` or ``slow``; empty: it is not, (…, True) only because of the limit."""
-        why = self._reason(record, sampled)
+        return self._within(self._reason(record, sampled), now)
+
+    def why_alone(self, now: float, *, error: bool, otherwise: str = "") -> tuple[str, bool]:
+        """The same of what is no generation: ``error``, or ``otherwise``."""
+        return self._within("error" if error else "" if self._errors_only else otherwise, now)
+
+    def _within(self, why: str, now: float) -> tuple[str, bool]:
         if not why or self._every:
             return why, False
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)

@@ -14,8 +14,10 @@ import msgspec
 
 from gateway.config import TracingConfig
 from gateway.dialects.request import InferenceRequest
-from gateway.record import GenerationRecord
+from gateway.fleet.poller import PollNews
+from gateway.record import GenerationRecord, Refusal, Trace
 from gateway.telemetry.content import Content
+from gateway.telemetry.incidents import polled, refused
 from gateway.telemetry.sampling import Sampling
 from gateway.telemetry.spans import Finished, Span, spans_of
 
@@ -66,9 +68,9 @@ class Tracer:
         self._loop = loop
         self._url_of = url_of
         self._dropped = dropped
-        self._pending: list[Finished] = []
+        self._pending: list[Finished | Span] = []
         self._held = 0
-        self._batches: queue.SimpleQueue[list[Finished] | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[list[Finished | Span] | None] = queue.SimpleQueue()
         self._arriving = True
         self._lost = 0
         self._done = loop.create_future()
@@ -97,7 +99,29 @@ class Tracer:
             request, said, size = msgspec.structs.replace(request, body=b""), b"", 0
         self._held += size
         hosts = {attempt.host: self._url_of(attempt.host) for attempt in record.attempts}
-        self._pending.append(Finished(record, request, why, hosts, tail, said))
+        self._add(Finished(record, request, why, hosts, tail, said))
+
+    def refused(self, refusal: Refusal) -> None:
+        """A request that ended before it was a generation, if it is kept."""
+        otherwise = "sampled" if refusal.trace.sampled else ""
+        if why := self._alone(error=refusal.status >= 500, otherwise=otherwise):
+            self._add(refused(refusal, why))
+
+    def polled(self, news: PollNews, trace: Trace) -> None:
+        """A poll that went otherwise than the last one, if it is kept."""
+        if why := self._alone(error=bool(news.reason), otherwise="recovered"):
+            self._add(polled(news, trace, why))
+
+    def _alone(self, *, error: bool, otherwise: str) -> str:
+        """Why a span that stands alone is kept; empty: it is not."""
+        why, over_limit = self._sampling.why_alone(self._loop.time(), error=error, otherwise=otherwise)
+        if over_limit or (why and len(self._pending) >= TRACES_LIMIT):
+            self._dropped("over_limit" if over_limit else "queue_full", 1)
+            return ""
+        return why
+
+    def _add(self, one: Finished | Span) -> None:
+        self._pending.append(one)
         if len(self._pending) == 1:
             self._loop.call_later(EVERY_SECONDS, self.flush)
 
@@ -136,13 +160,16 @@ class Tracer:
         self._exporter.unhush()
         self._tell(self._end)
 
-    def _send(self, batch: list[Finished]) -> None:
+    def _send(self, batch: list[Finished | Span]) -> None:
         spans: list[Span] = []
-        for finished in batch:
+        for one in batch:
+            if isinstance(one, Span):
+                spans.append(one)
+                continue
             try:
-                spans += spans_of(finished, self._content)
+                spans += spans_of(one, self._content)
             except Exception:  # the traces' supervisor: one that cannot be put into spans must not cost the others
-                log.exception("the trace of %s was lost", finished.record.id)
+                log.exception("the trace of %s was lost", one.record.id)
         arrived = self._exporter.export(spans)
         self._tell(self._sent, arrived, len(spans), self._exporter.why)
 

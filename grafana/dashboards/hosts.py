@@ -239,6 +239,7 @@ def _polls() -> list[Json]:
                 increase("corral_host_poll_errors_total", HOST, by="host, endpoint, reason"),
                 "{{host}} {{endpoint}} {{reason}}",
             ),
+            links=[KEPT],
         ),
         lines(
             "Models out of memory, an hour",

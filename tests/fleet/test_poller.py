@@ -12,7 +12,7 @@ from gateway.config import PollConfig
 from gateway.fleet.client import HostClient
 from gateway.fleet.health import BreakerPolicy, State
 from gateway.fleet.host import Host, HostView
-from gateway.fleet.poller import REFRESH_EVERY_SECONDS, Poller
+from gateway.fleet.poller import REFRESH_EVERY_SECONDS, Poller, PollNews
 from gateway.fleet.registry import Fleet
 from simulator.host import SimulatedHost
 from simulator.models import model_named
@@ -29,10 +29,12 @@ class Watched:
         self.now = 100.0
         self.seconds: Counter[str] = Counter()
         self.failures: list[tuple[str, str, str]] = []
+        self.news: list[PollNews] = []
         self.fleet = Fleet(hosts, BreakerPolicy(failures=2))
         self.client = HostClient(0.2, 1.0)
         config = PollConfig(interval, inventory_seconds=10.0, backoff_seconds=backoff)
-        self.poller = Poller(self.fleet, self.client, config, lambda: self.now, self, self._changed, random.Random(1))
+        sinks = (self, self._changed, random.Random(1), lambda: 1e9 + self.now, self.news.append)
+        self.poller = Poller(self.fleet, self.client, config, lambda: self.now, *sinks)
         self._polled = asyncio.Event()
 
     def polled(self, host: str, seconds: float) -> None:
@@ -170,6 +172,31 @@ async def test_a_host_that_dies_and_returns() -> None:
             await host.start()
             await watched.poll()
             assert watched.view().health.state is State.HEALTHY
+
+
+async def test_news_is_what_was_not_so_before() -> None:
+    """The first failure of its kind, and that all is well again; neither the same once more nor an ordinary poll."""
+    async with simulated() as host, watching(host) as watched:
+        await watched.poll()
+        for fault in ("ps_error", "tags_error"):
+            host.faults.set(fault)
+            for _ in range(3):
+                await watched.poll(inventory=True)
+            host.faults.clear()
+        await host.kill()
+        for _ in range(3):
+            await watched.poll()
+        await host.start()
+        await watched.poll()
+        told = [(news.endpoint, news.reason, news.health) for news in watched.news]
+        assert told == [
+            ("ps", "http_error", State.HEALTHY),
+            ("tags", "http_error", State.HEALTHY),
+            ("version", "connect_error", State.EJECTED),
+            ("tags", "", State.HEALTHY),
+        ]
+        assert [bool(news.why) for news in watched.news] == [True, True, True, False]
+        assert {(news.host.url, news.began_at, news.seconds) for news in watched.news} == {(host.url, 1e9 + 100.0, 0.0)}
 
 
 # -- when -----------------------------------------------------------------------------------------------------------------------------

@@ -44,6 +44,17 @@ def test_errors_only(outcome: Outcome) -> None:
     assert why(made, sampled=True, mode="errors") == ("error" if outcome in ERRORS else "")
 
 
+def test_what_stands_alone() -> None:
+    """Errors are kept, the rest for another reason or not at all; as many as of everything else."""
+    for mode, expected in (("sampled", ["error", "recovered", ""]), ("errors", ["error", "", ""])):
+        sampling = Sampling(TracingConfig("http://tempo:4318", mode=mode), 0.0)  # type: ignore[arg-type]
+        asked = [(True, "recovered"), (False, "recovered"), (False, "")]
+        assert [sampling.why_alone(0.0, error=error, otherwise=word)[0] for error, word in asked] == expected
+    few = Sampling(TracingConfig("http://tempo:4318", per_second=1.0), 0.0)
+    assert [few.why_alone(0.0, error=True) for _ in range(2)] == [("error", False), ("", True)]
+    assert few.why_alone(1.0, error=True) == ("error", False)
+
+
 def test_thresholds() -> None:
     """Are configured."""
     assert why(RECORD, slow_first_byte_seconds=1.0) == why(RECORD, slow_seconds=3.0) == "slow"
