@@ -198,12 +198,11 @@ class Gateway:
             self.relay, self.generations, self.tasks, kept, self.rng, self.contexts, self.metrics.refused, dropped
         )
         config, name, shelf = self.config.sessions, self.replica, self.detached.shelf
-        self.replicas = sharing(
-            self.database, name, self.fleet, self.admission, self.generations, shelf, self.clock, self.tasks
-        )
-        self.stopping = Stopping(self.generations, shelf, self.replicas)
+        generations, fleet = self.generations, self.fleet
+        self.replicas = sharing(self.database, name, fleet, self.admission, generations, shelf, self.clock, self.tasks)
+        self.stopping = Stopping(generations, shelf, self.replicas)
         self.chats, self.recorder, self.titles, self.conversations = talking(
-            config, self.sessions, self.relay, self.detached, self.generations, self.fleet, self.tasks, name
+            config, self.sessions, self.relay, self.detached, generations, fleet, self.tasks, name, self.metrics
         )
 
     async def _listen(self) -> None:

@@ -29,6 +29,16 @@ class Mode(StrEnum):
     JUDGE = "judge"  # the same, and then one decides
 
 
+class EndReason(StrEnum):
+    """Why a conversation ended."""
+
+    TURNS = "turns"
+    STOP_PHRASE = "stop_phrase"
+    TOKEN_BUDGET = "token_budget"  # noqa: S105 - tokens of a model
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
 class Failing(StrEnum):
     """What becomes of the others when one fails."""
 

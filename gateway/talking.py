@@ -12,6 +12,7 @@ from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.store.session_store import SessionStore
 from gateway.tasks import Tasks
+from gateway.telemetry.catalogue import Catalogue
 from gateway.turns.chats import Chats
 from gateway.turns.recording import Recorder
 from gateway.turns.titles import Titles
@@ -35,6 +36,7 @@ def talking(
     fleet: Fleet,
     tasks: Tasks,
     name: str,
+    counted: Catalogue,
 ) -> Talking:
     """``name`` is this gateway's."""
     titles = Titles(store, detached, generations, tasks, config.title_model)
@@ -42,5 +44,5 @@ def talking(
     chats = Chats(store, detached, generations, fleet, tasks, name, context, titles.answered)
     recorder = Recorder(store, relay, generations, chats.writer, tasks, chats.busy, OWNER, name, titles.answered)
     rounds = Rounds(store, detached, generations, fleet, name, context, chats.writer)
-    conversations = Conversations(store, detached, generations, rounds, tasks, name, chats.writer, chats.busy)
+    conversations = Conversations(store, detached, generations, rounds, tasks, name, chats.writer, chats.busy, counted)
     return Talking(chats, recorder, titles, conversations)

@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.conversation.events import EndReason
 from gateway.conversation.order import Round, check_turns, rounds
 from gateway.conversation.rounds import Rounds
 from gateway.conversation.talk import Talk
 from gateway.errors import BadRequest, CorralError, ShuttingDown, StoreUnavailable, internal
 from gateway.messages import CONVERSATION, Message, NewMessage, NewSession, Role, Session
-from gateway.participants import TOPIC_KEPT, ConversationSettings, Mode, settled
+from gateway.participants import TOPIC_KEPT, ConversationSettings, EndReason, Mode, settled
 from gateway.record import CancelSource
 from gateway.relay.detached import Detached
 from gateway.relay.feed import Feed
@@ -32,6 +31,7 @@ from gateway.relay.generations import Generations
 from gateway.relay.intents import Intent
 from gateway.store.session_store import SessionStore
 from gateway.tasks import Tasks
+from gateway.telemetry.catalogue import Catalogue
 from gateway.turns.busy import Busy
 from gateway.turns.reading import PAGE
 from gateway.turns.writer import Place, Writer
@@ -74,6 +74,7 @@ class Conversations:
         name: str,
         writer: Writer,
         busy: Busy,
+        counted: Catalogue,
     ) -> None:
         self._store = store
         self._detached = detached
@@ -83,6 +84,7 @@ class Conversations:
         self._name = name
         self._writer = writer
         self._busy = busy
+        self._counted = counted
 
     async def begin(self, owner: str, wish: Wish, client: str = "") -> Running:
         """Begin one; its events can be read from now on. Raises CorralError if it cannot be; a caller who leaves meanwhile stops it."""
@@ -158,7 +160,7 @@ class Conversations:
             raise
         feed = Feed(self._detached.shelf, intent.id, id_)
         heard = -1 if last is None else last.seq
-        talk = Talk(owner, client, intent, begun.session, settings, feed, wish.token_budget, heard)
+        talk = Talk(owner, client, intent, begun.session, settings, feed, wish.token_budget, heard, self._counted)
         intent.told = partial(self._stopped, talk)
         return talk, rounds(settings, wish.turns, last.name if last else None)
 

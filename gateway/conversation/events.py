@@ -1,25 +1,14 @@
 """What is told of a conversation while it runs: one line of JSON for each event, kept for whoever reads it, as an answer's lines are."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
 from gateway.doc import doc
 from gateway.messages import MessageState, MessageUsage, Number, Timings
-from gateway.participants import Mode
+from gateway.participants import EndReason, Mode
 
 _encode = msgspec.json.Encoder().encode
-
-
-class EndReason(StrEnum):
-    """Why a conversation ended."""
-
-    TURNS = "turns"
-    STOP_PHRASE = "stop_phrase"
-    TOKEN_BUDGET = "token_budget"  # noqa: S105 - tokens of a model
-    CANCELLED = "cancelled"
-    ERROR = "error"
 
 
 class Speaker(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from gateway.conversation.events import Delta, EndReason, TurnBegan, TurnEnded, UserSaid
+from gateway.conversation.events import Delta, TurnBegan, TurnEnded, UserSaid
 from gateway.conversation.order import Round
 from gateway.conversation.talk import Said, Talk
 from gateway.conversation.view import alternating, for_judge, framing, seen
 from gateway.errors import Cancelled, CorralError
 from gateway.fleet.registry import Fleet
 from gateway.messages import Ending, Message, Role
-from gateway.participants import Mode, Participant
+from gateway.participants import EndReason, Mode, Participant
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.kept import KeptAnswer

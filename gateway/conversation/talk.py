@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.conversation.events import Ended, EndReason, Event, Speaker, Started, line
+from gateway.conversation.events import Ended, Event, Speaker, Started, line
 from gateway.conversation.view import winner
 from gateway.errors import internal
 from gateway.messages import Ending, Message, MessageState, MessageUsage, Session
-from gateway.participants import ConversationSettings, Failing
+from gateway.participants import ConversationSettings, EndReason, Failing
 from gateway.relay.feed import Feed
 from gateway.relay.intents import Intent
+from gateway.telemetry.catalogue import Catalogue
 
 UNKEPT = "the database is away: what was said is kept once it is back"
 NOTHING_USED = MessageUsage(input_tokens=0, output_tokens=0)
@@ -38,6 +39,7 @@ class Talk:
     feed: Feed
     left: int | None
     seen: int
+    counted: Catalogue
     current: frozenset[str] = frozenset()
     turns: int = 0
     failed: int = 0  # turns one after another
@@ -51,13 +53,17 @@ class Talk:
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
         """Its events can be read inside; they end with it, whatever happens."""
+        mode = self.settings.mode
+        self.counted.conversations_started.labels(mode).inc()
         self.feed.begin(self.intent.stop)
         try:
             self.tell(_started(self))
             yield
         finally:
             self.ends(EndReason.ERROR, internal().message)
-            self.tell(self.ended())
+            last = self.ended()
+            self.counted.conversations.labels(mode, last.reason).inc()
+            self.tell(last)
             self.feed.end()
 
     def tell(self, event: Event) -> None:
@@ -91,6 +97,7 @@ class Talk:
             self.ends(EndReason.TOKEN_BUDGET)
 
     def _count(self, one: Said) -> None:
+        self.counted.conversation_turns.labels(self.settings.mode, one.ending.state).inc()
         if one.ending.usage is not None:
             self.used = MessageUsage(
                 input_tokens=self.used.input_tokens + one.ending.usage.input_tokens,

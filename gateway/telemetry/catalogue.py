@@ -2,6 +2,8 @@
 
 from gateway.fleet.jobs import KINDS, JobOutcome
 from gateway.fleet.residence import UnloadReason
+from gateway.messages import MessageState
+from gateway.participants import EndReason, Mode
 from gateway.record import AttemptOutcome, CancelSource, Outcome, Phase, RouteReason
 from gateway.telemetry.families import Counter, Family, Histogram, counter, histogram
 
@@ -35,6 +37,7 @@ class Catalogue:
         self._declare_hosts()
         self._declare_self()
         self._declare_jobs()
+        self._declare_conversations()
         self._declare_store()
 
     def _declare_requests(self) -> None:
@@ -186,6 +189,26 @@ class Catalogue:
         for kind in KINDS:
             for outcome in JobOutcome:
                 self.jobs.labels(kind, outcome)
+
+    def _declare_conversations(self) -> None:
+        self.conversations_started = counter(
+            "corral_conversations_started", "Conversations of several models that began.", "mode"
+        )
+        self.conversations = counter(
+            "corral_conversations", "Conversations of several models that ended, by why.", "mode", "outcome"
+        )
+        self.conversation_turns = counter(
+            "corral_conversation_turns",
+            "Turns in conversations of several models, by how they ended.",
+            "mode",
+            "outcome",
+        )
+        for mode in Mode:
+            self.conversations_started.labels(mode)
+            for reason in EndReason:
+                self.conversations.labels(mode, reason)
+            for state in (MessageState.DONE, MessageState.STOPPED, MessageState.ERROR):
+                self.conversation_turns.labels(mode, state)
 
     def _declare_store(self) -> None:
         self.db_records = counter(

@@ -15,7 +15,7 @@ def board() -> Json:
         Row("Process", [Placed(panel, b.QUARTER) for panel in _process()]),
         Row("Event loop", [Placed(panel, b.QUARTER) for panel in _loop()]),
         Row("Database", [Placed(panel, b.QUARTER) for panel in _database()]),
-        Row("Sessions and detached answers", [Placed(panel, b.QUARTER) for panel in _answers()]),
+        Row("Sessions and detached answers", [Placed(panel) for panel in _answers()]),
         Row("Lost, and other gateways", [Placed(panel, b.QUARTER) for panel in _lost()]),
     ]
     return b.board("corral", "Corral itself", "The gateway's own process, its database and what it lost.", rows)
@@ -235,6 +235,20 @@ def _answers() -> list[Json]:
             "Being generated or kept.",
             "none",
             Query(over(of("corral_turns_in_flight"), "instance"), "{{instance}}"),
+        ),
+        lines(
+            "Conversations",
+            "Of several models: that began, and that ended, by why. error: nobody could answer, or the database was away; the log tells which.",
+            "short",
+            Query(increase("corral_conversations_started_total"), "began"),
+            Query(increase("corral_conversations_total", by="mode, outcome"), "{{mode}} {{outcome}}"),
+        ),
+        lines(
+            "Turns of conversations",
+            "How they ended. error: a host failed in it, or its model is gone; the others go on.",
+            "short",
+            Query(increase("corral_conversation_turns_total", by="mode, outcome"), "{{mode}} {{outcome}}"),
+            stacked=True,
         ),
         lines(
             "Detached generations",

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -59,6 +60,17 @@ class Speakers:
 async def stage_of(corral: Corral, url: str, *hosts: Any, **more: Any) -> Stage:
     """A gateway with a database."""
     return await corral(*(hosts or (simulated(),)), database={"url": url}, **more)
+
+
+async def counted(stage: Stage) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
+    """What /metrics says of conversations: that began, that ended, and their turns."""
+    names = {
+        "conversations_started": ("mode",),
+        "conversations": ("mode", "outcome"),
+        "conversation_turns": ("mode", "outcome"),
+    }
+    began, ended, turns = [await stage.totals(f"corral_{name}_total", *labels) for name, labels in names.items()]
+    return began, ended, turns
 
 
 def numbered(body: dict[str, Any]) -> str:
@@ -293,6 +305,7 @@ async def test_bounds(corral: Corral, url: str, more: dict[str, Any], reason: st
     if more.get("token_budget") == 15:
         assert [body["options"]["num_predict"] for body in speakers.asked] == [15, 7, 5]
     await talk_of(stage, events).free()
+    assert await counted(stage) == ({"dialogue": 1}, {("dialogue", reason): 1}, {("dialogue", "done"): turns})
 
 
 async def test_one_who_fails(corral: Corral, url: str) -> None:
@@ -318,6 +331,9 @@ async def test_one_who_fails(corral: Corral, url: str) -> None:
     assert [(row["state"], bool(row["content"])) for row in (await talk_of(stage, events).free())[1:]] == [
         ("error", True)
     ] * 2
+    began, ended, turns = await counted(stage)
+    assert (began, ended[("dialogue", "turns")], ended[("dialogue", "error")]) == ({"dialogue": 3, "compare": 1}, 1, 2)
+    assert turns == {("dialogue", "done"): 3, ("dialogue", "error"): 4, ("compare", "error"): 2}
 
 
 async def _leaves(_stage: Stage, _start: dict[str, Any], client: Client) -> None:
@@ -369,6 +385,11 @@ async def test_stopped(
         await ask(stage.url, "POST", PATH, wish(ANN | SHORT, BOB | SHORT, session=talk.id, turns=1, mode="dialogue"))
     )
     assert again[-1]["reason"] == "turns"
+    assert await counted(stage) == (
+        {"panel": 1, "dialogue": 1},
+        {("panel", "cancelled"): 1, ("dialogue", "turns"): 1},
+        {("panel", "stopped"): 2, ("dialogue", "done"): 1},
+    )
 
 
 async def test_what_is_refused(corral: Corral, url: str) -> None:

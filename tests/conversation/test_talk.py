@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.config import GenerationsConfig
-from gateway.conversation.events import EndReason
 from gateway.conversation.talk import Said, Talk
 from gateway.messages import Ending, MessageState, MessageUsage, NewSession
-from gateway.participants import ConversationSettings, Failing, Mode, Participant, settled
+from gateway.participants import ConversationSettings, EndReason, Failing, Mode, Participant, settled
 from gateway.record import CancelSource
 from gateway.relay.feed import Feed
 from gateway.relay.intents import Intent
@@ -18,6 +17,8 @@ from gateway.relay.shelf import Shelf
 from gateway.store.none import NoDatabase
 from gateway.store.rows import session_of
 from gateway.store.sessions import Sessions
+from gateway.telemetry.catalogue import Catalogue
+from gateway.telemetry.families import Counter, Family
 
 
 class Row(dict[str, object]):
@@ -42,7 +43,7 @@ def talk(shelf: Shelf, *, mode: Mode = Mode.DIALOGUE, left: int | None = None, *
     settings = settled(ConversationSettings(mode=mode, participants=both, judge=judge, **more))  # type: ignore[arg-type]
     values = Sessions(NoDatabase(), lambda: 0.0, random.Random(1)).values("", NewSession(), "conversation", None)
     session = session_of(Row(values))  # type: ignore[arg-type]
-    return Talk("", "", Intent({}, "c1", "s1", 0.0), session, settings, Feed(shelf, "c1", "s1"), left, -1)
+    return Talk("", "", Intent({}, "c1", "s1", 0.0), session, settings, Feed(shelf, "c1", "s1"), left, -1, Catalogue())
 
 
 def said(name: str, text: str = "words", error: str | None = None, *, tokens: int = 3, kept: bool = True) -> Said:
@@ -80,6 +81,26 @@ def test_it_ends(
     assert one.reason is reason
     assert (one.error or "").startswith(error or "")
     assert bool(one.error) is bool(error)
+
+
+def test_it_is_counted(shelf: Shelf) -> None:
+    """That it began, each turn, and once why it ended; also where nobody said why."""
+    one = talk(shelf, stop=["enough"])
+    with one.telling():
+        one.heard([said("Ann"), said("Bob", error="no")])
+        one.heard([said("Ann", "enough")])
+    broken = talk(shelf, mode=Mode.PANEL)
+    broken.counted = one.counted
+    with pytest.raises(ZeroDivisionError), broken.telling():
+        raise ZeroDivisionError
+    assert numbers(one.counted.conversations_started) == {("dialogue",): 1, ("panel",): 1}
+    assert numbers(one.counted.conversations) == {("dialogue", "stop_phrase"): 1, ("panel", "error"): 1}
+    assert numbers(one.counted.conversation_turns) == {("dialogue", "done"): 2, ("dialogue", "error"): 1}
+
+
+def numbers(family: Family[Counter]) -> dict[tuple[str, ...], float]:
+    """A counter's values by its labels; zeros left out."""
+    return {labels: child.value for labels, child in family.children().items() if child.value}
 
 
 def test_failures_are_counted_one_after_another(shelf: Shelf) -> None:
