@@ -23,7 +23,6 @@ TESTED_ELSEWHERE = {
     "gateway/top/asking.py": "tests/top/test_program.py",
     "gateway/top/look.py": "tests/test_status.py",  # values without behaviour
     "gateway/top/screen.py": "tests/top/test_program.py",
-    "gateway/messages.py": "tests/store/test_turns.py",  # values without behaviour, and what no database takes
     "gateway/store/rows.py": "tests/store/test_turns.py",
     "gateway/store/none.py": "tests/store/test_sessions.py",
     "gateway/store/session_store.py": "tests/store/test_sessions.py",

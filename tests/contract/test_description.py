@@ -31,11 +31,11 @@ enabled = true
 [generation]
 database = "none"
 deterministic = true
-max-examples = 25
+max-examples = 10
 
 [phases.stateful]
 max-steps = 4
-generation.max-examples = 30
+generation.max-examples = 20
 enabled = true
 
 [warnings]
