@@ -3,9 +3,11 @@
 Every panel has a title, a description that says what to do about what one sees, and a unit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, NamedTuple
+
+from grafana.queries import quantile
 
 Json = dict[str, Any]
 
@@ -27,6 +29,18 @@ class Query(NamedTuple):
     legend: str = ""
     exemplar: bool = False
     unit: str = ""
+
+
+def split(word: Callable[..., str], /, *what: Any, by: str, exemplar: bool = False, **more: str) -> Query:
+    """A line for each value of the labels ``by``, named by them. ``word``: one of queries.py, which is given all the rest."""
+    return Query(word(*what, by=by, **more), " ".join(f"{{{{{label}}}}}" for label in by.split(", ")), exemplar)
+
+
+def percentiles(
+    histogram: str, *matchers: str, at: Sequence[float] = (0.5, 0.95, 0.99), exemplar: bool = False, **more: str
+) -> list[Query]:
+    """A line for each quantile, named as people name them."""
+    return [Query(quantile(q, histogram, *matchers, **more), f"p{q * 100:g}", exemplar) for q in at]
 
 
 def thresholds(*steps: tuple[float, str], base: str = GREEN) -> Json:

@@ -2,7 +2,7 @@
 
 from grafana import board as b
 from grafana.board import Placed, Row
-from grafana.panels import GREEN, ORANGE, RED, Json, Query, lines, stat, table, thresholds
+from grafana.panels import GREEN, ORANGE, RED, Json, Query, lines, split, stat, table, thresholds
 from grafana.queries import increase, of, over, quantile, rate
 
 YES_NO = {1: ("yes", GREEN), 0: ("no", RED)}
@@ -98,21 +98,21 @@ def _process() -> list[Json]:
             "CPU",
             "Cores. The process uses one at most: over 0.8, run a second gateway.",
             "percentunit",
-            Query(rate("process_cpu_seconds_total", by="instance"), "{{instance}}"),
+            split(rate, "process_cpu_seconds_total", by="instance"),
             limits=thresholds((0.8, RED)),
         ),
         lines(
             "Memory",
             "Resident and virtual bytes. Everything in Corral is bounded; a steady climb over days is a bug worth telling us.",
             "bytes",
-            Query(over(of("process_resident_memory_bytes"), "instance"), "{{instance}}"),
+            split(over, of("process_resident_memory_bytes"), by="instance"),
             Query(over(of("process_virtual_memory_bytes"), "instance"), "{{instance}} virtual"),
         ),
         lines(
             "Open files",
             "Connections, mostly: two for each stream. Near the limit new ones fail: raise it (ulimit -n).",
             "none",
-            Query(over(of("process_open_fds"), "instance"), "{{instance}}"),
+            split(over, of("process_open_fds"), by="instance"),
             Query(over(of("process_max_fds"), "instance"), "{{instance}} limit"),
         ),
         lines(
@@ -151,13 +151,13 @@ def _loop() -> list[Json]:
             "Scrapes",
             "What a scrape takes as Prometheus sees it. Corral needs some milliseconds; more is the network or the lag.",
             "s",
-            Query(over(of("scrape_duration_seconds"), "instance", "max"), "{{instance}}"),
+            split(over, of("scrape_duration_seconds"), by="instance", how="max"),
         ),
         lines(
             "Time in the gateway, p99",
             "Per request, without queue and hosts, by kind of request. Embeddings of many texts are large bodies and take longest.",
             "s",
-            Query(quantile(0.99, "corral_gateway_overhead_seconds", by="operation"), "{{operation}}"),
+            split(quantile, 0.99, "corral_gateway_overhead_seconds", by="operation"),
         ),
         lines(
             "Responses by route",
@@ -176,7 +176,7 @@ def _database() -> list[Json]:
             "Records",
             "What became of each request's record. dropped_full: the database was away for too long. summed: its disk is nearly full.",
             "short",
-            Query(rate("corral_db_records_total", by="outcome"), "{{outcome}}"),
+            split(rate, "corral_db_records_total", by="outcome"),
             axis="records/s",
             stacked=True,
         ),
@@ -184,14 +184,14 @@ def _database() -> list[Json]:
             "Waiting",
             "Records that are not yet written, and how many may wait. At the limit they are dropped.",
             "none",
-            Query(over(of("corral_db_queue_depth"), "instance"), "{{instance}}"),
+            split(over, of("corral_db_queue_depth"), by="instance"),
             Query(over(of("corral_db_queue_limit"), "instance"), "{{instance}} limit"),
         ),
         lines(
             "Writing a batch, p95",
             "At most 500 records. Over a second: the disk or the database server is slow.",
             "s",
-            Query(quantile(0.95, "corral_db_flush_duration_seconds", by="instance"), "{{instance}}"),
+            split(quantile, 0.95, "corral_db_flush_duration_seconds", by="instance"),
         ),
         lines(
             "Since the last batch",
@@ -209,14 +209,14 @@ def _database() -> list[Json]:
             "Deleted",
             "Rows each second that went for their age or number.",
             "short",
-            Query(rate("corral_db_deleted_rows_total", by="table"), "{{table}}"),
+            split(rate, "corral_db_deleted_rows_total", by="table"),
             axis="rows/s",
         ),
         lines(
             "Free on the disk",
             "Of an SQLite file. Below 5 % only sums are kept.",
             "bytes",
-            Query(over(of("corral_db_free_bytes"), "instance"), "{{instance}}"),
+            split(over, of("corral_db_free_bytes"), by="instance"),
         ),
     ]
 
@@ -227,41 +227,41 @@ def _answers() -> list[Json]:
             "Answers in sessions",
             "How they ended. unkept: the database was away for too long, and the answer is in nobody's session.",
             "short",
-            Query(increase("corral_turns_total", by="outcome"), "{{outcome}}"),
+            split(increase, "corral_turns_total", by="outcome"),
             stacked=True,
         ),
         lines(
             "Answers in sessions, under way",
             "Being generated or kept.",
             "none",
-            Query(over(of("corral_turns_in_flight"), "instance"), "{{instance}}"),
+            split(over, of("corral_turns_in_flight"), by="instance"),
         ),
         lines(
             "Conversations",
             "Of several models: that began, and that ended, by why. error: nobody could answer, or the database was away; the log tells which.",
             "short",
             Query(increase("corral_conversations_started_total"), "began"),
-            Query(increase("corral_conversations_total", by="mode, outcome"), "{{mode}} {{outcome}}"),
+            split(increase, "corral_conversations_total", by="mode, outcome"),
         ),
         lines(
             "Turns of conversations",
             "How they ended. error: a host failed in it, or its model is gone; the others go on.",
             "short",
-            Query(increase("corral_conversation_turns_total", by="mode, outcome"), "{{mode}} {{outcome}}"),
+            split(increase, "corral_conversation_turns_total", by="mode, outcome"),
             stacked=True,
         ),
         lines(
             "Detached generations",
             "Whose answers can be read, and who reads. Many that ended: callers do not fetch them.",
             "none",
-            Query(over(of("corral_detached_generations"), "state"), "{{state}}"),
+            split(over, of("corral_detached_generations"), by="state"),
             Query(over(of("corral_detached_readers")), "readers"),
         ),
         lines(
             "Held for readers",
             "Bytes of detached answers, at most generations.held_bytes. Chunks that did not fit are lost to late readers.",
             "bytes",
-            Query(over(of("corral_detached_held_bytes"), "instance"), "{{instance}}"),
+            split(over, of("corral_detached_held_bytes"), by="instance"),
             Query(increase("corral_detached_chunks_dropped_total"), "chunks dropped", unit="short"),
         ),
     ]
@@ -273,31 +273,31 @@ def _lost() -> list[Json]:
             "Log lines lost",
             "Their writer could not keep up: a slow disk or a full pipe behind standard output.",
             "short",
-            Query(increase("corral_log_lines_dropped_total", by="instance"), "{{instance}}"),
+            split(increase, "corral_log_lines_dropped_total", by="instance"),
         ),
         lines(
             "Spans lost",
             "over_limit: more traces were worth keeping than tracing.per_second lets through. queue_full, export_failed: the collector is slow or away.",
             "short",
-            Query(increase("corral_spans_dropped_total", by="reason"), "{{reason}}"),
+            split(increase, "corral_spans_dropped_total", by="reason"),
             stacked=True,
         ),
         lines(
             "Labels folded into _other",
             "More models or hosts than are told apart. Which models those are, the history of requests knows.",
             "short",
-            Query(increase("corral_label_overflow_total", by="label"), "{{label}}"),
+            split(increase, "corral_label_overflow_total", by="label"),
         ),
         lines(
             "Bus between gateways",
             "Times it was connected. Again and again: the database server cuts idle connections, or a proxy does.",
             "short",
-            Query(increase("corral_replica_bus_connections_total", by="instance"), "{{instance}}"),
+            split(increase, "corral_replica_bus_connections_total", by="instance"),
         ),
         lines(
             "Configuration read",
             "Well and in vain. failed: corral check names the mistake.",
             "short",
-            Query(increase("corral_config_reloads_total", by="outcome"), "{{outcome}}"),
+            split(increase, "corral_config_reloads_total", by="outcome"),
         ),
     ]

@@ -2,7 +2,7 @@
 
 from grafana import board as b
 from grafana.board import Placed, Row
-from grafana.panels import GREEN, ORANGE, RED, YELLOW, Json, Query, lines, stat, thresholds
+from grafana.panels import GREEN, ORANGE, RED, YELLOW, Json, Query, lines, percentiles, split, stat, thresholds
 from grafana.queries import (
     AVAILABILITY,
     BAD,
@@ -31,7 +31,7 @@ SLOW = b.traces(
 def board() -> Json:
     """The dashboard."""
     rows = [
-        Row("Now", [Placed(panel, b.EIGHTH, b.FLAT) for panel in _now()]),
+        Row("Now", [Placed(panel, b.EIGHTH, b.FLAT) for panel in (*_served(), *_standing())]),
         Row("Traffic", [Placed(panel) for panel in _traffic()]),
         Row("Latency", [Placed(panel) for panel in _latency()]),
         Row("Queue, routing, cancellations", [Placed(panel) for panel in _routing()]),
@@ -40,9 +40,8 @@ def board() -> Json:
     return b.board("fleet", "Fleet overview", "Traffic, latency and faults of the whole fleet.", rows)
 
 
-def _now() -> list[Json]:
+def _served() -> list[Json]:
     good = f"1 - ({rate('corral_requests_total', BAD)} / ({rate('corral_requests_total', COUNTED)} > 0))"
-    up = over(f"max by (host) ({of('corral_host_up')})")
     return [
         stat(
             "Requests",
@@ -75,11 +74,16 @@ def _now() -> list[Json]:
             "short",
             Query(rate("corral_tokens_total", 'type="output"')),
         ),
+    ]
+
+
+def _standing() -> list[Json]:
+    return [
         stat(
             "Hosts up",
             "Hosts that some gateway can use. Fewer than there are: the hosts' board says which one and why.",
             "none",
-            Query(up),
+            Query(over(f"max by (host) ({of('corral_host_up')})")),
             limits=thresholds((1, GREEN), base=RED),
         ),
         stat(
@@ -111,7 +115,7 @@ def _traffic() -> list[Json]:
             "By outcome",
             "How requests end. upstream_error: see the hosts' board. rejected and no_host: capacity. client_error: tell the caller.",
             "reqps",
-            Query(rate("corral_requests_total", by="outcome"), "{{outcome}}"),
+            split(rate, "corral_requests_total", by="outcome"),
             stacked=True,
             links=[FAILED],
         ),
@@ -126,7 +130,7 @@ def _traffic() -> list[Json]:
             "By status",
             "All HTTP responses, of every route. 503 is a refusal, 499 a caller that left, 502 a host that failed.",
             "reqps",
-            Query(rate("corral_http_responses_total", by="code"), "{{code}}"),
+            split(rate, "corral_http_responses_total", by="code"),
             stacked=True,
         ),
     ]
@@ -140,7 +144,7 @@ def _latency() -> list[Json]:
             "First token",
             "Queue, load and prompt are in it. p99 alone is high: cold starts. All are high: queue or slow hosts. The points are kept traces.",
             "s",
-            *(Query(quantile(q, TTFT), f"p{q * 100:g}", exemplar=True) for q in (0.5, 0.95, 0.99)),
+            *percentiles(TTFT, exemplar=True),
             limits=thresholds((TTFT_SECONDS, RED)),
             links=[SLOW],
         ),
@@ -148,13 +152,13 @@ def _latency() -> list[Json]:
             "Each output token",
             "Seconds between tokens of a request, on average. Rises with more requests at a time on a host: fewer slots make each faster.",
             "s",
-            *(Query(quantile(q, tpot), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)),
+            *percentiles(tpot),
         ),
         lines(
             "Duration of good requests",
             "Headers received to last byte sent. Long answers are long: compare with the tokens of a request on the models' board.",
             "s",
-            *(Query(quantile(q, duration, 'outcome="ok"'), f"p{q * 100:g}", exemplar=True) for q in (0.5, 0.95, 0.99)),
+            *percentiles(duration, 'outcome="ok"', exemplar=True),
         ),
         lines(
             "First token later than the objective",
@@ -188,7 +192,7 @@ def _routing() -> list[Json]:
             "Queue by model",
             "Requests that wait, and how many may. At the limit callers are refused: give the model to more hosts.",
             "none",
-            Query(over(of("corral_queue_depth"), "model"), "{{model}}"),
+            split(over, of("corral_queue_depth"), by="model"),
             Query(over(of("corral_queue_limit")), "limit"),
         ),
         lines(
@@ -203,7 +207,7 @@ def _routing() -> list[Json]:
             "Why that host",
             "Much cold_load: models go in and out of memory, see cold starts. fallback: all hosts were ejected and one was used all the same.",
             "reqps",
-            Query(rate("corral_routing_decisions_total", by="reason"), "{{reason}}"),
+            split(rate, "corral_routing_decisions_total", by="reason"),
             stacked=True,
         ),
         lines(
@@ -227,7 +231,7 @@ def _routing() -> list[Json]:
             "Tokens for nobody",
             "Output tokens each second that were generated and thrown away: the price of cancelling late and of hosts that fail in a stream.",
             "short",
-            Query(rate("corral_wasted_tokens_total", by="reason"), "{{reason}}"),
+            split(rate, "corral_wasted_tokens_total", by="reason"),
             axis="tokens/s",
             stacked=True,
         ),
@@ -241,13 +245,13 @@ def _gateway() -> list[Json]:
             "Time in the gateway",
             "Per request, without queue and hosts. Over some milliseconds: see the event loop, and Corral's own board.",
             "s",
-            *(Query(quantile(q, "corral_gateway_overhead_seconds"), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)),
+            *percentiles("corral_gateway_overhead_seconds"),
         ),
         lines(
             "Event loop lag, p99",
             "How late a timer fires. Over 50 ms streams stutter: the machine is too small, or something blocks.",
             "s",
-            Query(quantile(0.99, "corral_event_loop_lag_seconds", by="instance"), "{{instance}}"),
+            split(quantile, 0.99, "corral_event_loop_lag_seconds", by="instance"),
             limits=thresholds((0.1, RED)),
         ),
         lines(

@@ -2,7 +2,22 @@
 
 from grafana import board as b
 from grafana.board import Placed, Row
-from grafana.panels import GREEN, GREY, ORANGE, RED, YELLOW, Json, Query, lines, stat, table, thresholds, timeline
+from grafana.panels import (
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    YELLOW,
+    Json,
+    Query,
+    lines,
+    percentiles,
+    split,
+    stat,
+    table,
+    thresholds,
+    timeline,
+)
 from grafana.queries import FAULTY, HOST, increase, of, over, quantile, rate
 
 STATES = {
@@ -69,7 +84,7 @@ def _amiss() -> list[Json]:
             "Amiss with the fleet",
             "What GET /api/fleet finds: differing versions, one name for different models, models on one host only. It says which.",
             "none",
-            Query(over(of("corral_fleet_findings"), "kind", "max"), "{{kind}}"),
+            split(over, of("corral_fleet_findings"), by="kind", how="max"),
         ),
         stat(
             "Draining",
@@ -98,7 +113,7 @@ def _use() -> list[Json]:
             "Slots held, and by other gateways",
             "elsewhere is what this gateway was told by others; it does not count when it is older than five seconds.",
             "none",
-            Query(over(of("corral_host_leases", HOST), "host"), "{{host}}"),
+            split(over, of("corral_host_leases", HOST), by="host"),
             Query(
                 over(of("corral_host_leases_elsewhere", HOST), "host, instance"),
                 "{{host}} elsewhere, as {{instance}} knows",
@@ -134,7 +149,7 @@ def _work() -> list[Json]:
             "Output tokens",
             "Each second, of all requests on a host. The same GPUs should do the same.",
             "short",
-            Query(rate("corral_tokens_total", HOST, 'type="output"', by="host"), "{{host}}"),
+            split(rate, "corral_tokens_total", HOST, 'type="output"', by="host"),
             axis="tokens/s",
             stacked=True,
         ),
@@ -153,25 +168,25 @@ def _work() -> list[Json]:
             "First token, p95",
             "One host far above its peers: hot, shared, swapping, or badly connected.",
             "s",
-            Query(quantile(0.95, "corral_time_to_first_token_seconds", HOST, by="host"), "{{host}}", exemplar=True),
+            split(quantile, 0.95, "corral_time_to_first_token_seconds", HOST, by="host", exemplar=True),
         ),
         lines(
             "Each output token, p95",
             "The same model is slower here than there: see the share in VRAM.",
             "s",
-            Query(quantile(0.95, "corral_time_per_output_token_seconds", HOST, by="host"), "{{host}}"),
+            split(quantile, 0.95, "corral_time_per_output_token_seconds", HOST, by="host"),
         ),
         lines(
             "Longest silence, p95",
             "Answers that hang on one host: its GPU is shared, or the network drops packets.",
             "s",
-            Query(quantile(0.95, "corral_max_chunk_gap_seconds", HOST, by="host"), "{{host}}"),
+            split(quantile, 0.95, "corral_max_chunk_gap_seconds", HOST, by="host"),
         ),
         lines(
             "Predicted too early, p90",
             "How much later the first byte came than routing predicted. High for one host: its learned speeds are stale, or its load is hidden.",
             "s",
-            Query(quantile(0.9, "corral_prediction_error_seconds", HOST, 'error="late"', by="host"), "{{host}}"),
+            split(quantile, 0.9, "corral_prediction_error_seconds", HOST, 'error="late"', by="host"),
         ),
     ]
 
@@ -182,43 +197,40 @@ def _faults() -> list[Json]:
             "Failed attempts",
             "connect_error and reset: the host is down, restarts or is unreachable. http_5xx: its runner dies; see its own log.",
             "reqps",
-            Query(rate("corral_upstream_attempts_total", HOST, FAULTY, by="host, outcome"), "{{host}} {{outcome}}"),
+            split(rate, "corral_upstream_attempts_total", HOST, FAULTY, by="host, outcome"),
             links=[KEPT],
         ),
         lines(
             "Attempts, p95",
             "One try, from sent to its end. Long and failed: the host takes requests and does not serve them.",
             "s",
-            Query(
-                quantile(0.95, "corral_upstream_attempt_duration_seconds", HOST, by="host, outcome"),
-                "{{host}} {{outcome}}",
-            ),
+            split(quantile, 0.95, "corral_upstream_attempt_duration_seconds", HOST, by="host, outcome"),
         ),
         lines(
             "Retried elsewhere",
             "What callers did not notice. Steady for one host: drain it and look.",
             "reqps",
-            Query(rate("corral_retries_total", HOST, by="host, reason"), "{{host}} {{reason}}"),
+            split(rate, "corral_retries_total", HOST, by="host, reason"),
             links=[KEPT],
         ),
         lines(
             "Passed over",
             "Hosts that could not be chosen, and why.",
             "reqps",
-            Query(rate("corral_host_excluded_total", HOST, by="host, reason"), "{{host}} {{reason}}"),
+            split(rate, "corral_host_excluded_total", HOST, by="host, reason"),
         ),
         lines(
             "Why that host",
             "How each host came to its requests. cold_load for one only: its memory is too small for what it is asked for.",
             "reqps",
-            Query(rate("corral_routing_decisions_total", HOST, by="host, reason"), "{{host}} {{reason}}"),
+            split(rate, "corral_routing_decisions_total", HOST, by="host, reason"),
             stacked=True,
         ),
         lines(
             "Cancelled, until the host knows",
             "From noticing a cancellation to the host's connection closed. Over 50 ms GPUs work for nobody: see the event loop.",
             "s",
-            *(Query(quantile(q, "corral_cancel_propagation_seconds"), f"p{q * 100:g}") for q in (0.5, 0.99)),
+            *percentiles("corral_cancel_propagation_seconds", at=(0.5, 0.99)),
         ),
     ]
 
@@ -229,49 +241,46 @@ def _polls() -> list[Json]:
             "Polls, p95",
             "A host that takes long to answer /api/ps is overloaded on its CPU, or far away.",
             "s",
-            Query(quantile(0.95, "corral_host_poll_duration_seconds", HOST, by="host"), "{{host}}"),
+            split(quantile, 0.95, "corral_host_poll_duration_seconds", HOST, by="host"),
         ),
         lines(
             "Failed polls",
             "By endpoint and reason. Some now and then do no harm; three in a row eject the host.",
             "short",
-            Query(
-                increase("corral_host_poll_errors_total", HOST, by="host, endpoint, reason"),
-                "{{host}} {{endpoint}} {{reason}}",
-            ),
+            split(increase, "corral_host_poll_errors_total", HOST, by="host, endpoint, reason"),
             links=[KEPT],
         ),
         lines(
             "Models out of memory, an hour",
             "evicted: another model needed the room. expired: keep_alive ran out. host_lost: it restarted.",
             "short",
-            Query(increase("corral_model_unloads_total", HOST, by="host, reason", window="1h"), "{{host}} {{reason}}"),
+            split(increase, "corral_model_unloads_total", HOST, by="host, reason", window="1h"),
             axis="unloads/h",
         ),
         lines(
             "Models into memory, an hour",
             "For each host. More than a few: see the models' board for which.",
             "short",
-            Query(increase("corral_model_loads_total", HOST, by="host", window="1h"), "{{host}}"),
+            split(increase, "corral_model_loads_total", HOST, by="host", window="1h"),
             axis="loads/h",
         ),
         lines(
             "Uploads",
             "Bytes each second of blobs that were handed to hosts.",
             "Bps",
-            Query(rate("corral_blob_bytes_total", HOST, by="host"), "{{host}}"),
+            split(rate, "corral_blob_bytes_total", HOST, by="host"),
         ),
         lines(
             "Jobs",
             "Pulls, copies, deletes and the like: what runs, and how it ended. failed: the log has a line with each host's words.",
             "short",
             Query(over(of("corral_jobs_in_flight"), "kind"), "{{kind}} runs"),
-            Query(increase("corral_jobs_total", by="outcome"), "{{outcome}}"),
+            split(increase, "corral_jobs_total", by="outcome"),
         ),
         lines(
             "Jobs, p95",
             "By kind. A pull of an hour: the registry or the host's disk is slow.",
             "s",
-            Query(quantile(0.95, "corral_job_duration_seconds", by="kind", window="1h"), "{{kind}}"),
+            split(quantile, 0.95, "corral_job_duration_seconds", by="kind", window="1h"),
         ),
     ]

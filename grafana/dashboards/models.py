@@ -2,7 +2,7 @@
 
 from grafana import board as b
 from grafana.board import Placed, Row
-from grafana.panels import GREY, Json, Query, heatmap, lines, table, thresholds, timeline
+from grafana.panels import GREY, Json, Query, heatmap, lines, percentiles, split, table, thresholds, timeline
 from grafana.queries import HOST, MODEL, TTFT_SECONDS, increase, mean, of, over, quantile, rate
 
 TTFT = "corral_time_to_first_token_seconds"
@@ -29,14 +29,14 @@ def _traffic() -> list[Json]:
             "By outcome",
             "Only one model fails: look at its cold starts and whether it fits into memory. All do: look at the hosts.",
             "reqps",
-            Query(rate("corral_requests_total", MODEL, by="model, outcome"), "{{model}} {{outcome}}"),
+            split(rate, "corral_requests_total", MODEL, by="model, outcome"),
             stacked=True,
         ),
         lines(
             "Tokens",
             "Read and generated, each second. input is what prompts cost, output what answers cost.",
             "short",
-            Query(rate(TOKENS, MODEL, HOST, by="model, type"), "{{model}} {{type}}"),
+            split(rate, TOKENS, MODEL, HOST, by="model, type"),
             axis="tokens/s",
         ),
         lines(
@@ -51,14 +51,14 @@ def _traffic() -> list[Json]:
             "Tokens of a request, p95",
             "The long ones. An input near the model's context is cut by the host without a word.",
             "short",
-            Query(quantile(0.95, "corral_request_tokens", MODEL, by="model, type"), "{{model}} {{type}}"),
+            split(quantile, 0.95, "corral_request_tokens", MODEL, by="model, type"),
             axis="tokens",
         ),
         lines(
             "Bodies",
             "Bytes each second, as callers sent them and as answers were passed on. Large ones in: images, audio or whole documents.",
             "Bps",
-            Query(rate("corral_body_bytes_total", by="operation, direction"), "{{operation}} {{direction}}"),
+            split(rate, "corral_body_bytes_total", by="operation, direction"),
         ),
     ]
 
@@ -75,7 +75,7 @@ def _first() -> list[Json]:
             "First token by model, p95",
             "A model that is slow on every host is too large or too cold; on one host, see the hosts' board.",
             "s",
-            Query(quantile(0.95, TTFT, MODEL, HOST, by="model"), "{{model}}", exemplar=True),
+            split(quantile, 0.95, TTFT, MODEL, HOST, by="model", exemplar=True),
             limits=thresholds((TTFT_SECONDS, "red")),
         ),
     ]
@@ -106,7 +106,7 @@ def _speed() -> list[Json]:
             "What hosts spend time on",
             "Seconds of host time each second. load: models come and go, see cold starts. prompt_eval: long prompts.",
             "short",
-            Query(rate(EVAL, MODEL, HOST, by="phase"), "{{phase}}"),
+            split(rate, EVAL, MODEL, HOST, by="phase"),
             axis="hosts busy",
             stacked=True,
         ),
@@ -114,7 +114,7 @@ def _speed() -> list[Json]:
             "Longest silence, p95",
             "Of each request, the longest wait between two chunks. High for one model: it is swapped, or calls tools in one piece.",
             "s",
-            Query(quantile(0.95, "corral_max_chunk_gap_seconds", MODEL, HOST, by="model"), "{{model}}"),
+            split(quantile, 0.95, "corral_max_chunk_gap_seconds", MODEL, HOST, by="model"),
         ),
     ]
 
@@ -170,6 +170,6 @@ def _cold() -> list[Json]:
             "Cold start",
             "As the hosts tell it. Over a minute: slow disk, or a model that hardly fits.",
             "s",
-            *(Query(quantile(q, duration, HOST, window="1h"), f"p{q * 100:g}", exemplar=True) for q in (0.5, 0.95)),
+            *percentiles(duration, HOST, window="1h", at=(0.5, 0.95), exemplar=True),
         ),
     ]

@@ -2,7 +2,7 @@
 
 from grafana import board as b
 from grafana.board import Placed, Row
-from grafana.panels import GREEN, ORANGE, RED, Json, Query, lines, stat, thresholds
+from grafana.panels import GREEN, ORANGE, RED, Json, Query, lines, split, stat, thresholds
 from grafana.queries import (
     AVAILABILITY,
     AVAILABILITY_BUDGET,
@@ -103,7 +103,7 @@ def _burners() -> list[Json]:
             "Bad requests",
             "By model and outcome. One model: its hosts or its size. All: see the fleet's board.",
             "reqps",
-            Query(rate("corral_requests_total", MODEL, BAD, by="model, outcome"), "{{model}} {{outcome}}"),
+            split(rate, "corral_requests_total", MODEL, BAD, by="model, outcome"),
             stacked=True,
         ),
         lines(
