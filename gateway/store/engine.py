@@ -39,6 +39,7 @@ from gateway.tasks import pause
 RETRY_SECONDS, RETRY_MOST_SECONDS = 0.25, 10.0
 TELL_AGAIN_SECONDS = 30.0
 AGAIN_SECONDS = 2.0  # when a caller may ask again
+SILENT_SECONDS = 3.0  # a server that says nothing for so long is lost
 VACUUM_PAGES = 1000
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class Database:
         self._since = clock()
         self._told: float | None = None  # when the log had a line of the present loss, or of the last one
         self._woken, self._is_up = asyncio.Event(), asyncio.Event()
+        self._limits: set[asyncio.Timeout] = set()  # of transactions with a server
+        self._heard = 0.0  # when one of them was last answered, by the loop's clock
         self._write = (
             sqlite_engine(self.url) if self.sqlite else postgresql_engine(self.url, pooler=bool(config.direct_url))
         )
@@ -129,19 +132,44 @@ class Database:
         if self.state is not State.UP:
             raise self._unavailable()
         try:
-            async with asyncio.timeout(seconds), engine.begin() as connection:
+            async with engine.begin() if self.sqlite else self._answered(engine, seconds) as connection:
                 yield connection
         except _NOT_LOST:
             raise
         except _LOST as error:
-            if isinstance(error, PoolTimeout) and self.sqlite and engine is self._read:
-                raise StoreUnavailable(
-                    "the database has too much to read just now", retry_after=AGAIN_SECONDS
-                ) from error
+            if isinstance(error, PoolTimeout) and not (self.sqlite and engine is self._write):
+                raise StoreUnavailable("the database has too much to do just now", retry_after=AGAIN_SECONDS) from error
             if isinstance(error, DBAPIError) and error.orig and isinstance(error.orig.__cause__, PostgresDataError):
                 raise DataError(error.statement, None, error.orig, hide_parameters=True) from error
             self._lose(error)
             raise self._unavailable() from error
+
+    @asynccontextmanager
+    async def _answered(self, engine: AsyncEngine, seconds: float | None) -> AsyncIterator[AsyncConnection]:
+        """A transaction with a server, of ``seconds`` at most. Who cannot begin it while nobody else hears anything either finds that the server is
+        silent, and ends all that are under way: else each would wait for its own statement to be given up.
+        """
+        loop = asyncio.get_running_loop()
+        begins, began = loop.time(), False
+        try:
+            async with asyncio.timeout(SILENT_SECONDS if seconds is None else min(seconds, SILENT_SECONDS)) as limit:
+                self._limits.add(limit)
+                try:
+                    async with engine.begin() as connection:  # which asks whether it is there
+                        self._heard, began = loop.time(), True
+                        limit.reschedule(None if seconds is None else begins + seconds)
+                        yield connection
+                    self._heard = loop.time()
+                finally:
+                    self._limits.discard(limit)
+        except TimeoutError as error:
+            if not began and self._heard >= begins:
+                raise self._busy() from error
+            if not began and (seconds is None or seconds >= SILENT_SECONDS):
+                for other in self._limits:
+                    if not other.expired():
+                        other.reschedule(begins)
+            raise
 
     async def until_up(self) -> None:
         """Wait until it can be used."""
@@ -150,6 +178,9 @@ class Database:
     def _unavailable(self) -> StoreUnavailable:
         kind = StoreNewer if self.state is State.NEWER else StoreUnavailable
         return kind(f"the database is not available: {self.why}", retry_after=AGAIN_SECONDS)
+
+    def _busy(self) -> StoreUnavailable:
+        return StoreUnavailable("the database has too much to do just now", retry_after=AGAIN_SECONDS)
 
     def _lose(self, error: BaseException) -> None:
         self.failures += 1

@@ -1,6 +1,7 @@
 """Connections: urls and their errors, what SQLite is told, and a database that comes and goes."""
 
 import asyncio
+import contextlib
 import logging
 import stat
 import time
@@ -12,7 +13,8 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from gateway.config import DatabaseConfig
 from gateway.errors import ConfigError, StoreSlow, StoreUnavailable
-from gateway.store.connect import parsed, without_password
+from gateway.store import engine as module
+from gateway.store.connect import CONNECTIONS, parsed, without_password
 from gateway.store.engine import Database, State
 from gateway.store.schema import messages, meta, sessions
 from tests.sockets import until
@@ -182,6 +184,49 @@ async def test_a_server_that_restarts(database: Database, postgres: Postgres) ->
         assert (await connection.execute(text("SELECT 1"))).scalar() == 1
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_a_server_that_falls_silent(
+    database: Database, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants to begin finds it out soon, and tells those who wait for a statement; nobody waits until that is given up."""
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    begun = asyncio.Event()
+
+    async def look() -> None:
+        async with database.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def look_twice() -> None:
+        async with database.reading() as connection:
+            begun.set()
+            await connection.execute(text("SELECT pg_sleep(20)"))
+
+    await asyncio.gather(look(), look(), look())  # so that there are connections that worked
+    loop = asyncio.get_running_loop()
+    under_way = loop.create_task(look_twice())
+    await begun.wait()
+    postgres.freeze()
+    try:
+        async with asyncio.timeout(10.0):  # a statement has 30 s
+            found = await asyncio.gather(under_way, look(), look(), look(), write(database), return_exceptions=True)
+        assert [type(one) for one in found] == [StoreUnavailable] * 5
+        assert database.state is State.DOWN
+    finally:
+        postgres.freeze(frozen=False)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_a_server_with_much_to_do(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gets no connection in time is told to come again: the server is not lost."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            await stack.enter_async_context(database.reading())
+        monkeypatch.setattr(database._write.sync_engine.pool, "_timeout", 0.1)
+        with pytest.raises(StoreUnavailable, match="too much to do"):
+            await write(database)
+    assert database.state is State.UP
 
 
 async def test_a_value_that_cannot_be_written(database: Database) -> None:
