@@ -16,9 +16,10 @@ from gateway.conversation.conversations import Conversations, Running, Wish
 from gateway.conversation.events import Delta, Ended, Event, TurnBegan, TurnEnded
 from gateway.conversation.order import TURNS_MOST
 from gateway.doc import doc
-from gateway.errors import BadRequest, Conflict, NotFound, ShuttingDown, StoreUnavailable, TooLarge
+from gateway.errors import BadRequest, Conflict, Gone, NotFound, ShuttingDown, StoreUnavailable, TooLarge
 from gateway.messages import Content, Images, NewMessage, Title
 from gateway.participants import PARTICIPANTS_LEAST, PARTICIPANTS_MOST, PHRASES_MOST, Failing, Mode, Participant, Phrase
+from gateway.relay.chunks import Batch
 
 _KINDS = {
     200: "Events, a line each: `start`, `said`, `turn_start`, `delta`, `turn_end`, `end`; or with `stream: false` one object.",
@@ -112,7 +113,15 @@ class ConversationsApi:
         return [web.post("/api/chat/multi-model", self.talk)]
 
     @handler(
-        BadRequest, NotFound, Conflict, TooLarge, ShuttingDown, StoreUnavailable, statuses=_KINDS, content_type=NDJSON
+        BadRequest,
+        NotFound,
+        Conflict,
+        Gone,
+        TooLarge,
+        ShuttingDown,
+        StoreUnavailable,
+        statuses=_KINDS,
+        content_type=NDJSON,
     )
     async def talk(
         self, body: ConversationAsked, request: web.Request
@@ -170,13 +179,18 @@ async def _followed(request: web.Request, running: Running, *, stream: bool) -> 
         try:
             if stream:
                 return await following.as_it_came(reader)
-            events = [_decode(chunk) async for batch in reader for chunk in batch.chunks]
+            batches = [batch async for batch in reader]
         except ConnectionError:  # the reader has gone
             return following.response
-    return _at_once(running, events)
+    return _at_once(running, batches)
 
 
-def _at_once(running: Running, events: list[Event]) -> web.Response:
+def _at_once(running: Running, batches: list[Batch]) -> web.Response:
+    whole_from = max((number for number, batch in enumerate(batches) if batch.gone), default=0)
+    events = [_decode(chunk) for batch in batches[whole_from:] for chunk in batch.chunks]
+    first = next((event for event in events if isinstance(event, TurnBegan | Delta | TurnEnded | Ended)), None)
+    if batches[whole_from].gone and not (isinstance(first, TurnBegan) and first.turn == 1):
+        raise Gone(f"more was said than could be held for you: session {running.session.id} has all of it")
     turns: dict[int, TurnTold] = {}
     for event in events:
         if isinstance(event, TurnBegan):

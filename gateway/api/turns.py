@@ -89,6 +89,12 @@ class TurnStarted(msgspec.Struct, frozen=True):
     cancel: Annotated[str, doc("the path that stops it, by DELETE")]
 
 
+class TurnAnswered(msgspec.Struct, frozen=True):
+    """The last line of the answer, with all that was said. What else is in it is the host's."""
+
+    message: Annotated[dict[str, Any], doc("`role` and `content`; `thinking` and `tool_calls` where there are any")]
+
+
 class TitleWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who makes the title."""
 
@@ -107,7 +113,9 @@ class TurnsApi:
         return [web.post("/api/sessions/{id}/chat", self.chat), web.post("/api/sessions/{id}/title", self.title)]
 
     @handler(Conflict, *_FAILURES, statuses=_KINDS, content_type=NDJSON)
-    async def chat(self, path: OneSession, body: Said, request: web.Request) -> web.StreamResponse:
+    async def chat(
+        self, path: OneSession, body: Said, request: web.Request
+    ) -> web.StreamResponse | TurnAnswered | TurnStarted:
         """Say something in a session, and get the answer to all that fits into the model's context. Question and answer are kept, the
         answer also as far as it came when it is stopped or breaks off. `X-Corral-Message` is its number. One turn at a time: while
         one runs, 409 names its generation. A caller who leaves stops it, but for `detach`.

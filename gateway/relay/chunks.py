@@ -145,14 +145,12 @@ class Chunks:
             self._shed(surplus)
 
     def _shed(self, surplus: int) -> int:
-        """Drop the oldest chunks; how many bytes. The newest stays if it fits at all, so that who follows misses nothing."""
+        """Drop the oldest chunks; how many bytes. The newest stays, so that who follows misses nothing."""
         number = dropped = 0
         enough = surplus + self._limit // 16  # rarely much, instead of a little each time
         while dropped < enough and number < len(self._chunks) - 1:
             dropped += len(self._chunks[number]) + CHUNK_COST_BYTES
             number += 1
-        if self._chunks and len(self._chunks[-1]) > self._limit:
-            number = len(self._chunks)
         self._drop(number)
         return dropped
 

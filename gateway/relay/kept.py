@@ -137,8 +137,10 @@ class KeptAnswer(Chunks):
         self.first += 1
 
     def _shed(self, surplus: int) -> int:
-        """What has not all come goes last."""
+        """A chunk of a host's may be of any size: the newest stays only if it fits at all. What has not all come goes last."""
         dropped = super()._shed(surplus)
+        if self._chunks and len(self._chunks[-1]) > self._limit:
+            self._drop(len(self._chunks))
         if dropped < surplus and self._pieces:
             lost = b"".join(self._pieces)
             self._pieces = [lost[-1:]]  # half of a terminator, perhaps

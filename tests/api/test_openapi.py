@@ -17,10 +17,11 @@ import gateway
 import gateway.api
 from gateway.api.handler import Described, described
 from gateway.api.openapi import ANSWER_HEADERS, REQUEST_HEADERS, document
-from tests.builders import call, simulated
+from tests.builders import TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
 from tests.stage import Stage
+from tests.turns.talking import Talk
 
 SOURCES = sorted(Path(gateway.__path__[0]).rglob("*.py"))
 
@@ -139,6 +140,28 @@ async def test_the_headers_of_answers(
     stage = await corral(simulated())
     answer = await ask(stage.url, method, path, body)
     assert {name for name, _ in answer.headers if name.startswith("X-Corral-")} == names <= ANSWER_HEADERS.keys()
+
+
+@pytest.mark.parametrize("how", [{}, {"stream": False}, {"detach": True}])
+@pytest.mark.parametrize("path", ["/api/sessions/{id}/chat", "/api/chat/multi-model"])
+async def test_answers_of_several_kinds(corral: Corral, tmp_path: Path, path: str, how: dict[str, bool]) -> None:
+    """A stream, one object, or where to read it: each is described, with what is always in it."""
+    stage = await corral(simulated(tokens_per_second=1e9), database={"url": f"sqlite:///{tmp_path}/c.db"})
+    body: dict[str, Any] = {"topic": "Why?", "participants": [{"model": TEXT}] * 2, "turns": 1}
+    asked = path
+    if "{id}" in path:
+        body = {"message": {"content": "Why?"}}
+        asked = path.format(id=(await Talk.new(stage)).id)
+    answer = await ask(stage.url, "POST", asked, json.dumps(body | how).encode())
+    said = await stage.get("/openapi.json")
+    described = said["paths"][path]["post"]["responses"][str(answer.status)]["content"]
+    shape = described[str(answer.get("Content-Type")).partition(";")[0]]["schema"]
+    if how:
+        names = [one["$ref"].rpartition("/")[2] for one in shape["anyOf"]]
+        needed = [set(said["components"]["schemas"][name]["required"]) for name in names]
+        assert any(fields <= json.loads(answer.body).keys() for fields in needed)
+    else:
+        assert shape == {"type": "string"}
 
 
 async def test_the_document_is_json_with_a_type(corral: Corral) -> None:

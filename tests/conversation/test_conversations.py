@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -208,6 +209,29 @@ async def test_at_once(corral: Corral, url: str) -> None:
         (row["name"], row["content"], row["seq"]) for row in kept[1:]
     ]
     assert body["turns"][0]["end"]["host"] == "gpu1"
+
+
+async def test_more_than_is_held(corral: Corral, url: str) -> None:
+    """Each event reaches who keeps up, however little may be held. Who wants it at once is told where it is; it is not stopped for that."""
+    stage = await stage_of(corral, url, generations={"answer_bytes": 100})
+    events = lines((await hold(stage, turns=2)).body)
+    assert (events[0]["event"], events[-1]["event"]) == ("start", "end")
+    answer = await hold(stage, mode="panel", turns=2, stream=False)
+    assert (answer.status, answer.get("X-Corral-Error")) == (410, "gone")
+    session = re.findall(r"session (\w+) has all of it", answer.body.decode())[0]
+    talk = Talk(stage, {"id": session})
+    assert [message["state"] for message in await talk.free()] == ["done"] * 3
+
+
+async def test_more_than_is_held_was_said_before(corral: Corral, url: str) -> None:
+    """What only the user said is not what is asked for."""
+    stage = await stage_of(corral, url, generations={"answer_bytes": 3_000})
+    talk = await Talk.new(stage)
+    for _ in range(3):
+        body = json.dumps({"content": "?" * 1_500}).encode()
+        assert (await ask(stage.url, "POST", f"{talk.path}/messages", body)).status == 201
+    answer = await hold(stage, session=talk.id, turns=1, stream=False)
+    assert (answer.status, len(json.loads(answer.body)["turns"])) == (200, 1)
 
 
 async def test_detached(corral: Corral, url: str) -> None:
