@@ -43,6 +43,6 @@ def talking(
     context = config.context_tokens
     chats = Chats(store, detached, generations, fleet, tasks, name, context, titles.answered)
     recorder = Recorder(store, relay, generations, chats.writer, tasks, chats.busy, OWNER, name, titles.answered)
-    rounds = Rounds(store, detached, generations, fleet, name, context, chats.writer)
+    rounds = Rounds(store, detached, generations, fleet, name, context, chats.writer, chats.aside)
     conversations = Conversations(store, detached, generations, rounds, tasks, name, chats.writer, chats.busy, counted)
     return Talking(chats, recorder, titles, conversations)

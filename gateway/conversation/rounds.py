@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from gateway.conversation.events import Delta, TurnBegan, TurnEnded, UserSaid
+from gateway.conversation.events import Delta, TurnBegan, TurnEnded, UserSaid, line
 from gateway.conversation.order import Round
 from gateway.conversation.talk import Said, Talk
 from gateway.conversation.view import alternating, for_judge, framing, seen
@@ -21,6 +21,7 @@ from gateway.relay.generations import Generations
 from gateway.relay.kept import KeptAnswer
 from gateway.store.session_store import SessionStore
 from gateway.store.turns import Answering
+from gateway.turns.aside import Aside
 from gateway.turns.history import Window, context_of
 from gateway.turns.reading import PAGE, fill
 from gateway.turns.spoken import Spoken, refused
@@ -50,6 +51,7 @@ class Rounds:
         name: str,
         context_tokens: int,
         writer: Writer,
+        aside: Aside,
     ) -> None:
         self._store = store
         self._detached = detached
@@ -58,6 +60,7 @@ class Rounds:
         self._name = name
         self._context_tokens = context_tokens
         self._writer = writer
+        self._aside = aside
 
     async def run(self, talk: Talk, speakers: Round) -> None:
         """Everybody's turn, unless it ends here: ``talk`` knows afterwards."""
@@ -106,10 +109,11 @@ class Rounds:
         pages = [branch]
         while (before := pages[-1][0].parent) is not None and before > talk.seen:
             pages.append(await self._store.messages.history(talk.owner, talk.session.id, before, PAGE))
-        for message in (one for page in reversed(pages) for one in page):
-            if message.role is Role.USER and message.seq > talk.seen:
-                talk.seen = message.seq
-                talk.tell(UserSaid(message=message.seq, content=message.content))
+        for page in reversed(pages):
+            new = [message for message in page if message.role is Role.USER and message.seq > talk.seen]
+            talk.seen = new[-1].seq if new else talk.seen
+            for told in await self._aside.do(partial(_said, new)):
+                talk.feed.tell(told)
 
     async def _turn(self, talk: Talk, turn: _Turn, branch: Sequence[Message]) -> Said:
         talk.tell(_began(turn))
@@ -168,13 +172,17 @@ class Rounds:
                 Window(context, options, framing(speaker, settings)),
                 partial(seen, me=speaker, mode=settings.mode),
             )
-            window.take(view(branch))
-            await fill(window, self._store.messages, talk.owner, talk.session.id, branch[0].parent, view)
-            messages = alternating(window.messages())
+            await self._aside.do(lambda: window.take(view(branch)))
+            await fill(window, self._aside, self._store.messages, talk.owner, talk.session.id, branch[0].parent, view)
+            messages = await self._aside.do(lambda: alternating(window.messages()))
         given: dict[str, Any] = {"model": speaker.model, "messages": messages, "stream": True}
         given |= {"options": options} if options else {}
         given |= {"think": speaker.think} if speaker.think is not UNSET else {}
-        return msgspec.json.encode(given)
+        return await self._aside.do(lambda: msgspec.json.encode(given))
+
+
+def _said(messages: Sequence[Message]) -> list[bytes]:
+    return [line(UserSaid(message=one.seq, content=one.content)) for one in messages]
 
 
 def _began(turn: _Turn) -> TurnBegan:

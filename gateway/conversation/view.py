@@ -5,7 +5,9 @@ who compares sees what the user said and its own answers. Templates of models wa
 another becomes one message.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -75,14 +77,14 @@ def framing(me: Participant, settings: ConversationSettings) -> str | None:
 def alternating(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Messages in Ollama's words, what users say one after another joined; the last word is a user's."""
     joined: list[dict[str, Any]] = []
-    for message in messages:
-        if joined and message["role"] == joined[-1]["role"] == "user":
-            before = joined[-1]
-            before["content"] = f"{before['content']}\n\n{message['content']}"
-            if images := [*before.get("images", ()), *message.get("images", ())]:
-                before["images"] = images
-        else:
-            joined.append(dict(message))
+    for role, said in itertools.groupby(messages, key=itemgetter("role")):
+        if role != "user":
+            joined += map(dict, said)
+            continue
+        together = list(said)
+        images = [image for message in together for image in message.get("images", ())]
+        content = "\n\n".join(message["content"] for message in together)
+        joined.append({"role": role, "content": content} | ({"images": images} if images else {}))
     if not joined or joined[-1]["role"] != "user":
         joined.append({"role": "user", "content": GO_ON})
     return joined

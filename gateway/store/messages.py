@@ -14,7 +14,7 @@ from gateway.doc import doc
 from gateway.errors import BadRequest
 from gateway.messages import MESSAGES_MOST, Message, Role
 from gateway.store.none import Store
-from gateway.store.rows import found, message_of, moment
+from gateway.store.rows import found, messages_of, moment
 from gateway.store.schema import messages
 
 BRANCHES_MOST = 200
@@ -60,7 +60,8 @@ class Messages:
     ) -> list[Message]:
         """The last messages of the branch that ends with ``leaf`` (else of the one that is shown), oldest first. Raises BadRequest."""
         async with self._database.reading() as connection:
-            return [message_of(row) for row in await self._branch(connection, owner, id_, leaf, limit)]
+            rows = await self._branch(connection, owner, id_, leaf, limit)
+        return await messages_of(rows)
 
     async def told(self, owner: str, id_: str, leaf: int | UnsetType = UNSET, limit: int = MESSAGES_MOST) -> History:
         """The same, with what else stands in each one's place."""
@@ -69,7 +70,8 @@ class Messages:
             siblings = await self._siblings(connection, id_, [row.parent for row in rows])
         return History(
             messages=[
-                Branched(**msgspec.structs.asdict(message_of(row)), siblings=siblings[row.parent]) for row in rows
+                Branched(**msgspec.structs.asdict(message), siblings=siblings[message.parent])
+                for message in await messages_of(rows)
             ],
             leaf=rows[-1].seq if rows else None,
             earlier=rows[0].parent if rows else None,

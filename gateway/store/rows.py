@@ -1,7 +1,8 @@
 """Rows of ``sessions`` and ``messages``: from values and to values, and the one way to a session, which is always its owner's."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from gateway.messages import (
 )
 from gateway.store.schema import sessions
 
+THREAD_CHARACTERS = 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _TIMES = {name: f"{name.removesuffix('_seconds')}_ms" for name in Timings.__struct_fields__}
@@ -114,6 +116,13 @@ def message_of(row: Row[Any]) -> Message:
         created_at=moment(row.created_us),
         updated_at=moment(row.updated_us),
     )
+
+
+async def messages_of(rows: Sequence[Row[Any]]) -> list[Message]:
+    """Rows of ``messages``. Images are long texts to read: not on the loop."""
+    if sum(len(row.images or "") + len(row.tool_calls or "") for row in rows) < THREAD_CHARACTERS:
+        return [message_of(row) for row in rows]
+    return await asyncio.to_thread(lambda: [message_of(row) for row in rows])
 
 
 def message_values(message: Message | NewMessage | Ending) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Whole sessions: read to be exported, and written as they come from elsewhere."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy import insert, select
 from gateway.errors import TooLarge
 from gateway.messages import SESSION_MOST, NewSession, Session
 from gateway.store.none import Store
-from gateway.store.rows import found, message_of, message_values, microseconds, session_of, size
+from gateway.store.rows import found, message_values, messages_of, microseconds, session_of, size
 from gateway.store.schema import messages, sessions
 from gateway.store.sessions import Sessions
 from gateway.transcripts import Import, Transcript
@@ -30,16 +31,13 @@ class Transcripts:
         async with self._database.reading() as connection:
             session = session_of(await found(connection, owner, id_))
             rows = (await connection.execute(wanted)).all()
-        return Transcript(session=session, messages=[message_of(row) for row in rows])
+        return Transcript(session=session, messages=await messages_of(rows))
 
     async def bring_in(self, owner: str, imports: Sequence[Import]) -> list[Session]:
         """Keep them all, or none. Raises TooLarge, BadRequest."""
-        made: list[dict[str, Any]] = []
-        said: list[dict[str, Any]] = []
-        for one in imports:
-            session, rows = self._rows(owner, one)
-            made.append(session)
-            said += rows
+        read = await asyncio.to_thread(lambda: [self._rows(owner, one) for one in imports])
+        made = [session for session, _ in read]
+        said = [row for _, rows in read for row in rows]
         if sum(session["size"] for session in made) > SESSION_MOST:
             raise TooLarge(f"the import has over {SESSION_MOST} characters: split it")
         async with self._database.writing() as connection:

@@ -27,6 +27,7 @@ from gateway.relay.kept import KeptAnswer
 from gateway.store.session_store import SessionStore
 from gateway.store.turns import Turn
 from gateway.tasks import Tasks
+from gateway.turns.aside import Aside
 from gateway.turns.busy import Busy
 from gateway.turns.history import Window, context_of
 from gateway.turns.reading import fill
@@ -83,6 +84,7 @@ class Chats:
         self._answered = answered
         self.writer = Writer(store.turns, generations.clock, tasks)
         self.busy = Busy()
+        self.aside = Aside()
 
     def __repr__(self) -> str:
         return f"<Chats [{len(self.busy)} being kept]>"
@@ -173,9 +175,9 @@ class Chats:
         snapshot = self._fleet.snapshot(self._generations.clock())
         context = context_of(options, model, session.host or "", snapshot, self._context_tokens)
         window = Window(context, options, session.system)
-        await fill(window, self._store.messages, asked.owner, asked.session, turn.parent)
-        given = {"model": model, "messages": window.messages(), "stream": True, **question.fields}
-        return msgspec.json.encode(given | ({"options": options} if options else {}))
+        await fill(window, self.aside, self._store.messages, asked.owner, asked.session, turn.parent)
+        given = {"model": model, "stream": True, **question.fields} | ({"options": options} if options else {})
+        return await self.aside.do(lambda: msgspec.json.encode(given | {"messages": window.messages()}))
 
 
 class _Asked(NamedTuple):

@@ -30,7 +30,8 @@ def context_of(options: Mapping[str, Any], model: str, pin: str, fleet: FleetSna
 
 def tokens_of(text: str, images: int = 0) -> int:
     """An estimate."""
-    return len(text.encode("utf-8", errors="replace")) // BYTES_PER_TOKEN + images * IMAGE_TOKENS + MESSAGE_TOKENS
+    size = len(text) if text.isascii() else len(text.encode("utf-8", errors="replace"))
+    return size // BYTES_PER_TOKEN + images * IMAGE_TOKENS + MESSAGE_TOKENS
 
 
 class Window:

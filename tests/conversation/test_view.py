@@ -74,6 +74,10 @@ def test_users_and_assistants_alternate() -> None:
         {"role": "assistant", "content": "d"},
         {"role": "user", "content": GO_ON},
     ]
+    much = alternating(
+        [{"role": "user", "content": "x" * 10_000}] * 5_000
+    )  # each is copied once, not once for each that follows
+    assert len(much[0]["content"]) == 5_000 * 10_002 - 2
     assert alternating([]) == [{"role": "user", "content": GO_ON}]
     assert "images" in given[1]
     assert given[1]["content"] == "a"
