@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, event, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.errors import ConfigError
@@ -139,7 +139,10 @@ def make_room(path: Path) -> None:
 
 
 def _as_sqlite_should(engine: AsyncEngine, *, reads: bool, foreign_keys: bool) -> None:
-    """What every connection to a file needs to be told; and that we begin transactions ourselves."""
+    """What every connection to a file needs to be told; and that we begin transactions ourselves. One whose file was removed or replaced is opened
+    anew: what it took, nobody would find again.
+    """
+    file = Path(str(engine.url.database))
     pragmas = [
         "journal_mode=WAL",
         "synchronous=NORMAL",
@@ -150,7 +153,7 @@ def _as_sqlite_should(engine: AsyncEngine, *, reads: bool, foreign_keys: bool) -
     ]
     begin = "BEGIN" if reads else "BEGIN IMMEDIATE"
 
-    def connected(connection: Any, _record: object) -> None:
+    def connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         try:
@@ -160,10 +163,22 @@ def _as_sqlite_should(engine: AsyncEngine, *, reads: bool, foreign_keys: bool) -
             connection.close()  # nobody else would: its thread would outlive the process's end
             raise
         cursor.close()
+        record.info["file"] = _identity(file)
+
+    def taken(_connection: object, record: Any, _proxy: object) -> None:
+        if record.info["file"] != _identity(file):
+            raise DisconnectionError("its file was replaced")
 
     def begun(connection: Connection) -> None:
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql(begin)
 
     event.listen(engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "checkout", taken)
     event.listen(engine.sync_engine, "begin", begun)
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """Of the file that has this name now. Raises OSError where there is none."""
+    found = file.stat()
+    return found.st_dev, found.st_ino

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import stat
 import time
 from pathlib import Path
@@ -265,6 +266,53 @@ async def test_a_file_shrinks(database: Database) -> None:
         await database.tidy()
     await database.tidy()
     assert await pages() < before - 500
+
+
+def take_away(file: Path, other: Path | None, *, log: bool) -> None:
+    """As people do it: the file, with its ``log`` or without; or put another one in its place."""
+    for suffix in ("-wal", "-shm") if log else ():
+        file.with_name(f"{file.name}{suffix}").unlink(missing_ok=True)
+    if other is None:
+        file.unlink()
+    else:
+        other.rename(file)
+
+
+def mode_of(file: Path) -> int:
+    """Its mode."""
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("how", ["removed", "removed without its log", "replaced"])
+async def test_a_file_that_is_not_there_any_more(database: Database, how: str) -> None:
+    """What is written from then on is in the file of that name."""
+    running = asyncio.get_running_loop().create_task(database.run())
+    async with database.writing() as connection:
+        await connection.execute(insert(sessions), [SESSION])
+    async with database.reading() as connection:
+        assert (await connection.execute(select(sessions.c.id))).scalars().all() == ["s1"]
+    file = Path(str(database.url.database))
+    other = file.with_name("other.db")
+    if how == "replaced":
+        made = Database(DatabaseConfig(f"sqlite:///{other}"), time.monotonic)
+        await made.start(30.0)
+        await made.close()
+    take_away(file, other if how == "replaced" else None, log=how != "removed without its log")
+    if how != "replaced":
+        with pytest.raises(StoreUnavailable, match="No such file"):
+            await write(database)
+        await until(lambda: database.state is State.UP, 20.0)
+    async with database.writing() as connection:
+        await connection.execute(insert(sessions), [SESSION | {"id": "s2"}])
+    async with database.reading() as connection:
+        assert (await connection.execute(select(sessions.c.id))).scalars().all() == ["s2"]
+    with contextlib.closing(sqlite3.connect(file)) as found:
+        assert found.execute("SELECT id FROM sessions").fetchall() == [("s2",)]
+        assert found.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert mode_of(file) == 0o600
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
