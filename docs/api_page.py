@@ -191,6 +191,10 @@ where it is away a 503 with Retry-After). Nobody sees another owner's sessions; 
 Messages with the same `parent` are branches: a question that was edited, an answer that was made again; `siblings` are the numbers of all
 that stand in one's place. An unknown key in a body is a 400 that names it. NUL and halves of characters become `\\ufffd`.
 
+**Deleting.** What runs in a session that is deleted ends, and what was answered in it can be read nowhere any more. With `?restorable_seconds=3600` it is
+only hidden: from every list and search but `?deleted=true`, and every path but `POST …/restore`, which brings it back as it was. After that time it is
+erased, within seconds. Without `restorable_seconds` it is erased at once, hidden or not.
+
 **Turns.** `POST /api/sessions/{id}/chat` with `{"message": {"content": "…"}}` answers as `/api/chat` would. What the model gets to see: the session's
 system prompt, and of the branch the newest messages that fit into its context (`options.num_ctx`, else that with which it is loaded,
 else `sessions.context_tokens`) with room left for the answer (`options.num_predict`, else a quarter). Tokens are estimated: one for every four bytes, 768 for

@@ -187,6 +187,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     running: Annotated[str | None, doc("the id of the generation that writes to it now")]
     created_at: Annotated[datetime, doc("when it was made")]
     updated_at: Annotated[datetime, doc("when a message was last added or ended")]
+    erased_at: Annotated[
+        datetime | None, doc("when it is erased; until then it can be restored. null: it is not deleted")
+    ] = None
 
 
 def clean(text: str) -> str:

@@ -54,7 +54,7 @@ def test_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_vacuum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The sizes before and after."""
     url = f"sqlite:///{tmp_path}/x.db"
-    assert told(capsys, "migrate", "--database", url) == (0, f"{url} is at revision 0001\n")
+    assert told(capsys, "migrate", "--database", url) == (0, f"{url} is at revision 0002\n")
     code, text = told(capsys, "vacuum", "--database", url)
     assert code == 0
     assert "MiB before" in text

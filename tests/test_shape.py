@@ -30,6 +30,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/connect.py": "tests/store/test_engine.py",
     "gateway/store/migrations/env.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0001_first.py": "tests/store/test_migrate.py",
+    "gateway/store/migrations/versions/r0002_deleted.py": "tests/store/test_migrate.py",
     "gateway/live.py": "tests/flows/test_hosts.py",
     "gateway/keeping.py": "tests/flows/test_storage.py",
     "gateway/talking.py": "tests/turns/test_titles.py",

@@ -1,7 +1,7 @@
-"""Sessions: made, listed, searched, changed, deleted. Each belongs to who made it."""
+"""Sessions: made, listed, searched, changed, deleted, restored. Each belongs to who made it."""
 
 from collections.abc import Callable, Collection
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
@@ -12,10 +12,10 @@ from gateway.api.stopping import Stopping
 from gateway.doc import doc
 from gateway.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.excerpts import QUERY_MOST
-from gateway.messages import NewSession, Session, SessionChanges
+from gateway.messages import NAME_MOST, NewSession, Session, SessionChanges
 from gateway.store.search import Hit
 from gateway.store.session_store import SessionStore
-from gateway.store.sessions import Place
+from gateway.store.sessions import Listed, Place
 
 OWNER = ""
 """Whose sessions are meant: nobody has to say who they are, so all are one owner's."""
@@ -31,6 +31,13 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which sessions."""
 
     archived: Annotated[bool, doc("those that are archived, instead of those that are not")] = False
+    deleted: Annotated[bool, doc("those that are deleted and can be restored, archived or not")] = False
+    pinned: Annotated[bool, doc("those that are pinned, or those that are not")] | UnsetType = UNSET
+    model: (
+        Annotated[str, doc("those that this model answers, named as they name it", max_length=NAME_MOST)] | UnsetType
+    ) = UNSET
+    kind: Annotated[Literal["chat", "conversation"], doc("those of this kind")] | UnsetType = UNSET
+    q: Annotated[str, doc("those whose title has these words, as a search finds them", max_length=QUERY_MOST)] = ""
     limit: Annotated[int, doc("how many at most", ge=1, le=200)] = 50
     after: Annotated[str, doc("`next` of the page before")] = ""
 
@@ -60,10 +67,18 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     next: Annotated[int | None, doc("`?before=` it are more messages; null: these were the last")]
 
 
-class SessionDeleted(msgspec.Struct, frozen=True, kw_only=True):
-    """A session that is no more."""
+class DeleteQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How it is deleted."""
 
-    id: Annotated[str, doc("what was its id")]
+    restorable_seconds: Annotated[
+        int, doc("for how long it can be restored before it is erased; 0: it is erased at once", ge=0, le=2_592_000)
+    ] = 0
+
+
+class SessionDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that is no more, or that nobody finds any more."""
+
+    id: Annotated[str, doc("its id")]
     deleted: Annotated[bool, doc("true")] = True
     cancelled: Annotated[int, doc("how many generations of it end, wherever they run", ge=0)]
     elsewhere: Annotated[
@@ -84,7 +99,7 @@ class SessionsApi:
         self._stopping = stopping
 
     def routes(self) -> list[web.RouteDef]:
-        """Make, look, search, change, delete."""
+        """Make, look, search, change, delete, restore."""
         return [
             web.post("/api/sessions", self.create),
             web.get("/api/sessions", self.list),
@@ -92,6 +107,7 @@ class SessionsApi:
             web.get("/api/sessions/{id}", self.one),
             web.patch("/api/sessions/{id}", self.change),
             web.delete("/api/sessions/{id}", self.delete),
+            web.post("/api/sessions/{id}/restore", self.restore),
         ]
 
     @handler(StoreUnavailable, statuses={201: ""})
@@ -102,9 +118,11 @@ class SessionsApi:
 
     @handler(StoreUnavailable)
     async def list(self, query: ListQuery) -> SessionList:
-        """Sessions, page by page."""
+        """Sessions, page by page: those for which all holds that is asked."""
         after = _read_place(query.after) if query.after else None
-        sessions, last = await self._sessions.page(OWNER, archived=query.archived, after=after, limit=query.limit)
+        asked = {name: value for name, value in msgspec.structs.asdict(query).items() if value is not UNSET}
+        which = Listed(words=query.q, **{name: asked[name] for name in _FILTERS if name in asked})
+        sessions, last = await self._sessions.page(OWNER, which, after=after, limit=query.limit)
         return SessionList(sessions=sessions, next=_place(last) if last else None)
 
     @handler(StoreUnavailable)
@@ -128,15 +146,25 @@ class SessionsApi:
         return await self._sessions.change(OWNER, path.id, body)
 
     @handler(NotFound, StoreUnavailable)
-    async def delete(self, path: OneSession) -> SessionDeleted:
-        """Erase it with all its messages. What runs in it ends, at every gateway, and what was answered can be read nowhere any more."""
-        await self._sessions.delete(OWNER, path.id)
+    async def delete(self, path: OneSession, query: DeleteQuery) -> SessionDeleted:
+        """Erase it with all its messages. What runs in it ends, at every gateway, and what was answered can be read nowhere any more. With
+        `restorable_seconds` it is only hidden, and erased within seconds after that; asked again, its time begins anew.
+        """
+        await self._sessions.delete(OWNER, path.id, query.restorable_seconds)
         ended = await self._stopping.erase(path.id)
         return SessionDeleted(id=path.id, cancelled=ended.total, elsewhere=ended.elsewhere)
+
+    @handler(NotFound, StoreUnavailable)
+    async def restore(self, path: OneSession) -> Session:
+        """Bring back what was deleted with `restorable_seconds`, as far as it was when that ended it. One that is not deleted stays as it is."""
+        return await self._sessions.restore(OWNER, path.id)
 
     def _check_host(self, host: str | None) -> None:
         if host is not None and host not in self._hosts():
             raise BadRequest(f"host: none is named {host!r}; there are: {', '.join(self._hosts())}")
+
+
+_FILTERS = ("archived", "deleted", "pinned", "model", "kind")
 
 
 def _place(place: Place) -> str:

@@ -1,4 +1,4 @@
-"""Keeps house: watches the disk, and every hour deletes what is over its time, makes the days to come and lets the file shrink."""
+"""Keeps house: watches the disk, erases sessions that are due, and every hour deletes what is over its time, makes the days to come and lets the file shrink."""
 
 import asyncio
 import logging
@@ -13,8 +13,8 @@ from gateway.errors import StoreUnavailable
 from gateway.store import partitions
 from gateway.store.engine import Database
 from gateway.store.records import Records
-from gateway.store.retention import SECOND_US, alone, prune
-from gateway.store.schema import requests
+from gateway.store.retention import SECOND_US, alone, erase, prune
+from gateway.store.schema import requests, sessions
 from gateway.store.space import GIB, Room, Space, Usage
 from gateway.tasks import pause, supervise
 
@@ -54,18 +54,18 @@ class Janitor:
         await pause(LOOK_SECONDS)
 
     async def step(self) -> None:
-        """Look at the disk, and go round if it is time."""
+        """Look at the disk, erase what is due, and go round if it is time."""
         if self.space is not None:
             await self._look(self.space)
         await self._database.until_up()
-        if self._clock() < self._due:
-            return
         try:
-            await self.round()
+            if erased := await erase(self._database, self._wall()):
+                self._deleted(sessions.name, erased)
+            if self._clock() >= self._due:
+                await self.round()
+                self._due = self._clock() + ROUND_SECONDS
         except StoreUnavailable as error:
             log.debug("keeping house waits: %s", error.message)
-        else:
-            self._due = self._clock() + ROUND_SECONDS
 
     async def _look(self, space: Space) -> None:
         before = space.room

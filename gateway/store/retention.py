@@ -1,4 +1,4 @@
-"""What is deleted when: rows by age and number, sums by age. A little at a time, so that writers get between."""
+"""What is deleted when: rows by age and number, sums by age, sessions that nobody restored. A little at a time, so that writers get between."""
 
 from collections import Counter
 from typing import Any
@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.config import DatabaseConfig
 from gateway.store import partitions
 from gateway.store.engine import Database
-from gateway.store.schema import ingest_batches, requests, rollup_1h, rollup_1m
+from gateway.store.schema import ingest_batches, requests, rollup_1h, rollup_1m, sessions
 from gateway.tasks import pause
 
 CHUNK = 2000
+SESSIONS_CHUNK = 20  # each may have thousands of messages
 BREATH_SECONDS = 0.05
 LEDGER_DAYS = 1
 SECOND_US = 1_000_000
@@ -51,6 +52,25 @@ async def prune(database: Database, config: DatabaseConfig, now: float) -> Count
     for column, cut in limits:
         deleted[column.table.name] += await _trim(database, column, cut)
     return +deleted
+
+
+async def erase(database: Database, now: float) -> int:
+    """Erase the sessions that were deleted and whose time is over at ``now`` (Unix seconds); how many. Raises StoreUnavailable.
+
+    Ends early where another gateway is at it.
+    """
+    due = select(sessions.c.id).where(sessions.c.erase_us <= int(now * SECOND_US)).order_by(sessions.c.erase_us)
+    erased, more = 0, True
+    while more:
+        async with database.writing() as connection:
+            if not await alone(connection):
+                return erased
+            ids = (await connection.execute(due.limit(SESSIONS_CHUNK).with_for_update())).scalars().all()
+            await connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
+        erased, more = erased + len(ids), len(ids) == SESSIONS_CHUNK
+        if more:
+            await pause(BREATH_SECONDS)
+    return erased
 
 
 async def _by_number(connection: AsyncConnection, most: int) -> int:

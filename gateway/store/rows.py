@@ -33,9 +33,14 @@ _TIMES = {name: f"{name.removesuffix('_seconds')}_ms" for name in Timings.__stru
 """Seconds outside, milliseconds inside."""
 
 
-async def found(connection: AsyncConnection, owner: str, id_: str, *, lock: bool = False) -> Row[Any]:
-    """The row of a session. ``lock``: nobody else writes to it until the transaction ends. Raises NotFound."""
+async def found(
+    connection: AsyncConnection, owner: str, id_: str, *, lock: bool = False, deleted: bool = False
+) -> Row[Any]:
+    """The row of a session. ``lock``: nobody else writes to it until the transaction ends; ``deleted``: also one that is, and can be
+    restored. Raises NotFound."""
     wanted = select(sessions).where(sessions.c.id == clean(id_), sessions.c.owner == owner)
+    if not deleted:
+        wanted = wanted.where(sessions.c.erase_us.is_(None))
     row = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
     if row is None:
         raise NotFound(f"there is no session {id_[:64]!r}")
@@ -70,6 +75,7 @@ def session_of(row: Row[Any]) -> Session:
         running=row.running,
         created_at=moment(row.created_us),
         updated_at=moment(row.updated_us),
+        erased_at=None if row.erase_us is None else moment(row.erase_us),
     )
 
 

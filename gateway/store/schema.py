@@ -65,7 +65,9 @@ sessions = Table(
     Column("replica", String(40)),  # that runs it
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
+    Column("erase_us", BigInteger),  # it is deleted, and erased then; until then it can be brought back
     Index("ix_sessions_listed", "owner", "archived", "pinned", "updated_us", "id"),
+    Index(None, "erase_us", sqlite_where=text("erase_us IS NOT NULL"), postgresql_where=text("erase_us IS NOT NULL")),
     Index(None, "running", sqlite_where=text("running IS NOT NULL"), postgresql_where=text("running IS NOT NULL")),
 )
 

@@ -38,11 +38,7 @@ class Search:
 
     async def titles(self, owner: str, query: str, limit: int) -> list[Session]:
         """Sessions whose title has the words, what was written to last first."""
-        *whole, last = (folded(word).strip() for word in words(query))
-        patterns = [*(f"% {word} %" for word in whole), f"% {last}%"]
-        wanted = select(sessions).where(
-            sessions.c.owner == owner, *(sessions.c.title_words.like(pattern) for pattern in patterns)
-        )
+        wanted = select(sessions).where(sessions.c.owner == owner, sessions.c.erase_us.is_(None), *titled(query))
         wanted = wanted.order_by(sessions.c.updated_us.desc(), sessions.c.id.desc()).limit(limit)
         async with self._database.reading() as connection:
             return [session_of(row) for row in await connection.execute(wanted)]
@@ -61,7 +57,11 @@ class Search:
                 messages.c.created_us,
             )
             .join(sessions, sessions.c.id == messages.c.session_id)
-            .where(sessions.c.owner == owner, messages.c.state != literal_column("'streaming'"))
+            .where(
+                sessions.c.owner == owner,
+                sessions.c.erase_us.is_(None),
+                messages.c.state != literal_column("'streaming'"),
+            )
         )
         if self._database.sqlite:
             wanted = wanted.join(_FTS, _FTS.c.rowid == messages.c.id).where(_fts5(wanted_words))
@@ -87,6 +87,12 @@ class Search:
             for row in rows[:limit]
         ]
         return hits, rows[limit - 1].id if len(rows) > limit else None
+
+
+def titled(query: str) -> list[ColumnElement[bool]]:
+    """Sessions whose title has all words, the last of which may go on. Raises BadRequest for a query without words."""
+    *whole, last = (folded(word).strip() for word in words(query))
+    return [sessions.c.title_words.like(pattern) for pattern in (*(f"% {word} %" for word in whole), f"% {last}%")]
 
 
 def _fts5(wanted: list[str]) -> ColumnElement[bool]:

@@ -1,24 +1,59 @@
-"""Sessions: made, listed, changed, deleted. Every question says whose they are."""
+"""Sessions: made, listed, changed, deleted and restored. Every question says whose they are.
+
+Who deletes one may leave time to think again: it is found nowhere any more, but for the list of what is deleted, and erased when the time is over
+(``retention.py``).
+"""
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.branches import newest_end
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, NotFound
 from gateway.messages import NewSession, Session, SessionChanges
 from gateway.record import new_id
 from gateway.store.none import Store
 from gateway.store.rows import found, session_of, session_values
 from gateway.store.schema import messages, sessions
+from gateway.store.search import titled
 
 Place = tuple[bool, int, str]
 """Of a session in the list: pinned, updated_us, id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Which sessions. None: whatever; ``words``: of the title, all of them; ``deleted``: those that are, archived or not."""
+
+    archived: bool = False
+    deleted: bool = False
+    pinned: bool | None = None
+    model: str | None = None
+    kind: str | None = None
+    words: str = ""
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """For a query. Raises BadRequest for words that are none."""
+        asked: list[ColumnElement[bool]] = [sessions.c.erase_us.is_not(None)]
+        if not self.deleted:
+            asked = [sessions.c.erase_us.is_(None), sessions.c.archived == self.archived]
+        for column, value in (
+            (sessions.c.pinned, self.pinned),
+            (sessions.c.model, self.model),
+            (sessions.c.kind, self.kind),
+        ):
+            if value is not None:
+                asked.append(column == value)
+        return asked + (titled(self.words) if self.words else [])
+
+
+_USUAL = Listed()
 
 
 class Sessions:
@@ -53,11 +88,12 @@ class Sessions:
         }
 
     async def page(
-        self, owner: str, *, archived: bool = False, after: Place | None = None, limit: int = 50
+        self, owner: str, which: Listed = _USUAL, *, after: Place | None = None, limit: int = 50
     ) -> tuple[list[Session], Place | None]:
-        """Some sessions, pinned ones first, then what was written to last; and the place to go on after, if there are more."""
+        """Some sessions, pinned ones first, then what was written to last; and the place to go on after, if there are more. Raises
+        BadRequest."""
         order = (sessions.c.pinned, sessions.c.updated_us, sessions.c.id)
-        wanted = select(sessions).where(sessions.c.owner == owner, sessions.c.archived == archived)
+        wanted = select(sessions).where(sessions.c.owner == owner, *which.conditions())
         if after is not None:
             wanted = wanted.where(tuple_(*order) < tuple_(*after))
         wanted = wanted.order_by(*(column.desc() for column in order)).limit(limit + 1)
@@ -92,8 +128,24 @@ class Sessions:
             raise BadRequest(f"leaf: there is no message {through} in this session")
         return newest_end(parents, through)
 
-    async def delete(self, owner: str, id_: str) -> None:
-        """Erase a session with all its messages; what writes to it now finds it gone. Raises NotFound."""
+    async def delete(self, owner: str, id_: str, restorable_seconds: float = 0.0) -> None:
+        """Erase a session with all its messages; what writes to it now finds it gone. ``restorable_seconds``: only hide it, and erase it after
+        that. One that is hidden can be deleted again, and then its time begins anew. Raises NotFound."""
+        hidden = update(sessions).values(erase_us=self._now() + int(restorable_seconds * 1e6))
         async with self._database.writing() as connection:
-            await found(connection, owner, id_, lock=True)
-            await connection.execute(delete(sessions).where(sessions.c.id == id_))
+            await found(connection, owner, id_, lock=True, deleted=True)
+            gone = hidden if restorable_seconds else delete(sessions)
+            await connection.execute(gone.where(sessions.c.id == id_))
+
+    async def restore(self, owner: str, id_: str) -> Session:
+        """Bring back one that was deleted; one that was not stays as it is. Raises NotFound, also where its time is over."""
+        now = self._now()
+        async with self._database.writing() as connection:
+            row = await found(connection, owner, id_, lock=True, deleted=True)
+            if row.erase_us is not None and row.erase_us <= now:
+                raise NotFound(f"session {row.id!r} was deleted, and its time is over")
+            back = update(sessions).where(sessions.c.id == row.id).values(erase_us=None).returning(sessions)
+            return session_of((await connection.execute(back)).one())
+
+    def _now(self) -> int:
+        return int(self._wall() * 1e6)

@@ -215,7 +215,11 @@ class Catalogue:
             "corral_db_records", "Records of requests by what became of them in the database.", "outcome"
         )
         self.db_flush = histogram("corral_db_flush_duration_seconds", "Writing one batch of records.", FLUSH)
-        self.db_deleted = counter("corral_db_deleted_rows", "Rows deleted for their age or number.", "table")
+        self.db_deleted = counter(
+            "corral_db_deleted_rows",
+            "Rows deleted for their age or number, and sessions that nobody restored.",
+            "table",
+        )
         for result in KEPT:
             self.db_records.labels(result)
 

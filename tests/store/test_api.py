@@ -2,6 +2,7 @@
 
 import json
 import signal
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ from tests.sockets import until
 from tests.stage import Stage
 from tests.store.postgres import Postgres
 
-OTHERS = {"system": None, "options": {}, "settings": None, "pinned": False, "archived": False, "running": None}
+OTHERS = {
+    "system": None,
+    "options": {},
+    "settings": None,
+    "pinned": False,
+    "archived": False,
+    "running": None,
+    "erased_at": None,
+}
 
 
 def url_of(path: str) -> str:
@@ -102,6 +111,9 @@ async def test_what_is_refused(desk: Desk) -> None:
     assert ": limit must be" in await desk.refused("GET", "?limit=0")
     assert ": limit must be" in await desk.refused("GET", "?limit=201")
     assert ": archived must be" in await desk.refused("GET", "?archived=perhaps")
+    assert ": kind cannot be" in await desk.refused("GET", "?kind=talk")
+    assert "at least one word" in await desk.refused("GET", "?q=%22")
+    assert ": restorable_seconds must be" in await desk.refused("DELETE", f"/{id_}?restorable_seconds=-1")
     for place in ("x", "1-2", "2-1-a", "0-99999999999999999999-a", "0-+1-a"):
         assert "after is not what `next`" in await desk.refused("GET", f"?after={place}")
     assert "no message 7" in await desk.refused("GET", f"/{id_}/messages?leaf=7")
@@ -123,6 +135,28 @@ async def test_page_by_page(desk: Desk) -> None:
     assert [[row["title"] for row in page["sessions"]] for page in (first, second)] == [["s1", "s3", "s2"], ["s0"]]
     assert second["next"] is None
     assert (await desk.call("GET", "?archived=true"))["sessions"] == [made[4]]
+
+
+async def test_deleted_for_a_while(desk: Desk) -> None:
+    """It is among what is deleted, with the time at which it goes, and comes back as it was."""
+    made = await desk.new(title="Sky", model="llama3.2:1b")
+    path = f"/{made['id']}"
+    await desk.call("DELETE", f"{path}?restorable_seconds=600")
+    assert await desk.call("GET") == {"sessions": [], "next": None}
+    (row,) = (await desk.call("GET", "?deleted=true"))["sessions"]
+    assert row == made | {"erased_at": row["erased_at"]}
+    left = datetime.fromisoformat(row["erased_at"]) - datetime.fromisoformat(made["created_at"])
+    assert 600 <= left.total_seconds() < 660
+    for method, below in (("GET", ""), ("PATCH", ""), ("GET", "/messages"), ("GET", "/export"), ("POST", "/cancel")):
+        await desk.refused(method, f"{path}{below}", {} if method == "PATCH" else None, status=404)
+    assert await desk.call("POST", f"{path}/restore") == made
+    assert await desk.call("GET", "?q=sk&pinned=false&kind=chat&model=llama3.2:1b") == {
+        "sessions": [made],
+        "next": None,
+    }
+    assert (await desk.call("GET", "?pinned=true"))["sessions"] == []
+    await desk.call("DELETE", path)
+    assert "there is no session" in await desk.refused("POST", f"{path}/restore", status=404)
 
 
 async def test_messages_and_branches(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The house is kept by the hour, and the disk is watched."""
 
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from gateway.messages import NewSession
 from gateway.store.engine import Database
 from gateway.store.janitor import ROUND_SECONDS, Janitor
 from gateway.store.records import Records
+from gateway.store.session_store import SessionStore
 from gateway.store.space import GIB, Usage
 from tests.store.recorded import NOW, kept, numbered
 from tests.store.test_retention import CONFIG, DAY, write
@@ -41,6 +44,19 @@ class Desk:
 
     def _usage(self) -> Usage:
         return Usage(100 * GIB, 100 * GIB - int(self.free), int(self.free))
+
+
+async def test_sessions_that_nobody_restored(database: Database) -> None:
+    """Are erased when they are due, not by the hour."""
+    desk, store = Desk(database), SessionStore(database, lambda: NOW - 60, random.Random(1))
+    session = await store.sessions.create("me", NewSession())
+    await desk.janitor.step()
+    await store.sessions.delete("me", session.id, 61)
+    await desk.janitor.step()
+    assert desk.deleted == {}
+    await store.sessions.delete("me", session.id, 59)
+    await desk.janitor.step()
+    assert desk.deleted == {"sessions": 1}
 
 
 async def test_a_round_an_hour(database: Database) -> None:

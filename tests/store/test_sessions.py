@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 from msgspec import UNSET
+from sqlalchemy import func, select
 
 from gateway.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.messages import NewSession, SessionChanges
 from gateway.store.engine import Database
+from gateway.store.retention import SESSIONS_CHUNK, erase
 from gateway.store.schema import messages
 from gateway.store.session_store import SessionStore
-from gateway.store.sessions import Place
+from gateway.store.sessions import Listed, Place
 from tests.store.builders import ME, begun, contents, new_session, store_of, turn
 
 
@@ -56,7 +58,7 @@ async def pages(store: SessionStore, limit: int, *, archived: bool = False) -> l
     found: list[list[str]] = []
     after: Place | None = None
     while True:
-        sessions, after = await store.sessions.page(ME, archived=archived, after=after, limit=limit)
+        sessions, after = await store.sessions.page(ME, Listed(archived=archived), after=after, limit=limit)
         found.append([session.title for session in sessions])
         if after is None:
             return found
@@ -170,3 +172,90 @@ async def test_without_a_database() -> None:
         with pytest.raises(StoreUnavailable, match=r"nothing is kept here: database\.url is none") as caught:
             await asked
         assert caught.value.retry_after is None
+
+
+async def test_deleted_and_restored(database: Database) -> None:
+    """While it can be restored it is found nowhere but among what is deleted; restored, it is what it was."""
+    store = store_of(database)
+    kept, other = await new_session(store, "Sky at night"), await new_session(store, "Sea")
+    await turn(store, kept.id, "Why is it dark?", "It is not.")
+    before = await store.sessions.get(ME, kept.id)
+    await store.sessions.delete(ME, kept.id, 1000)
+    for asked in (
+        store.sessions.get(ME, kept.id),
+        store.sessions.change(ME, kept.id, SessionChanges(title="Mine")),
+        store.messages.history(ME, kept.id),
+        store.transcripts.export(ME, kept.id),
+        begun(store, kept.id, "And now?"),
+        store.sessions.delete("them", kept.id),
+        store.sessions.restore("them", kept.id),
+    ):
+        with pytest.raises(NotFound):
+            await asked
+    assert await store.search.titles(ME, "sky", 10) == []
+    assert await store.search.messages(ME, "dark", None, 10) == ([], None)
+    assert await pages(store, 9) == [["Sea"]]
+    ((hidden,), _) = await store.sessions.page(ME, Listed(deleted=True))
+    assert hidden.id == kept.id
+    assert hidden.erased_at is not None
+    assert await store.sessions.restore(ME, kept.id) == before
+    assert await store.sessions.restore(ME, other.id) == other
+    assert await contents(store, kept.id) == ["Why is it dark?", "It is not."]
+
+
+async def test_its_time_is_over(database: Database) -> None:
+    """It cannot be restored, whether it is erased yet or not; the janitor's rule erases it and nothing else."""
+    store = store_of(database)
+    made = [await new_session(store, f"s{number}") for number in range(SESSIONS_CHUNK + 2)]
+    for session in made[1:]:
+        await turn(store, session.id, "q", "a")
+        await store.sessions.delete(ME, session.id, 1)
+    await store.sessions.delete(ME, made[-1].id, 1_000_000)
+    with pytest.raises(NotFound, match="its time is over"):
+        await store.sessions.restore(ME, made[1].id)
+    now = made[0].created_at.timestamp() + 1000
+    assert await erase(database, now + 2) == SESSIONS_CHUNK
+    assert await erase(database, now + 2) == 0
+    assert await pages(store, 9) == [["s0"]]
+    assert (await store.sessions.restore(ME, made[-1].id)).title == made[-1].title
+    async with database.reading() as connection:
+        assert (await connection.execute(select(func.count()).select_from(messages))).scalar() == 2
+
+
+async def test_at_once_after_all(database: Database) -> None:
+    """What is hidden can be erased."""
+    store = store_of(database)
+    session = await new_session(store)
+    await store.sessions.delete(ME, session.id, 1000)
+    await store.sessions.delete(ME, session.id)
+    with pytest.raises(NotFound):
+        await store.sessions.restore(ME, session.id)
+
+
+@pytest.mark.parametrize(
+    ("which", "found"),
+    [
+        (Listed(), ["talk", "pinned sky", "blue sky"]),
+        (Listed(pinned=True), ["pinned sky"]),
+        (Listed(pinned=False), ["talk", "blue sky"]),
+        (Listed(kind="conversation"), ["talk"]),
+        (Listed(kind="chat", model="llama3.2:1b"), ["blue sky"]),
+        (Listed(words="sky"), ["pinned sky", "blue sky"]),
+        (Listed(words="SKY bl"), ["blue sky"]),
+        (Listed(archived=True), ["old sky"]),
+        (Listed(archived=True, words="blue"), []),
+        (Listed(deleted=True), []),
+    ],
+)
+async def test_which(database: Database, which: Listed, found: list[str]) -> None:
+    """All that is asked must hold."""
+    store = store_of(database)
+    for new, kind in (
+        (NewSession(title="old sky", archived=True), "chat"),
+        (NewSession(title="blue sky", model="llama3.2:1b"), "chat"),
+        (NewSession(title="pinned sky", model="qwen3:4b", pinned=True), "chat"),
+        (NewSession(title="talk"), "conversation"),
+    ):
+        await store.sessions.create(ME, new, kind=kind)
+    sessions, _ = await store.sessions.page(ME, which)
+    assert sorted(session.title for session in sessions) == sorted(found)

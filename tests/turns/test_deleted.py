@@ -57,6 +57,24 @@ async def test_all_that_runs_in_it_ends(corral: Corral, url: str) -> None:
     assert (await ask(stage.url, "DELETE", talk.path)).status == 404
 
 
+async def test_restored(corral: Corral, url: str) -> None:
+    """What runs ends as well; as far as it came it is there again, and the session can be spoken to."""
+    stage = await corral(simulated(tokens_per_second=20.0), database={"url": url})
+    talk = await Talk.new(stage)
+    async with talk.saying("Why?", **LONG) as client:
+        id_ = str((await client.head()).get("X-Corral-Generation"))
+        await stage.row(talk.id, "streaming")
+        assert (await ask(stage.url, "DELETE", f"{talk.path}?restorable_seconds=60")).status == 200
+        assert b'"done_reason":"cancelled"' in await rest_of(client)
+    await gone(stage, id_)
+    await stage.gateway.chats.busy.idle()
+    assert (await ask(stage.url, "POST", f"{talk.path}/restore")).status == 200
+    question, answer = await talk.messages()
+    assert (question["content"], answer["state"]) == ("Why?", "stopped")
+    assert answer["content"]
+    assert (await ask(stage.url, "GET", talk.path)).status == 200
+
+
 async def test_what_was_answered_is_forgotten(corral: Corral, url: str) -> None:
     """The answer of a turn can be read for a while, but not once its session is gone; who reads it just then may finish."""
     stage = await corral(simulated(), database={"url": url})
