@@ -242,7 +242,9 @@ class Gateway:
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, config.relay),
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement),
-            GenerationsApi(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions),
+            GenerationsApi(
+                *(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions), self.admission.places
+            ),
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),

@@ -79,6 +79,9 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     load_seconds: Annotated[float | None, doc("the host's own: loading the model")] = None
     prefill_seconds: Annotated[float | None, doc("the host's own: reading the prompt")] = None
     decode_seconds: Annotated[float | None, doc("the host's own: writing the answer")] = None
+    thinking_seconds: Annotated[float | None, doc("from the first thought to the first word, by the host's clock")] = (
+        None
+    )
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

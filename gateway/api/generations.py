@@ -1,7 +1,8 @@
 """What is in flight, and how to stop it."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -11,7 +12,7 @@ from gateway.api.sessions import OWNER
 from gateway.api.stopping import STOPPED, Ended, Stopping
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreUnavailable
-from gateway.record import CancelSource, Outcome, Phase, RouteReason
+from gateway.record import CancelSource, Outcome, Phase, Route, RouteReason
 from gateway.relay.feed import Feed
 from gateway.relay.generations import Generation, Generations
 from gateway.relay.kept import KeptAnswer
@@ -60,7 +61,12 @@ class GenerationRow(msgspec.Struct, frozen=True):
     age_seconds: Annotated[float, doc("since it was received; how long it took once it has ended")]
     tokens: Annotated[int, doc("output tokens so far, as counted in passing", ge=0)]
     attempts: Annotated[int, doc("how many hosts were tried, with the present one", ge=0)]
+    queue_place: Annotated[int | None, doc("its place among all that wait, from 1; null: it does not wait")]
     route_reason: Annotated[RouteReason | None, doc("why it went to this host; null while it is queued")]
+    predicted_seconds: Annotated[
+        float | None, doc("to the first token, as routing thought when it chose the host; null while it is queued")
+    ]
+    predicted_load_seconds: Annotated[float | None, doc("of these, to load the model, and the harm of evicting others")]
     detached: Annotated[
         bool, doc("whether it runs on without its caller; only then what follows can be other than null")
     ]
@@ -109,13 +115,21 @@ class SessionStopped(msgspec.Struct, frozen=True):
 
 
 class GenerationsApi:
-    """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``."""
+    """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``. ``places``: of those that wait, by id."""
 
-    def __init__(self, generations: Generations, shelf: Shelf, stopping: Stopping, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        generations: Generations,
+        shelf: Shelf,
+        stopping: Stopping,
+        sessions: Sessions,
+        places: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._generations = generations
         self._shelf = shelf
         self._stopping = stopping
         self._sessions = sessions
+        self._places = places
 
     def routes(self) -> list[web.RouteDef]:
         """List, look at, stop."""
@@ -131,7 +145,8 @@ class GenerationsApi:
     async def all(self, query: Wanted) -> InFlight:
         """Everything in flight, oldest first."""
         rows = [_ended(one) for one in self._shelf.ended() if isinstance(one, KeptAnswer)] if query.kept else []
-        rows += [self._row(generation) for generation in self._generations]
+        places = self._places()
+        rows += [self._row(generation, places) for generation in self._generations]
         talks = [
             _conversation(one) for one in self._shelf if isinstance(one, Feed) and (query.kept or one.ended is None)
         ]
@@ -146,7 +161,7 @@ class GenerationsApi:
         answer = self._shelf.get(path.id)
         if isinstance(answer, KeptAnswer) and answer.record is not None:
             return _ended(answer)
-        return self._row(self._found(path.id))
+        return self._row(self._found(path.id), self._places())
 
     @handler(NotFound, StoreUnavailable)
     async def stop(self, path: OneGeneration) -> GenerationStopped | SessionStopped:
@@ -198,7 +213,7 @@ class GenerationsApi:
             raise NotFound(f"no generation {id_[:64]!r} is in flight")
         return generation
 
-    def _row(self, generation: Generation) -> GenerationRow:
+    def _row(self, generation: Generation, places: Mapping[str, int]) -> GenerationRow:
         request, answer = generation.request, self._shelf.get(generation.id)
         return GenerationRow(
             id=generation.id,
@@ -214,7 +229,8 @@ class GenerationsApi:
             age_seconds=round(self._generations.clock() - generation.received, 3),
             tokens=generation.tokens,
             attempts=len(generation.attempts) + (generation.phase is not Phase.QUEUED),
-            route_reason=generation.route.reason if generation.route else None,
+            queue_place=places.get(generation.id),
+            **_routed(generation.route),
             detached=answer is not None,
             readers=answer.readers if answer else None,
             chunks=answer.count if answer else None,
@@ -245,7 +261,8 @@ def _ended(answer: KeptAnswer) -> GenerationRow:
         age_seconds=round(record.duration_seconds, 3),
         tokens=record.usage.output_tokens,
         attempts=len(record.attempts),
-        route_reason=record.route.reason if record.route else None,
+        queue_place=None,
+        **_routed(record.route),
         detached=True,
         readers=answer.readers,
         chunks=answer.count,
@@ -253,6 +270,18 @@ def _ended(answer: KeptAnswer) -> GenerationRow:
         outcome=record.outcome,
         reason=record.reason,
     )
+
+
+def _routed(route: Route | None) -> dict[str, Any]:
+    """Rounded to milliseconds."""
+    if route is None:
+        return {"route_reason": None, "predicted_seconds": None, "predicted_load_seconds": None}
+    seconds, load = route.predicted_seconds, route.costs[0].load_time
+    return {
+        "route_reason": route.reason,
+        "predicted_seconds": round(seconds, 3),
+        "predicted_load_seconds": round(load, 3),
+    }
 
 
 def _moment(seconds: float) -> str:

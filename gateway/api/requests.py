@@ -66,7 +66,8 @@ class RequestRow(msgspec.Struct, frozen=True):
     predicted_seconds: Annotated[float | None, doc("to the first token, as routing thought")]
     runner_up: Annotated[str | None, doc("the second cheapest host")]
     detail: Annotated[
-        dict[str, Any] | None, doc("attempts, costs and hosts left out, where it was not one plain attempt")
+        dict[str, Any] | None,
+        doc("attempts, costs and hosts left out, where it was detached, or not one plain attempt"),
     ]
 
 

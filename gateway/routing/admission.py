@@ -80,6 +80,11 @@ class Admission:
         """Everyone who waits, in order of arrival."""
         return sorted((waiter for lane in self._lanes.values() for waiter in lane), key=lambda waiter: waiter.seq)
 
+    def places(self) -> dict[str, int]:
+        """The ids of all that wait → their place, 1 for the one that is looked at first. Others may pass it: for a host that it does not want."""
+        order = sorted(self.waiting(), key=lambda waiter: waiter.request.background)
+        return {waiter.request.id: place for place, waiter in enumerate(order, 1)}
+
     def grant(self, request: InferenceRequest, now: float, tried: AbstractSet[str] = NOBODY) -> Verdict | None:
         """Grant or refuse at once; None: it has to wait (``join``).
 

@@ -117,12 +117,12 @@ def row(record: GenerationRecord, replica: str) -> Row:
         None if route is None else route.reason.value,
         None if route is None else milliseconds(route.predicted_seconds),
         None if route is None or route.runner_up is None else text(route.runner_up, 64),
-        None if record.outcome is Outcome.OK and len(record.attempts) == 1 else detail(record),
+        None if record.outcome is Outcome.OK and len(record.attempts) == 1 and not record.detached else detail(record),
     )
 
 
 def detail(record: GenerationRecord) -> str:
-    """What explains a request that was not one plain attempt, as JSON: attempts, what each host would have cost, who was left out."""
+    """What explains a request, as JSON: attempts, what each host would have cost, who was left out."""
     told: dict[str, Any] = {"attempts": record.attempts}
     if record.cancel_seconds is not None:
         told["cancel_seconds"] = record.cancel_seconds

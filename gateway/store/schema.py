@@ -101,6 +101,7 @@ messages = Table(
     Column("decode_ms", Double),
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
+    Column("thinking_ms", Double),  # from the first thought to the first word
     UniqueConstraint("session_id", "seq"),
     CheckConstraint("state IN ('streaming', 'done', 'stopped', 'error')", name="state"),
     sqlite_autoincrement=True,
@@ -148,7 +149,7 @@ requests = Table(
     Column("runner_up", String(64)),
     Column(
         "detail", Text
-    ),  # JSON: attempts, costs and hosts left out, where there is more to tell than one plain attempt
+    ),  # JSON: attempts, costs and hosts left out, where there is more to tell than one plain attempt, or somebody may ask: detached
     # No other index: one more made inserts 9 times slower and retention 50 times.
     Index(
         "ix_requests_not_ok", "ts_us", sqlite_where=text("outcome <> 'ok'"), postgresql_where=text("outcome <> 'ok'")

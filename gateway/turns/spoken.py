@@ -1,5 +1,6 @@
 """What an answer says, read from its chunks: the text, what was thought before, the tools that are called. And what it became in the end."""
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,10 +30,12 @@ class _Said(msgspec.Struct, gc=False):
     content: str | None = None
     thinking: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    at: Any = None  # when, as the host wrote it
 
 
 class _Line(msgspec.Struct, gc=False):
     message: _Said | None = None
+    created_at: Any = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -56,7 +59,10 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 
 def _of_line(chunk: bytes) -> _Said | None:
     """One line of ``/api/chat``, or its whole answer."""
-    return _decode_line(chunk).message
+    line = _decode_line(chunk)
+    if line.message is not None:
+        line.message.at = line.created_at
+    return line.message
 
 
 def _of_event(chunk: bytes) -> _Said | None:
@@ -79,6 +85,7 @@ class Spoken:
         self._content: list[str] = []
         self._thinking: list[str] = []
         self._length = 0
+        self._thought: list[Any] = []  # when the first thought came, and the first word after it, else the last thought
         self.tool_calls: list[dict[str, Any]] = []
         self.lost = False  # chunks were dropped before they were read
 
@@ -100,6 +107,8 @@ class Spoken:
             said = None
         if said is None:
             return _NOTHING
+        if said.thinking or (said.content and self._thought and not self._content):
+            self._thought = [*self._thought[:1], said.at]
         self._add(self._content, said.content)
         self._add(self._thinking, said.thinking)
         calls = [call for call in said.tool_calls or () if not too_deep(call)]
@@ -110,6 +119,14 @@ class Spoken:
         if text and self._length <= 2 * CONTENT_MOST:  # more is never kept
             pieces.append(text)
             self._length += len(text)
+
+    def _thinking_seconds(self) -> float | None:
+        """None: it did not think, or the host does not say when."""
+        try:
+            first, last = map(datetime.fromisoformat, self._thought)
+            return max(0.0, (last - first).total_seconds())
+        except (TypeError, ValueError):
+            return None
 
     def ending(self, record: GenerationRecord) -> Ending:
         """What it has become, by the record of its generation."""
@@ -123,6 +140,7 @@ class Spoken:
                 load_seconds=record.usage.load_seconds or None,
                 prefill_seconds=record.usage.prefill_seconds or None,
                 decode_seconds=record.usage.decode_seconds or None,
+                thinking_seconds=self._thinking_seconds(),
             ),
         )
         return Ending(

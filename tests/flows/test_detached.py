@@ -5,6 +5,8 @@ import contextlib
 import gc
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -582,3 +584,25 @@ async def test_loading_and_unloading(corral: Corral) -> None:
     unload = json.dumps({"model": TEXT, "prompt": "", "keep_alive": 0}).encode()
     answer = await try_to_detach(stage, Call("/api/generate", unload))
     assert (answer.status, json.loads(answer.body)["done_reason"]) == (200, "unload")
+
+
+async def test_what_it_waits_for(corral: Corral, tmp_path: Path) -> None:
+    """Its place while it waits; then what routing thought that it would take, which is kept with what every host would have cost."""
+    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    stage = await corral(simulated(parallel=1, tokens_per_second=1.0), slots=1, database=database)
+    holder = await detach(stage, call("/api/generate", tokens=1000), "holder")
+    await stage.row("holder", "streaming")
+    ids = [await detach(stage, call("/api/generate", tokens=1), name) for name in ("first", "second")]
+    rows = [await stage.get(f"/api/generations/{id_}") for id_ in (holder, *ids)]
+    assert [row["queue_place"] for row in rows] == [None, 1, 2]
+    assert [row["predicted_seconds"] is None for row in rows] == [False, True, True]
+    assert rows[0]["predicted_load_seconds"] >= 0
+    await stage.operate("DELETE", f"/api/generations/{holder}")
+    await ended(stage, ids[1])
+    (row,) = [row for row in (await stage.get("/api/generations?kept=true"))["generations"] if row["id"] == ids[1]]
+    assert (row["queue_place"], row["predicted_load_seconds"]) == (None, 0)
+    told: dict[str, Any] = {}
+    while not told:  # it is written a moment later
+        told = next((one for one in (await stage.get("/api/requests"))["requests"] if one["id"] == ids[1]), {})
+    assert [cost["host"] for cost in told["detail"]["costs"]] == ["gpu1"]
+    assert told["detail"]["costs"][0]["total"] == pytest.approx(row["predicted_seconds"], abs=0.001)

@@ -330,6 +330,16 @@ def test_everyone_who_waits_is_known() -> None:
     assert [waiter.request for waiter in room.admission.waiting()] == [client.request for client in clients[1:]]
 
 
+def test_places() -> None:
+    """In the order in which they are looked at: what runs in the background behind all others. Who has a slot waits for nothing."""
+    room = Room()
+    holder, first, title, second = [room.come(Client(background=number == 2)) for number in range(4)]
+    ids = [client.request.id for client in (first, second, title)]
+    assert room.admission.places() == {id_: place for place, id_ in enumerate(ids, 1)}
+    room.end(holder)
+    assert room.admission.places() == {second.request.id: 1, title.request.id: 2}
+
+
 def test_a_long_lane_starves_nobody() -> None:
     """However many wait for one model, the first who wait for another get their slot."""
     room = Room(host("a"), host("b"))

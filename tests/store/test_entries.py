@@ -40,6 +40,7 @@ def test_an_ordinary_request() -> None:
     ("made", "keys"),
     [
         pytest.param(record(attempts=(FAILED, GOOD)), {"attempts", "costs", "rejected"}, id="a second attempt"),
+        pytest.param(record(detached=True), {"attempts", "costs", "rejected"}, id="detached"),
         pytest.param(cancelled(), {"attempts", "costs", "rejected", "cancel_seconds"}, id="cancelled"),
         pytest.param(unserved(Outcome.NO_HOST, 503), {"attempts"}, id="no host"),
     ],

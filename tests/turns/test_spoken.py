@@ -1,5 +1,7 @@
 """Answers as they are read, and what becomes of them."""
 
+import json
+
 import msgspec
 import pytest
 
@@ -80,6 +82,42 @@ def test_the_ending(
     assert msgspec.structs.astuple(ended.usage) == (7, 2)
     assert ended.timings is not None
     assert (ended.timings.load_seconds, ended.timings.prefill_seconds) == (1.0, None)
+
+
+def line(at: object, content: str = "", thinking: str = "") -> bytes:
+    """As a host writes it at that time."""
+    return json.dumps({"created_at": at, "message": {"content": content, "thinking": thinking}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        (
+            [
+                line("2026-11-22T13:35:16.5Z", thinking="h"),
+                line("2026-11-22T13:35:18.587851405Z", thinking="m"),
+                line("2026-11-22T13:35:20.25Z", "Be"),
+                line("2026-11-22T13:35:29Z", "cause"),
+            ],
+            3.75,
+        ),
+        ([line("2026-11-22T13:35:16Z", thinking="h"), line("2026-11-22T13:35:17Z", thinking="m")], 1.0),
+        ([line("2026-11-22T13:35:16Z", thinking="h")], None),
+        ([line("2026-11-22T13:35:16Z", "Be"), line("2026-11-22T13:35:17Z", "cause")], None),
+        ([line("yesterday", thinking="h"), line(5, "Be")], None),
+        ([line("2026-11-22T13:35:16", thinking="h"), line("2026-11-22T13:35:18Z", "Be")], None),
+        ([line("2026-11-22T13:35:16Z", thinking="h"), line("2026-11-22T13:35:10Z", "Be")], 0.0),
+    ],
+    ids=["thought", "thinks still", "one thought", "said at once", "no times", "no zone", "backwards"],
+)
+def test_how_long_it_thought(lines: list[bytes], seconds: float | None) -> None:
+    """By the host's clock, from the first thought to the first word."""
+    said = Spoken()
+    for one in lines:
+        said.take(one)
+    timings = said.ending(record(outcome=Outcome.OK)).timings
+    assert timings is not None
+    assert timings.thinking_seconds == seconds
 
 
 def test_what_was_lost_is_said() -> None:
