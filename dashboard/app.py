@@ -7,8 +7,8 @@ import streamlit as st
 from dashboard.browser import remember, remembered
 from dashboard.gateway import GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
-from dashboard.state import gateway, tell_failure
-from dashboard.views import chat
+from dashboard.state import gateway, gone_to, tell_failure
+from dashboard.views import chat, sessions
 
 HERE = Path(__file__).parent
 
@@ -17,9 +17,13 @@ def _choose_language() -> None:
     remember(language=st.session_state[LANGUAGE])
 
 
-def _offline(error: GatewayError) -> None:
-    st.header(t("The gateway does not answer"))
+def _cannot(error: GatewayError) -> None:
+    """Instead of the page, where the gateway cannot be reached or refuses what every run of it needs."""
+    st.header(t("The gateway refuses") if error.status else t("The gateway does not answer"))
     st.caption(error.message)
+    if error.status:
+        st.button(t("Try again"))
+        return
     st.caption(t("This page tries again by itself."))
 
     @st.fragment(run_every=2.0)
@@ -37,7 +41,15 @@ def main() -> None:
     """One run."""
     st.set_page_config(page_title="Corral", page_icon=str(HERE / "assets" / "icon.svg"))
     st.logo(str(HERE / "assets" / "logo.svg"), size="large")
-    page = st.navigation([st.Page(chat.page, title=t("Chat"), url_path="chat", default=True)], position="top")
+    pages = {
+        "chat": st.Page(chat.page, title=t("Chat"), url_path="chat", default=True),
+        "sessions": st.Page(sessions.page, title=t("Sessions"), url_path="sessions"),
+    }
+    page = st.navigation(list(pages.values()), position="top")
+    if (
+        wanted := gone_to()
+    ) is not None:  # before the browser is told anything: its answer would be a run of the page that is left
+        st.switch_page(pages.get(wanted, pages["chat"]))
     kept = remembered()
     if kept is None:
         st.stop()  # the browser is about to tell; the page follows
@@ -60,9 +72,7 @@ def main() -> None:
     try:
         page.run()
     except GatewayError as error:
-        if error.status:
-            raise
-        _offline(error)
+        _cannot(error)
 
 
 main()

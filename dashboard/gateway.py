@@ -7,7 +7,7 @@ from a script wait for the loop; what is followed (``following.py``) runs there 
 import asyncio
 import json
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ DEFAULT = "http://127.0.0.1:11434"
 T = TypeVar("T")
 PATIENCE_SECONDS = 8.0
 UPLOAD_SECONDS = 60.0
+AT_ONCE = 8
+"""Calls of ``each`` that run at a time."""
 
 
 class GatewayError(Exception):
@@ -85,9 +87,20 @@ class Gateway:
         """The same."""
         return self.call(self.ask("PATCH", path, body))
 
-    def delete(self, path: str, body: Any = None) -> Any:
+    def delete(self, path: str, body: Any = None, **query: Any) -> Any:
         """The same."""
-        return self.call(self.ask("DELETE", path, body))
+        return self.call(self.ask("DELETE", path, body, query=query))
+
+    def text(self, path: str) -> str:
+        """An answer that is not JSON. Raises GatewayError."""
+        told: str = self.call(self.ask("GET", path, text=True))
+        return told
+
+    def each(
+        self, method: str, paths: Iterable[str], body: Any = None, *, text: bool = False, **query: Any
+    ) -> list[Any]:
+        """The answers of several calls, in their order. All are made, AT_ONCE at a time; then the first GatewayError is raised."""
+        return self.call(self._each([(method, path, body, query, text) for path in paths]))
 
     # -- on the loop -----------------------------------------------------------------------------------------------------------
 
@@ -99,11 +112,24 @@ class Gateway:
             self._http = aiohttp.ClientSession(self.url, headers=self._headers, timeout=timeout, read_bufsize=2**20)
         return self._http
 
+    async def _each(self, calls: list[tuple[str, str, Any, Mapping[str, Any], bool]]) -> list[Any]:
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(method: str, path: str, body: Any, query: Mapping[str, Any], text: bool) -> Any:
+            async with room:
+                return await self.ask(method, path, body, query=query, text=text)
+
+        answers = await asyncio.gather(*(one(*call) for call in calls), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
     async def ask(
         self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None, text: bool = False
     ) -> Any:
-        """One call. ``text``: its answer is not JSON. Raises GatewayError."""
-        data = None if body is None else json.dumps(body).encode()
+        """One call. ``body``: bytes as they are, all else as JSON; ``text``: its answer is not JSON. Raises GatewayError."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         given = {name: _worded(value) for name, value in (query or {}).items() if value is not None}
         try:
             async with asyncio.timeout(UPLOAD_SECONDS if body is not None else PATIENCE_SECONDS):

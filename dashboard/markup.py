@@ -7,6 +7,7 @@ _DISPLAY = re.compile(r"\\\[(.+?)\\\]", re.DOTALL)
 _INLINE = re.compile(r"\\\((.+?)\\\)", re.DOTALL)
 _IMAGE = re.compile(r"!\[")
 _DIRECTIVE = re.compile(r":(?=(?:[a-z-]+)\[|[a-z0-9_+-]+:|material/)")
+_SIGNS = re.compile(r"[\\`*_{}\[\]()<>#+\-.!|~$:]")
 _THINK = re.compile(r"\A\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 
 
@@ -26,6 +27,11 @@ def _prose(text: str) -> str:
 def said(text: str) -> str:
     """What a user wrote: line for line."""
     return _prose(text).replace("\n", "  \n")
+
+
+def plain(text: str) -> str:
+    """Somebody's words, in one line, where Streamlit would read Markdown: in labels and captions."""
+    return _SIGNS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def split(content: str, thinking: str) -> tuple[str, str]:

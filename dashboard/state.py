@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard.browser import remember
 from dashboard.following import Hub
 from dashboard.gateway import DEFAULT, KEY, URL, Gateway, GatewayError
 
@@ -25,6 +26,20 @@ def fleet() -> list[dict[str, Any]]:
     """The hosts. Raises GatewayError."""
     rows: list[dict[str, Any]] = gateway().get("/api/models/servers")["servers"]
     return rows
+
+
+def open_session(id_: str | None, page: str = "") -> None:
+    """In a callback: this session is the tab's from now on (None: a new one), shown on this page of the app's."""
+    st.session_state["session"] = id_
+    remember(session=id_)
+    if page:
+        st.session_state["_go"] = page
+
+
+def gone_to() -> str | None:
+    """The page that a callback wants the reader to go to, once."""
+    page: str | None = st.session_state.pop("_go", None)
+    return page
 
 
 def attempted(work: Any, *args: Any, **values: Any) -> Any:

@@ -24,6 +24,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
 
     session: Annotated[str, doc("the session's id")]
     title: Annotated[str, doc("the session's title")]
+    kind: Annotated[str, doc("`chat`, or `conversation`: of several models")]
     seq: Annotated[int, doc("the message's number")]
     role: Annotated[Role, doc("who said it")]
     excerpt: Annotated[Excerpt, doc("what stands around the first word that was found")]
@@ -51,6 +52,7 @@ class Search:
                 messages.c.id,
                 messages.c.session_id,
                 sessions.c.title,
+                sessions.c.kind,
                 messages.c.seq,
                 messages.c.role,
                 func.substr(messages.c.content, 1, LOOKED_AT).label("content"),
@@ -79,6 +81,7 @@ class Search:
             Hit(
                 session=row.session_id,
                 title=row.title,
+                kind=row.kind,
                 seq=row.seq,
                 role=Role(row.role),
                 excerpt=excerpt(row.content, wanted_words),

@@ -1,92 +1,12 @@
 """The app in a real browser: what is painted while an answer comes, how it is stopped, and what a tab finds again."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
 from dashboard.gateway import Gateway
-from tests.components import missing
-from tests.dashboard.conftest import ROOT, Demo
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 20_000
-
-
-@pytest.fixture(scope="module")
-def app(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app as a process; its address."""
-    command = [sys.executable, "-m", "dashboard", "--gateway", demo.url, "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path_factory.mktemp("app"),
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    found = next(found for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-    yield found[0]
-    process.terminate()
-    process.communicate(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser for all tests."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        missing("a browser: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(chromium: Browser, app: str) -> Iterator[BrowserContext]:
-    """A browser that was never here; it asks nobody but the app."""
-    context = chromium.new_context(base_url=app, viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(PATIENCE_MS)
-    foreign: list[str] = []
-    context.on(
-        "request",
-        lambda request: None if request.url.startswith((app, "data:", "blob:")) else foreign.append(request.url),
-    )
-    yield context
-    context.close()
-    assert foreign == []
-
-
-@pytest.fixture
-def gateway(demo: Demo) -> Iterator[Gateway]:
-    """A caller of its own."""
-    one = Gateway(demo.url)
-    yield one
-    one.close()
-
-
-def opened(context: BrowserContext, path: str = "/") -> Page:
-    """A page that can be used."""
-    page = context.new_page()
-    page.goto(path)
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible(timeout=PATIENCE_MS)
-    return page
+from tests.dashboard.conftest import PATIENCE_MS, opened
 
 
 def say(page: Page, text: str) -> None:

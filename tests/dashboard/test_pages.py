@@ -1,62 +1,12 @@
 """The pages' logic, run by Streamlit's own tester before a real gateway."""
 
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard import browser, state
 from dashboard.gateway import URL, Gateway
-from tests.dashboard.conftest import Demo
-
-APP = Path(state.__file__).parent / "app.py"
-
-
-@pytest.fixture
-def gateway(demo: Demo) -> Iterator[Gateway]:
-    """A caller of its own."""
-    one = Gateway(demo.url)
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def app(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest]]:
-    """The app as a browser would see it, which remembers what it is told."""
-    monkeypatch.setenv(URL, demo.url)
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    kept: dict[str, Any] = {}
-
-    def remembered() -> dict[str, Any]:
-        kept.update(st.session_state.get("_kept", {}))
-        return kept
-
-    monkeypatch.setattr(browser, "remembered", remembered)
-    monkeypatch.setattr(browser, "copy_button", lambda *_, **__: None)
-
-    def run(language: str = "en", **before: Any) -> AppTest:
-        kept.clear()
-        kept.update({"language": language} | before)
-        return AppTest.from_file(str(APP), default_timeout=20).run()
-
-    yield run
-    state.hub().gateway.close()
-    st.cache_resource.clear()
-
-
-def free(gateway: Gateway, id_: str) -> list[dict[str, Any]]:
-    """A session's messages, once nobody writes to it any more."""
-    for _ in range(400):
-        if gateway.get(f"/api/sessions/{id_}")["running"] is None:
-            rows: list[dict[str, Any]] = gateway.get(f"/api/sessions/{id_}/messages")["messages"]
-            return rows
-        time.sleep(0.02)
-    raise AssertionError("it never ended")
+from tests.dashboard.conftest import free
 
 
 def test_a_chat(app: Callable[..., AppTest], gateway: Gateway) -> None:

@@ -198,6 +198,7 @@ async def test_search(desk: Desk) -> None:
         "title": "Цвет неба",
         "seq": 1,
         "role": "assistant",
+        "kind": "chat",
         "excerpt": {"before": "", "hit": "Небо", "after": " голубое."},
         "created_at": hit["created_at"],
     }

@@ -105,7 +105,7 @@ async def test_an_excerpt(store: SessionStore) -> None:
     """Where it was found."""
     (hit,), _ = await store.search.messages(ME, "rayl", None, 9)
     assert (hit.excerpt.before, hit.excerpt.hit) == ("Because of ", "Rayleigh")
-    assert (hit.role, hit.seq, hit.title) == ("assistant", 1, SAID[0][0])
+    assert (hit.role, hit.seq, hit.title, hit.kind) == ("assistant", 1, SAID[0][0], "chat")
 
 
 async def test_page_by_page(database: Database) -> None:
