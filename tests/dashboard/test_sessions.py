@@ -185,15 +185,21 @@ def test_nothing_yet(page: Page) -> None:
     assert any(caption.value == "Сессий пока нет." for caption in at.caption)
 
 
-@pytest.mark.parametrize(("language", "delete", "undo"), [("en", "Delete", "Undo"), ("ru", "Удалить", "Отменить")])
-def test_in_a_browser(context: BrowserContext, gateway: Gateway, language: str, delete: str, undo: str) -> None:
+@pytest.mark.parametrize(
+    ("language", "name", "delete", "undo"),
+    [("English", "Sessions", "Delete", "Undo"), ("Русский", "Сессии", "Удалить", "Отменить")],
+)
+def test_in_a_browser(
+    context: BrowserContext, gateway: Gateway, language: str, name: str, delete: str, undo: str
+) -> None:
     """Found, deleted, brought back, opened."""
     made(gateway, f"Cheese {language}", f"Wine {language}", model="llama3.2:1b")
     page = context.new_page()
     page.goto("/sessions")
-    page.get_by_test_id("stSidebar").get_by_text({"en": "English", "ru": "Русский"}[language]).click()
+    page.get_by_test_id("stSidebar").get_by_text(language).click()
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
     row = page.get_by_role("button", name=f"Cheese {language}")
-    page.get_by_role("searchbox").or_(page.locator("input[type=search]")).first.fill(f"cheese {language}")
+    page.get_by_role("searchbox").fill(f"cheese {language}")
     expect(row).to_have_count(1)
     expect(page.get_by_role("button", name=f"Wine {language}")).to_have_count(0)
     page.get_by_test_id("stCheckbox").last.locator("label").click()
