@@ -61,4 +61,4 @@ def remember(**values: Any) -> None:
 
 def copy_button(text: str, label: str, done: str, key: str) -> None:
     """Puts ``text`` into the clipboard."""
-    _copy(key=key, data={"text": text, "label": label, "done": done})
+    _copy(key=key, data={"text": text, "label": label, "done": done}, width="content")
