@@ -178,7 +178,8 @@ all hosts answer alike before any progress is passed on as it is; if no host say
 sets the pace. 201 if any host stored it, 200 if all had it, 502 with the names of the hosts that failed. The digest is checked on the way:
 what does not match is a 400, and no host stores it.
 
-**Leaving** stops it on every host, as with one Ollama: a pull that is asked for again goes on where it was.
+**Leaving** stops it on every host, as with one Ollama: a pull that is asked for again goes on where it was. A pull, push or create with
+`?detach=true` runs on without its caller: the answer is a 202 with the job's `id`, and how it goes is told at `/api/jobs/{id}`.
 
 """
 

@@ -161,7 +161,7 @@ class Gateway:
             self.config.relay,
         )
         self.account = Account(self.fleet, self.client, self.config)
-        self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config)
+        self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config, self.tasks)
         self.ops = Ops(self._exposition, self.fleet, self.clock, self.database)
         try:
             if self.keeper is not None:

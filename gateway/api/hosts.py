@@ -40,6 +40,15 @@ class ServerQuery(msgspec.Struct, frozen=True):
     ]
 
 
+class Learned(msgspec.Struct, frozen=True):
+    """What was learned of one model on one host; null: not measured yet."""
+
+    model: Annotated[str, doc("the model's full name")]
+    load_seconds: Annotated[float | None, doc("to load it")]
+    prefill_tokens_per_second: Annotated[float | None, doc("reading prompts")]
+    decode_tokens_per_second: Annotated[float | None, doc("writing answers")]
+
+
 class HostRow(msgspec.Struct, frozen=True):
     """All that is known of one host."""
 
@@ -59,6 +68,9 @@ class HostRow(msgspec.Struct, frozen=True):
     seen_seconds_ago: Annotated[float | None, doc("when it last answered a poll; null: never")]
     slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
     leases: Annotated[int, doc("slots that are taken", ge=0)]
+    vram_bytes: Annotated[int, doc("its video memory, as configured; 0: not said", ge=0)]
+    learned: Annotated[list[Learned], doc("what routing knows of its models' speed, by name")]
+    models_loading: Annotated[list[str], doc("models that it loads now, as requests under way tell")]
     models_available: Annotated[list[ModelRow], doc("on its disk: its own rows of `/api/tags`; sizes in bytes")]
     models_loaded: Annotated[list[ModelRow], doc("in its memory: its own rows of `/api/ps`; sizes in bytes")]
 
@@ -187,9 +199,25 @@ def host_row(view: HostView, now: float) -> HostRow:
         seen_seconds_ago=None if view.seen_at is None else round(now - view.seen_at, 3),
         slots=view.host.slots,
         leases=view.leases,
+        vram_bytes=view.host.vram_bytes,
+        learned=_learned(view),
+        models_loading=sorted(name for name, model in (view.available or {}).items() if model.digest in view.loading),
         models_available=_available(view),
         models_loaded=[dict(model.row) or _proved(model) for model in view.loaded.values()],
     )
+
+
+def _learned(view: HostView) -> list[Learned]:
+    known = {name: view.estimates.get(model.digest) for name, model in sorted((view.available or {}).items())}
+    return [
+        Learned(name, *(_short(value) for value in (one.load_seconds, one.prefill_rate, one.decode_rate)))
+        for name, one in known.items()
+        if one is not None
+    ]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def _available(view: HostView) -> list[ModelRow]:

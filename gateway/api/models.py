@@ -1,5 +1,7 @@
 """What changes the models on the hosts: pull, push, create, copy, delete, blobs. Each is a job on some hosts; one answer for all."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
@@ -7,6 +9,7 @@ from aiohttp import ClientError, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.api.answers import JSON, Answer, Streamed, json_answer, rendered, type_of
+from gateway.api.detaching import detaching
 from gateway.api.inference import read_body
 from gateway.api.manners import CORS, exposing
 from gateway.config import Config
@@ -23,6 +26,7 @@ from gateway.fleet.poller import Poller
 from gateway.fleet.progress import Line
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import Targets, exactly, holder, holders, named, placed, taking
+from gateway.tasks import Tasks
 
 NDJSON = "application/x-ndjson"
 RETRY_AFTER_SECONDS = 2.0
@@ -31,9 +35,13 @@ PIECE_BYTES = 128 * 1024  # of a blob; the network may deliver far more at a tim
 
 
 class Models:
-    """Handlers of Ollama's managing endpoints. ``rules`` say where models go; ``draining`` makes them refuse new work."""
+    """Handlers of Ollama's managing endpoints. ``rules`` say where models go; ``draining`` makes them refuse new work; ``tasks`` own the
+    jobs that run on without their callers."""
 
-    def __init__(self, fleet: Fleet, jobs: Jobs, client: HostClient, poller: Poller, config: Config) -> None:
+    def __init__(
+        self, fleet: Fleet, jobs: Jobs, client: HostClient, poller: Poller, config: Config, tasks: Tasks
+    ) -> None:
+        self._tasks = tasks
         self._fleet = fleet
         self._jobs = jobs
         self._poller = poller
@@ -77,7 +85,10 @@ class Models:
         return await self._tracked(BLOB, digest, self._takers(request, self._views), upload)
 
     async def _with_progress(self, operation: Operation, request: web.Request) -> web.StreamResponse:
+        detach, _ = detaching(request.rel_url.raw_query_string, request.headers.get("X-Corral-Detach", ""))
         asked = await self._read(operation, request)
+        if detach:
+            return await self._detached(asked, await self._targets(asked, request))
 
         async def run(job: Job) -> web.StreamResponse:
             told = _Progress(request, job, asked)
@@ -90,6 +101,25 @@ class Models:
             return await told.end(end)
 
         return await self._tracked(operation, asked.model, await self._targets(asked, request), run)
+
+    async def _detached(self, asked: ManagementRequest, targets: Targets) -> web.StreamResponse:
+        """The job runs on without its caller, who is told which it is."""
+        if self.draining:
+            raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
+        started: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        some = _some(targets)
+
+        async def run() -> None:
+            with contextlib.suppress(CorralError), self._jobs.track(asked.operation, asked.model, some) as job:
+                if not started.done():  # the caller may have left already
+                    started.set_result(job)
+                await self._fanout.run(job, asked, _nobody)  # its parts tell how it ended
+
+        self._tasks.spawn(f"{asked.operation} {asked.model}", run())
+        job = await started
+        answer = json_answer({"id": job.id}, status=202)
+        answer.headers.update({"Location": f"/api/jobs/{job.id}", **_about(job)})
+        return answer
 
     async def _at_once(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         asked = await self._read(operation, request)
@@ -146,6 +176,10 @@ class Models:
                 return response
         except ConnectionError:  # the caller has gone, and nobody reads this
             return Answer(status=499)
+
+
+async def _nobody(_line: Line) -> None:
+    """Follows a job that runs by itself."""
 
 
 class _Progress:

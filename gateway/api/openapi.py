@@ -31,7 +31,7 @@ Every GET is answered for HEAD too. A path that is not there is 404, a method th
 """
 
 REQUEST_HEADERS = {
-    "X-Corral-Detach": "Inference: `true` lets the generation run on without its caller, as `?detach=true` does.",
+    "X-Corral-Detach": "Inference, pull, push and create: `true` lets it run on without its caller, as `?detach=true` does.",
     "X-Corral-Session": "Inference: a word of yours; it is in the live view and the log line. `/api/chat` and `/v1/chat/completions`: with the id of a "
     "kept session they are recorded into it.",
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "

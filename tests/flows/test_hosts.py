@@ -62,6 +62,28 @@ async def test_a_load_that_only_an_answer_proves(corral: Corral) -> None:
     assert set(row["models_loaded"][0]) >= {"name", "digest", "size", "size_vram", "context_length", "expires_at"}
 
 
+async def test_what_was_learned(corral: Corral) -> None:
+    """How fast a host is with a model is told once it was seen, and to nobody's account but this host's."""
+    stage = await corral(simulated("gpu1", TEXT, OTHER, prefill_tokens_per_second=2000.0), simulated("gpu2", TEXT))
+    await stage.ask(call("/api/generate", prompt="why " * 250, headers={"X-Corral-Host": "gpu1"}))
+    one, two = (await told(stage, "/api/models/servers"))["servers"]
+    (known,) = one["learned"]
+    assert known["model"] == TEXT
+    assert min(known["load_seconds"], known["prefill_tokens_per_second"], known["decode_tokens_per_second"]) > 0
+    assert (two["learned"], two["models_loading"], two["vram_bytes"]) == ([], [], 0)
+
+
+async def test_a_model_that_is_being_loaded(corral: Corral) -> None:
+    """Is named as long as the load lasts."""
+    one = simulated("gpu1")
+    stage = await corral(one)
+    one.faults.set("slow_load", seconds=60.0)
+    async with stage.begun(call("/api/generate"), "loads"):
+        await stage.row("loads", "prefill")
+        (row,) = (await told(stage, "/api/models/servers"))["servers"]
+        assert row["models_loading"] == [TEXT]
+
+
 async def test_a_host_that_is_down_is_listed_with_the_reason(corral: Corral) -> None:
     """Nobody waits for it, and nothing of it is hidden."""
     one, two = simulated("gpu1"), simulated("gpu2")

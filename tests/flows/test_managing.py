@@ -522,6 +522,45 @@ async def test_stopping_what_does_not_stream(corral: Corral) -> None:
     assert answer.get("X-Corral-Job") == job["id"]
 
 
+@pytest.mark.parametrize("operation", ["pull", "create"])
+async def test_detached(corral: Corral, operation: str) -> None:
+    """Who asks is told which job it is, and can leave; it goes on, and the fleet has the model at its end."""
+    a, b = simulated("a"), simulated("b")
+    stage = await corral(a, b)
+    made = {"from": TEXT} if operation == "create" else {}
+    answer = await stage.ask(manage(f"/api/{operation}?detach=true", model=NEW, **made))
+    (told,) = lines(answer)
+    assert (answer.status, answer.get("Location")) == (202, f"/api/jobs/{told['id']}")
+    assert (answer.get("X-Corral-Job"), answer.get("X-Corral-Hosts")) == (told["id"], "a,b")
+    job = await ended(stage)
+    assert (job["id"], job["kind"], job["outcome"]) == (told["id"], operation, "succeeded")
+    assert having(NEW, a, b) == ["a", "b"]
+    assert NEW in await names(stage)
+
+
+async def test_a_detached_one_that_fails(corral: Corral) -> None:
+    """Its job says why; who asks for what cannot be is told at once."""
+    a, b = simulated("a"), simulated("b")
+    stage = await corral(a, b)
+    b.faults.set("pull_error", model=NEW)
+    await stage.ask(manage("/api/pull", {"X-Corral-Detach": "true"}, model=NEW))
+    job = await ended(stage)
+    assert (job["outcome"], states(job)) == ("partial", {"a": "succeeded", "b": "failed"})
+    assert job["hosts"][1]["error"] == NO_FILE
+    assert (await stage.ask(manage("/api/pull?detach=maybe", model=NEW))).status == 400
+    assert (await stage.ask(manage("/api/pull?detach=true", on("c"), model=NEW))).status == 400
+
+
+async def test_stopping_a_detached_one(corral: Corral) -> None:
+    """As any other: every host's connection is closed."""
+    a = simulated("a", **SLOW)
+    stage = await corral(a)
+    (told,) = lines(await stage.ask(manage("/api/pull?detach=true", model=NEW)))
+    await a.wait_until(lambda: a.ledger.requests["/api/pull"] == 1)
+    await stage.operate("DELETE", f"/api/jobs/{told['id']}")
+    assert (await ended(stage))["outcome"] == "stopped"
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_stopping_what_is_done(corral: Corral, fails: bool) -> None:
     """Every host has ended, and only the lists are still read anew: nothing is stopped, and it ends as it would have."""
