@@ -65,8 +65,13 @@ Try, in another terminal:
   curl {url}/api/tags
   curl {url}/api/chat -d '{{"model": "llama3.2:1b", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
   curl {url}/api/route/explain -d '{{"model": "llama3.2:1b", "prompt": "hello"}}'
+  curl {url}/api/sessions -d '{{"model": "llama3.2:1b"}}'
+  curl {url}/api/sessions/ID/chat -d '{{"message": {{"content": "Why is the sky blue?"}}}}'   # ID: as the line above says
+  curl {url}/api/chat/multi-model -d '{{"participants": [{{"model": "llama3.2:1b"}}, {{"model": "smollm2:135m"}}], "topic": "Is cheese a dessert?", "turns": 4}}'
   curl {url}/api/generations
   curl {url}/metrics
+  {python} -m gateway top --gateway {url}
+  {python} -m gateway dashboard --gateway {url}
   OLLAMA_HOST={listen} ollama run llama3.2:1b
   {python} -c "import ollama; print(ollama.Client('{url}').generate('llama3.2:1b', 'hello')['response'])"
   {python} -c "import openai; print(openai.OpenAI(base_url='{url}/v1', api_key='-').completions.create(model='llama3.2:1b', prompt='hello').choices[0].text)"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from gateway.cli import main
 from tests.builders import TEXT, call, simulated
 from tests.contract.raw import Connection, ask
-from tests.processes import answers, corral
+from tests.processes import answers, corral, program
 from tests.sockets import listening, nobody, saying
 
 ANY = ("--listen", "127.0.0.1:0")
@@ -282,6 +283,35 @@ async def test_the_demo(tmp_path: Path) -> None:
         code, errors = await process.ended()
         assert (code, errors) == (0, "")
         assert [await answers(host) for host in [*hosts, url]] == [False] * 4
+
+
+async def test_what_the_demo_says_to_try(tmp_path: Path) -> None:
+    """Each of its lines that needs no other program works as it stands, in their order; only that answers are short here."""
+    short = {"options": {"num_predict": 3}}
+    async with corral(tmp_path, "demo", "--listen", "127.0.0.1:0") as process:
+        url = await process.listens()
+        tried = []
+        for line in process.lines:
+            command = shlex.split(line, comments=True)
+            if command[:1] == ["curl"]:
+                path = command[1].removeprefix(url)
+                if "/ID/" in path:
+                    path = path.replace("ID", json.loads(tried[-1].body)["id"])
+                body = json.loads(command[3]) if command[2:3] == ["-d"] else None
+                if "chat" in path and body is not None:
+                    body |= (
+                        {"participants": [each | short for each in body["participants"]]} if "topic" in body else short
+                    )
+                tried.append(
+                    await ask(url, "POST" if body else "GET", path, json.dumps(body).encode() if body else b"")
+                )
+            elif command[1:4] == ["-m", "gateway", "top"]:
+                async with program(tmp_path, *command) as top:
+                    code, _ = await top.ended()
+                    assert (code, "sim1" in "".join(top.lines)) == (0, True)
+        assert [answer.status in (200, 201) for answer in tried] == [True] * 8
+        process.signal()
+        await process.gone()
 
 
 async def test_the_demo_is_stopped(tmp_path: Path) -> None:
