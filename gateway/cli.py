@@ -37,6 +37,7 @@ except ImportError:  # Windows, PyPy: asyncio's own loop serves as well, only sl
     LOOP = asyncio.new_event_loop
 
 
+BROKEN_PIPE = 141  # as a shell has it of who dies of SIGPIPE
 PROGRAMS = {"simulate": "simulator", "dashboard": "dashboard"}
 
 
@@ -50,12 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.execv(sys.executable, [sys.executable, "-m", PROGRAMS[arguments[0]], *arguments[1:]])
     parsed = parser().parse_args(arguments)
     try:
-        return int(parsed.run(parsed))
+        code = int(parsed.run(parsed))
+        sys.stdout.flush()
+    except (
+        BrokenPipeError
+    ):  # whoever read has enough, as `head` has; so that the interpreter does not try to say more at its end:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except ConfigError as error:
         print(f"corral: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -187,6 +195,8 @@ def _export(parsed: argparse.Namespace) -> int:
         return _db(partial(db.export, wanted=wanted, sink=sink), parsed)
     except BadRequest as error:
         print(f"corral: --{error.message}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"corral: {error.filename}: {error.strerror}", file=sys.stderr)
     return 1

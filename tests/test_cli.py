@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import shlex
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from gateway.cli import main
 from tests.builders import TEXT, call, simulated
 from tests.contract.raw import Connection, ask
-from tests.processes import answers, corral, program
+from tests.processes import ROOT, answers, corral, program
 from tests.sockets import listening, nobody, saying
 
 ANY = ("--listen", "127.0.0.1:0")
@@ -237,6 +240,24 @@ async def test_what_cannot_be_opened(tmp_path: Path, arguments: list[str], envir
     assert code == 1
     assert words in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("arguments", [("check", "--host", "gpu1=http://127.0.0.1:1"), ("export", "--csv", "-")])
+async def test_nobody_reads_on(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Who has read enough, as `head` has, gets no traceback for it."""
+    url = f"sqlite:///{tmp_path}/corral.db"
+    async with corral(tmp_path, "db", "migrate", "--database", url) as made:
+        assert (await made.ended())[0] == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "CORRAL_DATABASE_URL": url}
+    command = [sys.executable, "-m", "gateway", *arguments]
+    process = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=environ, stdout=writing, stderr=PIPE)
+    os.close(writing)
+    _, said = await process.communicate()
+    assert "Traceback" not in said.decode()
+    assert "Broken pipe" not in said.decode()
+    assert process.returncode == 141
 
 
 # -- simulate and demo ------------------------------------------------------------------------------------------------------------------
