@@ -78,7 +78,7 @@ class Database:
         self._told: float | None = None  # when the log had a line of the present loss, or of the last one
         self._woken, self._is_up = asyncio.Event(), asyncio.Event()
         self._limits: set[asyncio.Timeout] = set()  # of transactions with a server
-        self._heard = 0.0  # when one of them was last answered, by the loop's clock
+        self._heard = 0.0  # when a transaction that may write last began or ended, by the loop's clock
         self._write = (
             sqlite_engine(self.url) if self.sqlite else postgresql_engine(self.url, pooler=bool(config.direct_url))
         )
@@ -131,14 +131,17 @@ class Database:
     async def _begun(self, engine: AsyncEngine, seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
         if self.state is not State.UP:
             raise self._unavailable()
+        begins, reads = self._now(), self.sqlite and engine is self._read
         try:
             async with engine.begin() if self.sqlite else self._answered(engine, seconds) as connection:
+                self._heard = self._heard if reads else self._now()
                 yield connection
+            self._heard = self._heard if reads else self._now()
         except _NOT_LOST:
             raise
         except _LOST as error:
-            if isinstance(error, PoolTimeout) and not (self.sqlite and engine is self._write):
-                raise StoreUnavailable("the database has too much to do just now", retry_after=AGAIN_SECONDS) from error
+            if isinstance(error, PoolTimeout) and (not self.sqlite or reads or self._heard >= begins):
+                raise self._busy() from error
             if isinstance(error, DBAPIError) and error.orig and isinstance(error.orig.__cause__, PostgresDataError):
                 raise DataError(error.statement, None, error.orig, hide_parameters=True) from error
             self._lose(error)
@@ -149,17 +152,15 @@ class Database:
         """A transaction with a server, of ``seconds`` at most. Who cannot begin it while nobody else hears anything either finds that the server is
         silent, and ends all that are under way: else each would wait for its own statement to be given up.
         """
-        loop = asyncio.get_running_loop()
-        begins, began = loop.time(), False
+        begins, began = self._now(), False
         try:
             async with asyncio.timeout(SILENT_SECONDS if seconds is None else min(seconds, SILENT_SECONDS)) as limit:
                 self._limits.add(limit)
                 try:
                     async with engine.begin() as connection:  # which asks whether it is there
-                        self._heard, began = loop.time(), True
+                        began = True
                         limit.reschedule(None if seconds is None else begins + seconds)
                         yield connection
-                    self._heard = loop.time()
                 finally:
                     self._limits.discard(limit)
         except TimeoutError as error:
@@ -178,6 +179,10 @@ class Database:
     def _unavailable(self) -> StoreUnavailable:
         kind = StoreNewer if self.state is State.NEWER else StoreUnavailable
         return kind(f"the database is not available: {self.why}", retry_after=AGAIN_SECONDS)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     def _busy(self) -> StoreUnavailable:
         return StoreUnavailable("the database has too much to do just now", retry_after=AGAIN_SECONDS)

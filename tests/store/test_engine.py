@@ -18,6 +18,7 @@ from gateway.store import engine as module
 from gateway.store.connect import CONNECTIONS, parsed, without_password
 from gateway.store.engine import Database, State
 from gateway.store.schema import messages, meta, sessions
+from gateway.tasks import pause
 from tests.sockets import until
 from tests.store.postgres import Postgres
 
@@ -228,6 +229,30 @@ async def test_a_server_with_much_to_do(database: Database, monkeypatch: pytest.
         with pytest.raises(StoreUnavailable, match="too much to do"):
             await write(database)
     assert database.state is State.UP
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+async def test_a_file_with_much_to_write(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose turn does not come in time is told to come again, and nobody else is told that the file is lost: others write to it."""
+    await write(database)
+    monkeypatch.setattr(database._write.sync_engine.pool, "_timeout", 0.5)
+    his_turn, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> None:
+        async with database.writing():
+            his_turn.set()
+            await go_on.wait()
+
+    loop = asyncio.get_running_loop()
+    async with database.writing():
+        first, second = loop.create_task(slowly()), loop.create_task(write(database))
+        await pause(0)
+    await his_turn.wait()
+    with pytest.raises(StoreUnavailable, match="too much to do"):
+        await second
+    assert database.state is State.UP
+    go_on.set()
+    await first
 
 
 async def test_a_value_that_cannot_be_written(database: Database) -> None:
