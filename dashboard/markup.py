@@ -24,6 +24,12 @@ def _prose(text: str) -> str:
     return _DIRECTIVE.sub(r"\\:", text)
 
 
+def growing(text: str) -> str:
+    """An answer that is not whole yet: a diagram is drawn once all of it is there."""
+    before, fence, diagram = text.rpartition("```mermaid")
+    return shown(before + "```" + diagram if fence and "```" not in diagram else text)
+
+
 def said(text: str) -> str:
     """What a user wrote: line for line."""
     return _prose(text).replace("\n", "  \n")

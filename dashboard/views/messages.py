@@ -153,7 +153,7 @@ def answer(following: Following) -> Iterator[bool]:
             if thinking is not None:
                 thinking.show(markup.shown(spoken.thinking), growing=not spoken.content)
             if spoken.content:
-                growing.show(markup.shown(spoken.content))
+                growing.show(markup.growing(spoken.content))
             status.caption(_doing(following, spoken))
             yield True
     yield False

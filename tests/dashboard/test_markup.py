@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.markup import said, shown, split
+from dashboard.markup import growing, plain, said, shown, split
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,19 @@ def test_answers(text: str, expected: str) -> None:
     assert shown(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\n\n```mermaid\ngraph TD\nA-->", "a\n\n```\ngraph TD\nA-->"),
+        ("```mermaid\nA-->B\n```\nso \\(a\\)", "```mermaid\nA-->B\n```\nso $a$"),
+        ("```mermaid\nA-->B\n```\n```mermaid\nA", "```mermaid\nA-->B\n```\n```\nA"),
+    ],
+)
+def test_diagrams_that_grow(text: str, expected: str) -> None:
+    """Are code until they are whole: half of one cannot be drawn."""
+    assert growing(text) == expected
+
+
 def test_questions() -> None:
     """Line for line."""
     assert said("a\nb") == "a  \nb"
@@ -39,3 +52,12 @@ def test_questions() -> None:
 def test_thoughts(content: str, thinking: str, expected: tuple[str, str]) -> None:
     """Beside the answer, wherever the model put them."""
     assert split(content, thinking) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Why?", "Why?"), ("a\n  b", "a b"), (":red[x] *y* ![z](http://a)", r"\:red\[x\] \*y\* \!\[z\]\(http\://a\)")],
+)
+def test_plain(text: str, expected: str) -> None:
+    """Where only words are meant, none is a sign."""
+    assert plain(text) == expected
