@@ -1,6 +1,7 @@
 """What the pages of one process share: the gateway and what is followed there; and the questions that every page asks."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -8,6 +9,8 @@ import streamlit as st
 from dashboard.browser import remember
 from dashboard.following import Hub
 from dashboard.gateway import DEFAULT, KEY, URL, Gateway, GatewayError
+from dashboard.i18n import t
+from dashboard.markup import plain
 
 
 @st.cache_resource
@@ -40,6 +43,11 @@ def gone_to() -> str | None:
     """The page that a callback wants the reader to go to, once."""
     page: str | None = st.session_state.pop("_go", None)
     return page
+
+
+def named(session: Mapping[str, Any]) -> str:
+    """What a session of the list is called: its title, else how it begins."""
+    return plain(session["title"] or session["begins"] or "") or t("Untitled")
 
 
 def attempted(work: Any, *args: Any, **values: Any) -> Any:

@@ -190,6 +190,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     running: Annotated[str | None, doc("the id of the generation that writes to it now")]
     created_at: Annotated[datetime, doc("when it was made")]
     updated_at: Annotated[datetime, doc("when a message was last added or ended")]
+    begins: Annotated[
+        str | None, doc("how its first message begins, for those without a title; told by the list alone, else null")
+    ] = None
     erased_at: Annotated[
         datetime | None, doc("when it is erased; until then it can be restored. null: it is not deleted")
     ] = None

@@ -8,9 +8,8 @@ import streamlit as st
 from dashboard.choosing import models
 from dashboard.gateway import GatewayError
 from dashboard.i18n import t
-from dashboard.markup import plain
 from dashboard.paint import live
-from dashboard.state import attempted, fleet, gateway, hub, open_session
+from dashboard.state import attempted, fleet, gateway, hub, named, open_session
 from dashboard.views.messages import Doings, answer, message
 from dashboard.views.toolbar import choose_anew, choose_as, fields, settings, toolbar
 
@@ -129,7 +128,7 @@ def _sessions() -> None:
         for row in gateway().get("/api/sessions", limit=30, kind="chat")["sessions"]:
             chosen = row["id"] == st.session_state.get("session")
             st.button(
-                plain(row["title"]) or t("Untitled"),
+                named(row),
                 key=f"open_{row['id']}",
                 on_click=open_session,
                 args=(row["id"],),

@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard.gateway import GatewayError
 from dashboard.i18n import ago, t
 from dashboard.markup import plain
-from dashboard.state import attempted, fleet, gateway, open_session
+from dashboard.state import attempted, fleet, gateway, named, open_session
 from dashboard.views import selected
 
 PAGE = 20
@@ -168,7 +168,7 @@ def _list(rows: list[dict[str, Any]], *, deleted: bool) -> None:
 
 
 def _row(row: dict[str, Any], now: datetime, *, deleted: bool) -> None:
-    id_, title = row["id"], plain(row["title"]) or t("Untitled")
+    id_, title = row["id"], named(row)
     with st.container(horizontal=True, vertical_alignment="center", wrap=False):
         st.checkbox(title, key=f"pick_{id_}", label_visibility="collapsed")
         with st.container(gap=None, width="stretch"):

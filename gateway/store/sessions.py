@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import ColumnElement, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.branches import newest_end
@@ -23,6 +23,7 @@ from gateway.store.rows import found, session_of, session_values
 from gateway.store.schema import messages, sessions
 from gateway.store.search import titled
 
+BEGINS_MOST = 100  # characters
 Place = tuple[bool, int, str]
 """Of a session in the list: pinned, updated_us, id."""
 
@@ -54,6 +55,11 @@ class Listed:
 
 
 _USUAL = Listed()
+_BEGINS = (
+    select(func.substr(messages.c.content, 1, BEGINS_MOST))
+    .where(messages.c.session_id == sessions.c.id, messages.c.seq == 0)
+    .scalar_subquery()
+)
 
 
 class Sessions:
@@ -93,7 +99,7 @@ class Sessions:
         """Some sessions, pinned ones first, then what was written to last; and the place to go on after, if there are more. Raises
         BadRequest."""
         order = (sessions.c.pinned, sessions.c.updated_us, sessions.c.id)
-        wanted = select(sessions).where(sessions.c.owner == owner, *which.conditions())
+        wanted = select(sessions, _BEGINS.label("begins")).where(sessions.c.owner == owner, *which.conditions())
         if after is not None:
             wanted = wanted.where(tuple_(*order) < tuple_(*after))
         wanted = wanted.order_by(*(column.desc() for column in order)).limit(limit + 1)
@@ -101,7 +107,8 @@ class Sessions:
             rows = (await connection.execute(wanted)).all()
         page = rows[:limit]
         last = page[-1] if len(rows) > limit else None
-        return [session_of(row) for row in page], (last.pinned, last.updated_us, last.id) if last else None
+        told = [msgspec.structs.replace(session_of(row), begins=row.begins) for row in page]
+        return told, (last.pinned, last.updated_us, last.id) if last else None
 
     async def get(self, owner: str, id_: str) -> Session:
         """One session. Raises NotFound."""

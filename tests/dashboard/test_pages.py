@@ -19,6 +19,7 @@ def test_a_chat(app: Callable[..., AppTest], gateway: Gateway) -> None:
     id_ = at.session_state["session"]
     question, answer = free(gateway, id_)
     at.run()
+    assert at.button(key=f"open_{id_}").label == "Why is the sky blue?"
     assert [message.markdown[0].value for message in at.chat_message] == ["Why is the sky blue?", answer["content"]]
     assert any("tokens/s" in caption.value and answer["host"] in caption.value for caption in at.caption)
     at.button(key=f"again_{answer['seq']}").click().run()

@@ -24,6 +24,7 @@ OTHERS = {
     "pinned": False,
     "archived": False,
     "running": None,
+    "begins": None,
     "erased_at": None,
 }
 

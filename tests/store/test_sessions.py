@@ -222,6 +222,17 @@ async def test_its_time_is_over(database: Database) -> None:
         assert (await connection.execute(select(func.count()).select_from(messages))).scalar() == 2
 
 
+async def test_how_it_begins(database: Database) -> None:
+    """In the list, which may have nothing else to call it by."""
+    store = store_of(database)
+    session = await new_session(store)
+    await turn(store, session.id, "Why " + 100 * "x", "Because.")
+    await new_session(store)
+    listed, _ = await store.sessions.page(ME)
+    assert sorted(one.begins or "" for one in listed) == ["", "Why " + 96 * "x"]
+    assert (await store.sessions.get(ME, session.id)).begins is None
+
+
 async def test_at_once_after_all(database: Database) -> None:
     """What is hidden can be erased."""
     store = store_of(database)
