@@ -44,7 +44,7 @@ def _reason(request: dict[str, Any]) -> str:
 
 
 def _table(costs: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Columns: the host, the seconds that it would have taken, and what they are made of."""
+    """Columns: the host, the seconds that it would have taken, and what they are made of, but for what is nothing everywhere."""
     parts = {
         t("total"): "total",
         t("queue"): "queue_wait",
@@ -53,5 +53,6 @@ def _table(costs: list[dict[str, Any]]) -> dict[str, list[str]]:
         t("cache"): "affinity",
         t("failures"): "penalty",
     }
+    shown = {name: part for name, part in parts.items() if any(round(cost[part], 2) for cost in costs)}
     table = {t("Host"): [str(cost["host"]) for cost in costs]}
-    return table | {name: [number(cost[part], 2) for cost in costs] for name, part in parts.items()}
+    return table | {name: [number(cost[part], 2) for cost in costs] for name, part in shown.items()}
