@@ -177,6 +177,8 @@ def errors_page() -> str:
         "| OpenAI responses | `response.failed` | `response.incomplete`, reason `cancelled` |",
         '| Anthropic | `event: error` | `message_delta` with `"stop_reason": "cancelled"`, `message_stop` |',
         "",
+        "OpenAI's have the id of the stream that they end.",
+        "",
         "What Ollama itself swallows (a runner that dies in the middle of a /v1 stream ends it without `[DONE]`, `message_stop` or",
         "`response.completed`) is passed on as it came; the record says `upstream_error`.",
         "",

@@ -3,14 +3,15 @@
 Sans-IO. Bytes go in as they were read from the host and come out unchanged, in the same order, but never end in the middle of an
 NDJSON line or an SSE event: a cut piece is held until its rest arrives. So when a host breaks off, whatever we then say stands on
 a line of its own. All that is known of an answer comes from three cheap things: how many newlines passed (framing says how many
-make an event), when, and the last two kilobytes, where every dialect puts its usage and its ending. None depends on how the
-bytes were cut into reads.
+make an event), when, and the last two kilobytes, where every dialect puts its usage and its ending; and the first half, which has a stream's
+id. None depends on how the bytes were cut into reads.
 """
 
 from enum import StrEnum
 from math import inf
 
 KEEP_BYTES = 2048
+HEAD_BYTES = 512
 HOLD_LIMIT_BYTES = 1024 * 1024
 _COMPACT_AFTER = 16
 _LARGE_BYTES = 8192  # such a read is not kept whole
@@ -41,6 +42,7 @@ class Meter:
 
     __slots__ = (
         "_bytes",
+        "_head",
         "_newlines",
         "_past",
         "_reads",
@@ -57,6 +59,7 @@ class Meter:
         self.terminator = _TERMINATORS[framing]
         self.held = b""
         self._reads: list[bytes] = []
+        self._head = b""  # once it is not in the reads any more
         self._past = self._newlines = self._bytes = 0  # of reads that are no longer kept one by one
         self.whole_lines = True
         self.last_at = inf  # so that the first gap is none
@@ -92,6 +95,8 @@ class Meter:
         reads = self._reads
         whole = b"".join(reads)
         kept = whole[-KEEP_BYTES:]
+        if len(self._head) < HEAD_BYTES:  # then nothing was let go yet
+            self._head = whole[:HEAD_BYTES]
         self._past += len(reads) - 1
         self._bytes += len(whole) - len(kept)
         self._newlines += whole.count(b"\n", 0, len(whole) - len(kept))
@@ -122,6 +127,13 @@ class Meter:
     def drop(self) -> None:
         """The host broke off: forget the piece of a line that nobody was sent."""
         self.held = b""
+
+    @property
+    def head(self) -> bytes:
+        """At most the first HEAD_BYTES of what was handed on."""
+        if len(self._head) == HEAD_BYTES:
+            return self._head
+        return b"".join(self._reads)[:HEAD_BYTES]
 
     @property
     def tail(self) -> bytes:

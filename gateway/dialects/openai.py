@@ -12,7 +12,7 @@ from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.request import Endpoint, Farewell
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
-_STREAM_ID = re.compile(rb'"id":"((?:chatcmpl|cmpl)-[^"]{1,64})"')
+_STREAM_ID = re.compile(rb'"id":"((?:chatcmpl-|cmpl-|resp_)[^"]{1,64})"')
 _SEQUENCE = re.compile(rb'"sequence_number":(\d{1,9})')
 _OUR_CODES = ("queue_full", "no_host", "hosts_failed", "cancelled", "deadline", "shutting_down", "too_large")
 
@@ -87,9 +87,8 @@ def responses_cancelled(words: Farewell) -> bytes:
 
 
 def _chunk(words: Farewell, prefix: str, kind: str) -> dict[str, Any]:
-    found = _STREAM_ID.search(words.tail)
     return {
-        "id": found[1].decode() if found else f"{prefix}-{words.id}",
+        "id": _id(words, f"{prefix}-"),
         "object": kind,
         "created": words.unix,
         "model": words.model,
@@ -97,10 +96,16 @@ def _chunk(words: Farewell, prefix: str, kind: str) -> dict[str, Any]:
     }
 
 
+def _id(words: Farewell, prefix: str) -> str:
+    """The stream's own, which clients hold its last event against; it stands in its first."""
+    found = _STREAM_ID.search(words.head)
+    return found[1].decode() if found else prefix + words.id
+
+
 def _response_event(words: Farewell, status: str, more: dict[str, Any]) -> bytes:
     numbers = _SEQUENCE.findall(words.tail)
     response = {
-        "id": f"resp_{words.id}",
+        "id": _id(words, "resp_"),
         "object": "response",
         "created_at": words.unix,
         "status": status,

@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
 
 class Farewell(msgspec.Struct, frozen=True, gc=False):
-    """What a dialect needs to end a stream in its own words. ``now`` is RFC 3339, ``unix`` seconds; ``tail`` the answer's end."""
+    """What a dialect needs to end a stream in its own words. ``now`` is RFC 3339, ``unix`` seconds; ``head`` and ``tail`` the answer's."""
 
     id: str
     model: str
@@ -28,6 +28,7 @@ class Farewell(msgspec.Struct, frozen=True, gc=False):
     tokens: int
     now: str
     unix: int
+    head: bytes
     tail: bytes
 
 

@@ -337,6 +337,7 @@ class Relay:
             tokens=generation.tokens,
             now=moment.isoformat().replace("+00:00", "Z"),
             unix=int(moment.timestamp()),
+            head=meter.head,
             tail=meter.tail,
         )
         _write_last(sink, (request.endpoint.cancelled if cancelled else request.endpoint.failed)(words))

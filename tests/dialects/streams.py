@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.dialects.lines import Framing, framing_of
+from gateway.dialects.lines import HEAD_BYTES, KEEP_BYTES, Framing, framing_of
 from gateway.dialects.request import Endpoint, Farewell
 from tests.contract.cases import CASES
 
@@ -63,8 +63,8 @@ def events_of(stream: bytes) -> list[tuple[str, Any]]:
     return found
 
 
-def words(tail: bytes = b"", **changes: Any) -> Farewell:
-    """What there is to say at an end."""
+def words(seen: bytes = b"", **changes: Any) -> Farewell:
+    """What there is to say at the end of what was seen."""
     usual = {
         "id": "0192f3a4b5c6",
         "model": "SmolLM2",
@@ -74,4 +74,4 @@ def words(tail: bytes = b"", **changes: Any) -> Farewell:
         "now": "2026-11-22T13:35:17.199062Z",
         "unix": 1795354517,
     }
-    return Farewell(**(usual | changes), tail=tail)  # type: ignore[arg-type]
+    return Farewell(**(usual | changes), head=seen[:HEAD_BYTES], tail=seen[-KEEP_BYTES:])  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.lines import HOLD_LIMIT_BYTES, KEEP_BYTES, Framing, Meter, framing_of
+from gateway.dialects.lines import HEAD_BYTES, HOLD_LIMIT_BYTES, KEEP_BYTES, Framing, Meter, framing_of
 from tests.dialects.streams import cuts
 from tests.profiles import PROPERTY
 
@@ -92,13 +92,13 @@ texts = st.lists(
 @given(data=st.data(), framing=st.sampled_from(Framing), whole=texts)
 @PROPERTY
 def test_cutting_changes_nothing(data: st.DataObject, framing: Framing, whole: bytes) -> None:
-    """The same bytes in any pieces: the same output, tail, size and number of newlines, and never half a line before the end."""
+    """The same bytes in any pieces: the same output, head, tail, size and number of newlines, and never half a line before the end."""
     reads = data.draw(cuts(whole))
     meter, out = fed(framing, *reads)
     for piece in out:
         assert piece.endswith(TERMINATORS[framing]) or not piece
     assert b"".join(out) + meter.flush() == whole
-    assert meter.tail == whole[-KEEP_BYTES:]
+    assert (meter.head, meter.tail) == (whole[:HEAD_BYTES], whole[-KEEP_BYTES:])
     assert (meter.size, meter.newlines) == (len(whole), whole.count(b"\n"))
     assert meter.last_line == meter.tail.rstrip(b"\n").rpartition(b"\n")[2]
 
@@ -113,7 +113,8 @@ def test_dropping_leaves_whole_lines(data: st.DataObject, framing: Framing, whol
     assert whole.startswith(said)
     assert said.endswith(TERMINATORS[framing]) or not said
     assert TERMINATORS[framing] not in whole[len(said) :]
-    assert (meter.tail, meter.size, meter.newlines) == (said[-KEEP_BYTES:], len(said), said.count(b"\n"))
+    assert (meter.head, meter.tail) == (said[:HEAD_BYTES], said[-KEEP_BYTES:])
+    assert (meter.size, meter.newlines) == (len(said), said.count(b"\n"))
 
 
 @given(lines=st.lists(st.sampled_from([b"{}\n", b'{"a":1}\n', b"x" * 900 + b"\n"]), max_size=40), data=st.data())

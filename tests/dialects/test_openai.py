@@ -170,6 +170,16 @@ def test_last_words_of_responses(say: str, status: str, error: object, details: 
     assert (data["response"]["error"], data["response"]["incomplete_details"]) == (error, details)
 
 
+@pytest.mark.parametrize("say", ["failed", "cancelled"])
+def test_last_words_of_responses_have_its_id(say: str) -> None:
+    """It is that of the first event, however long ago that was: clients refuse another."""
+    whole = STREAMS["v1_responses_stream"]
+    begun = whole[: whole.index(b"event: response.content_part.added")]
+    seen = begun + response("output_text.delta", delta="a") * 100
+    ((_, data),) = events_of(getattr(ENDPOINTS[RESPONSES], say)(words(seen)))
+    assert data["response"]["id"] == events_of(begun)[0][1]["response"]["id"]
+
+
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
 def test_last_words_are_an_ending(path: str) -> None:
     """What we say at an end is read as one by our own rules."""

@@ -318,15 +318,16 @@ async def with_openai(url: str, model: str, stop: Stop) -> list[Any]:
 
 
 async def with_responses(url: str, model: str, stop: Stop) -> list[Any]:
-    """Events of a response."""
+    """Events of a response, as the helper tells them that holds each against those before it."""
     parts = []
-    async with openai_at(url) as client:
-        stream = await client.responses.create(model=model, input=SAY, max_output_tokens=LONG, stream=True)
-        async with stream:
-            async for part in stream:
-                parts.append(part)
-                if part.type == "response.output_text.delta" and await stop():
-                    break
+    async with (
+        openai_at(url) as client,
+        client.responses.stream(model=model, input=SAY, max_output_tokens=LONG) as stream,
+    ):
+        async for part in stream:
+            parts.append(part)
+            if part.type == "response.output_text.delta" and await stop():
+                break
     return parts
 
 
