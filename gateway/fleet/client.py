@@ -1,7 +1,9 @@
 """Calls to a host that are no inference: polls and management. Not the relay's path, so aiohttp's own client is fine here."""
 
+import os
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -305,4 +307,6 @@ def _words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return "its answer is not HTTP"
     inner = getattr(error, "os_error", None)
+    if isinstance(inner, OSError) and not isinstance(inner, (ssl.SSLError, socket.gaierror)) and inner.errno:
+        return os.strerror(inner.errno)  # the system's own words: asyncio puts others in their place
     return str(getattr(inner, "strerror", None) or getattr(error, "strerror", None) or error or type(error).__name__)
