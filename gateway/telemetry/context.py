@@ -44,13 +44,13 @@ class Contexts:
 
     def begin(self, id_: str, traceparent: str = "", tracestate: str = "", request_id: str = "") -> Trace:
         """The place of a request with these headers. ``id_`` is its name where the caller gave it none that can be one, else its
-        trace's id. Where neither the caller nor this gateway traces, there is no trace, and its ids are empty."""
+        trace's id or one like it. Where neither the caller nor this gateway traces, there is no trace, and its ids are empty."""
         if request_id:
             match = _REQUEST_ID.match(request_id)
             request_id = "" if match is None else request_id
         named = request_id or id_
-        if named and not traceparent and not self._ours:
-            return Trace("", "", "", False, "", named)  # nobody would ever see its ids
+        if not traceparent and not self._ours:  # nobody would ever see its ids
+            return Trace("", "", "", False, "", named or f"{self._bits(128):032x}")
         chance = f"{self._bits(192):048x}"
         trace_id, span_id = chance[:32], chance[32:]
         joined = parsed(traceparent) if traceparent else None

@@ -125,6 +125,15 @@ def test_what_goes_out_without_tracing() -> None:
     assert off.begin("g1", "garbage").lines(1) == off.begin("g1").lines(1) == NO_TRACE.lines(1) == ""
 
 
+def test_no_ids_where_nobody_traces() -> None:
+    """Neither of an inference nor of any other request, which is named all the same."""
+    off = contexts("")
+    inference, other = off.begin("g1"), off.begin("")
+    assert [(trace.trace_id, trace.span_id) for trace in (inference, other)] == [("", "")] * 2
+    assert inference.request_id == "g1"
+    assert re.fullmatch("[0-9a-f]{32}", other.request_id)
+
+
 def test_the_answer() -> None:
     """Names the request always, the trace only if it is certain to be kept."""
     assert contexts().begin("g1").answer == (("X-Request-Id", "g1"),)
