@@ -6,6 +6,7 @@ import errno
 import importlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -118,9 +119,12 @@ def _add_watching(commands: Any) -> None:
 
 
 def _interval(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("seconds, from 0.1 to 3600")
+        raise argparse.ArgumentTypeError(f"seconds, from 0.1 to 3600, not {text!r}")
     return value
 
 

@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import json
+import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from simulator.fleet import SimulatedFleet
 from simulator.profile import HostProfile
@@ -15,25 +17,26 @@ _LOADED = "seconds to load 10^9 bytes of a model (%(default)s)"
 _PULLED = "bytes per second of a pull (%(default)s)"
 
 
-def _rate(text: str) -> float:
-    value = float(text)
-    if value <= 0:
-        raise ValueError(text)
-    return value
+def _number(kind: Callable[[str], float], least: float, words: str, most: float = math.inf) -> Callable[[str], Any]:
+    """What reads an option's value, or says in words what it must be."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{words}, not {text!r}")
+        return value
+
+    return read
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise ValueError(text)
-    return value
+_count = _number(int, 1, "a whole number from 1")
+_room = _number(int, 0, "a whole number from 0")
+_port = _number(int, 0, "a port from 0 to 65535", 65535)
+_rate = _number(float, math.ulp(0.0), "a number above 0")
+_amount = _number(float, 0, "a number from 0")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,18 +54,24 @@ def parser() -> argparse.ArgumentParser:
         "--prefill-tokens-per-second", type=_rate, default=usual.prefill_tokens_per_second, metavar="N", help=_READ
     )
     speed.add_argument(
-        "--load-seconds-per-gb", type=float, default=1e9 / usual.load_bytes_per_second, metavar="S", help=_LOADED
+        "--load-seconds-per-gb", type=_amount, default=1e9 / usual.load_bytes_per_second, metavar="S", help=_LOADED
     )
     speed.add_argument(
         "--pull-bytes-per-second", type=_rate, default=usual.pull_bytes_per_second, metavar="N", help=_PULLED
     )
     room = result.add_argument_group("room")
     add = room.add_argument
-    add("--parallel", type=int, default=usual.parallel, metavar="N", help="slots of each loaded model (%(default)s)")
-    add("--max-queue", type=int, default=usual.max_queue, metavar="N", help="requests waiting for a load (%(default)s)")
-    add("--max-loaded", type=int, default=usual.max_loaded, metavar="N", help="models in memory (%(default)s)")
-    add("--vram", type=float, default=usual.vram_bytes / 1024**3, metavar="GIB", help="0: no GPU (%(default)s)")
-    add("--context-length", type=int, default=usual.context_length, metavar="N", help="in tokens (%(default)s)")
+    add("--parallel", type=_count, default=usual.parallel, metavar="N", help="slots of each loaded model (%(default)s)")
+    add(
+        "--max-queue",
+        type=_room,
+        default=usual.max_queue,
+        metavar="N",
+        help="requests waiting for a load (%(default)s)",
+    )
+    add("--max-loaded", type=_count, default=usual.max_loaded, metavar="N", help="models in memory (%(default)s)")
+    add("--vram", type=_amount, default=usual.vram_bytes / 1024**3, metavar="GIB", help="0: no GPU (%(default)s)")
+    add("--context-length", type=_count, default=usual.context_length, metavar="N", help="in tokens (%(default)s)")
     add(
         "--keep-alive",
         type=float,
@@ -117,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop: 0; 1 when a port is taken; 2 for a wrong command line."""
     commands = parser()
     given = commands.parse_args(arguments)
+    if given.base_port and given.base_port + given.hosts > 65536:
+        commands.error(f"no ports from {given.base_port} on for {given.hosts} hosts: the last is 65535")
     try:
         asyncio.run(run(given))
     except (OSError, ValueError) as error:

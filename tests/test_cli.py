@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
+from simulator.__main__ import main as simulate
 from tests.builders import TEXT, call, simulated
 from tests.contract.raw import Connection, ask
 from tests.processes import ROOT, answers, corral, program
@@ -65,11 +66,13 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Is told with the usage, and exit code 2."""
+    """Is told with the usage and in words of ours, and exit code 2."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage: corral" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usage: corral" in said
+    assert "invalid _" not in said, "a function's name"
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])
@@ -272,6 +275,31 @@ async def test_simulate(tmp_path: Path) -> None:
         process.signal()
         await process.gone()
         assert [await answers(url) for url in urls] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--hosts", "0"],
+        ["--hosts", "two"],
+        ["--parallel", "0"],
+        ["--max-loaded", "-1"],
+        ["--max-queue", "-1"],
+        ["--tokens-per-second", "0"],
+        ["--load-seconds-per-gb", "-1"],
+        ["--vram", "nan"],
+        ["--base-port", "65536"],
+        ["--base-port", "65535", "--hosts", "2"],
+    ],
+)
+def test_simulate_with_what_no_host_can_have(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Is told with the usage and in words of ours, and exit code 2."""
+    with pytest.raises(SystemExit) as caught:
+        simulate(arguments)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "usage: corral simulate" in said
+    assert "invalid _" not in said, "a function's name"
 
 
 async def test_simulate_has_options_of_its_own(tmp_path: Path) -> None:
