@@ -93,7 +93,7 @@ def config_page() -> str:
         "| key | type | default | environment | meaning |",
         "| --- | --- | --- | --- | --- |",
         f'| `listen` | str | `"{config.DEFAULT_LISTEN}"` | `CORRAL_LISTEN` | {comments["Config", "listen"]} |',
-        "| `hosts` | tables | required | `CORRAL_HOSTS` | see below; in the environment `gpu1=http://…,gpu2=http://…` |",
+        "| `hosts` | tables | required | `CORRAL_HOSTS` | see below; in the environment `gpu1=http://…,gpu2=http://…`; without `NAME=` named after its address |",
         "| `placement` | tables | none |  | see below |",
         f'| `account_host` | str | `""` | `CORRAL_ACCOUNT_HOST` | {comments["Config", "account_host"]} |',
     ]

@@ -82,7 +82,11 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--listen", help=f"address:port (default {DEFAULT_LISTEN})")
         command.add_argument(
-            "--host", action="append", default=[], metavar="NAME=URL", help="an Ollama host; may be repeated"
+            "--host",
+            action="append",
+            default=[],
+            metavar="NAME=URL",
+            help="an Ollama host; may be repeated; without NAME= it is named after its address",
         )
         command.set_defaults(run=run)
     text = "three simulated hosts and the gateway, until Ctrl-C"

@@ -111,7 +111,9 @@ class DiscoveryConfig:
     counts, and the first of a url, the configuration's before those of files; the log names the others.
     """
 
-    files: tuple[str, ...] = ()  # JSON or YAML files of hosts, as Prometheus' file_sd has them
+    files: tuple[
+        str, ...
+    ] = ()  # JSON or YAML files of hosts, as Prometheus' file_sd has them; a path may begin where Corral was started
     interval_seconds: Positive = 10.0  # between looks at names, files and this configuration file
 
 

@@ -96,7 +96,7 @@ class Show:
         """``silent``: the hosts that have the model, and why they do not tell of it."""
         name = wanted.requested_model
         if silent:
-            return NoHost(f"no host that has {name!r} answers: {by_host(silent)}", retry_after=RETRY_AFTER_SECONDS)
+            return NoHost(f"no host that has {name!r} can be asked: {by_host(silent)}", retry_after=RETRY_AFTER_SECONDS)
         where = f" on host {wanted.pin}" if wanted.pin else ""
         if all(view.available is None for view in self._asked(wanted)):
             return NoHost(f"it is not known yet which models there are{where}", retry_after=RETRY_AFTER_SECONDS)

@@ -165,7 +165,7 @@ async def test_show_when_the_host_is_draining(corral: Corral) -> None:
     assert (await stage.operate("POST", "/api/hosts/gpu1/drain")).status == 200
     answer = await show(stage, json.dumps({"model": TEXT}).encode())
     assert (answer.status, answer.get("X-Corral-Error")) == (503, "no_host")
-    assert "gpu1: is draining" in json.loads(answer.body)["error"]
+    assert "can be asked: gpu1: is draining" in json.loads(answer.body)["error"]
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -178,7 +178,7 @@ async def test_show_when_those_that_have_it_are_down(corral: Corral, known: bool
         await stage["gpu1"].kill()
     answer = await show(stage, b'{"model":"smollm2:135m"}')
     assert (answer.status, answer.get("X-Corral-Error")) == (503, "no_host")
-    assert json.loads(answer.body)["error"].startswith("no host that has 'smollm2:135m' answers: gpu1: ")
+    assert json.loads(answer.body)["error"].startswith("no host that has 'smollm2:135m' can be asked: gpu1: ")
     assert int(answer.get("Retry-After") or 0) > 0
 
 
