@@ -8,7 +8,7 @@ from gateway.api.answers import JSON, Answer, json_answer, rendered
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical, full, is_name
 from gateway.dialects.ollama import PLAIN
-from gateway.errors import ModelNotFound, NoHost
+from gateway.errors import BadRequest, ModelNotFound, NoHost
 from gateway.fleet import merge
 from gateway.fleet.client import GATEWAYS, HostClient
 from gateway.fleet.host import HostView
@@ -79,6 +79,7 @@ class FleetViews:
         for row in self._tags:
             if canonical(str(row.get("name", ""))) == canonical(wanted):
                 return json_answer(merge.openai_model(row) | {"id": wanted}, content_type=JSON, newline=True)
-        status, text = (404, PLAIN.format(full(wanted))) if is_name(wanted) else (400, "invalid model name")
-        body = ENDPOINTS["/v1/chat/completions"].error(status, text, ModelNotFound.code, "")
-        return Answer(status=status, body=body.rstrip() + b"\n", headers={"Content-Type": JSON})
+        error = ModelNotFound(PLAIN.format(full(wanted))) if is_name(wanted) else BadRequest("invalid model name")
+        body = ENDPOINTS["/v1/chat/completions"].error(error.status, str(error), error.code, "")
+        headers = {"Content-Type": JSON, "X-Corral-Error": error.code}
+        return Answer(status=error.status, body=body.rstrip() + b"\n", headers=headers)

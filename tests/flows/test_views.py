@@ -345,13 +345,16 @@ async def test_lists_ask_no_host(corral: Corral, path: str) -> None:
     assert len(stage["gpu1"].ledger.received) == before
 
 
-@pytest.mark.parametrize("name", ["SmolLM2:135M", "library/smollm2:135m", "acme%2Fnone"])
+@pytest.mark.parametrize("name", ["SmolLM2:135M", "library/smollm2:135m", "acme%2Fnone", ".none"])
 async def test_one_model_by_any_name(corral: Corral, name: str) -> None:
     """The caller's spelling is echoed, and an unknown name is shown whole."""
     stage = await corral(simulated("gpu1", TEXT))
     answer = await ask(stage.url, "GET", f"/v1/models/{name.replace('/', '%2F')}")
     body = json.loads(answer.body)
-    if "none" in name:
+    if name == ".none":
+        assert (answer.status, answer.get("X-Corral-Error")) == (400, "bad_request")
+    elif "none" in name:
         assert (answer.status, body["error"]["message"]) == (404, "model 'acme/none:latest' not found")
+        assert answer.get("X-Corral-Error") == "model_not_found"
     else:
         assert (answer.status, body["id"], body["owned_by"]) == (200, name, "library")
