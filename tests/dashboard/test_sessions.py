@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.gateway import Gateway
 from dashboard.views import selected
 from dashboard.views.sessions import PAGE
+from tests.dashboard.conftest import PATIENCE_MS
 
 Page = Callable[..., AppTest]
 
@@ -197,15 +198,17 @@ def test_in_a_browser(
     page = context.new_page()
     page.goto("/sessions")
     page.get_by_test_id("stSidebar").get_by_text(language).click()
-    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(page.get_by_role("heading", name=name)).to_be_visible(timeout=PATIENCE_MS)
     row = page.get_by_role("button", name=f"Cheese {language}")
     page.get_by_role("searchbox").fill(f"cheese {language}")
-    expect(row).to_have_count(1)
-    expect(page.get_by_role("button", name=f"Wine {language}")).to_have_count(0)
+    expect(row).to_have_count(1, timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("stMenuButton")).to_have_count(
+        1, timeout=PATIENCE_MS
+    )  # no other row is left from before
     page.get_by_test_id("stCheckbox").last.locator("label").click()
     page.get_by_test_id("stBottom").get_by_role("button", name=delete).click()
-    expect(row).to_have_count(0)
+    expect(row).to_have_count(0, timeout=PATIENCE_MS)
     page.get_by_test_id("stBottom").get_by_role("button", name=undo).click()
     row.click()
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible()
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible(timeout=PATIENCE_MS)
     expect(page).to_have_url(re.compile(r"/(chat)?$"))
