@@ -8,7 +8,7 @@ an answer that was made again.
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -17,6 +17,7 @@ from gateway.doc import doc
 
 CONVERSATION = "conversation"
 """The kind of a session in which several models talk; any other is a chat."""
+Kind = Literal["chat", "conversation"]
 TITLE_MOST = 300
 NAME_MOST = 256
 HOST_MOST = 64

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.doc import doc
 from gateway.errors import BadRequest
-from gateway.messages import OPTIONS_MOST_BYTES, Model, Options, PinnedHost, SystemPrompt
+from gateway.messages import OPTIONS_MOST_BYTES, PLAIN, Model, Options, PinnedHost, SystemPrompt
 
 PARTICIPANTS_LEAST = 2
 PARTICIPANTS_MOST = 8
@@ -55,6 +55,10 @@ class Participant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         doc("what the others know it by; else its model's name, with a number where several would have it"),
     ] = None
     host: Annotated[PinnedHost | None, doc("the host that its turns go to; null: whichever is best")] = None
+    color: Annotated[
+        Annotated[str, Meta(max_length=32, pattern=PLAIN)] | None,
+        doc("in which it is shown: kept for who shows it, in words of their own"),
+    ] = None
     system: Annotated[SystemPrompt | None, doc("its own system prompt")] = None
     options: Options = {}
     think: Annotated[bool | str | UnsetType | None, doc("as `/api/chat` takes it")] = UNSET

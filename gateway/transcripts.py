@@ -15,6 +15,7 @@ from gateway.doc import doc
 from gateway.errors import BadRequest, TooLarge
 from gateway.messages import (
     MESSAGES_MOST,
+    Kind,
     Message,
     MessageState,
     Model,
@@ -48,7 +49,7 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     """What is taken over of a session; it gets an id of its own here."""
 
     title: Title = ""
-    kind: Annotated[Literal["chat", "conversation"], doc("`chat`, or `conversation`: of several models")] = "chat"
+    kind: Annotated[Kind, doc("`chat`, or `conversation`: of several models")] = "chat"
     model: Annotated[Model | None, doc("the model that answers")] = None
     host: Annotated[PinnedHost | None, doc("the host that its requests go to; null: whichever is best")] = None
     system: Annotated[SystemPrompt | None, doc("the system prompt")] = None

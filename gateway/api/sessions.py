@@ -1,7 +1,7 @@
 """Sessions: made, listed, searched, changed, deleted, restored. Each belongs to who made it."""
 
 from collections.abc import Callable, Collection
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -12,7 +12,7 @@ from gateway.api.stopping import Stopping
 from gateway.doc import doc
 from gateway.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.excerpts import QUERY_MOST
-from gateway.messages import NAME_MOST, NewSession, Session, SessionChanges
+from gateway.messages import NAME_MOST, Kind, NewSession, Session, SessionChanges
 from gateway.store.search import Hit
 from gateway.store.session_store import SessionStore
 from gateway.store.sessions import Listed, Place
@@ -36,7 +36,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
     model: (
         Annotated[str, doc("those that this model answers, named as they name it", max_length=NAME_MOST)] | UnsetType
     ) = UNSET
-    kind: Annotated[Literal["chat", "conversation"], doc("those of this kind")] | UnsetType = UNSET
+    kind: Annotated[Kind, doc("those of this kind")] | UnsetType = UNSET
     q: Annotated[str, doc("those whose title has these words, as a search finds them", max_length=QUERY_MOST)] = ""
     limit: Annotated[int, doc("how many at most", ge=1, le=200)] = 50
     after: Annotated[str, doc("`next` of the page before")] = ""

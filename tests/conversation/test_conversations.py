@@ -568,10 +568,12 @@ async def test_nobody_reads_it(corral: Corral, url: str) -> None:
 
 
 async def test_what_was_imported(corral: Corral, url: str) -> None:
-    """An exported conversation goes on as the one that it was; settings that are none are refused."""
+    """An exported conversation goes on as the one that it was, in its colours; settings that are none are refused."""
     stage = await stage_of(corral, url)
-    events = told(await hold(stage, ANN | SHORT, BOB | SHORT, turns=1))
+    events = told(await hold(stage, ANN | SHORT | {"color": "violet"}, BOB | SHORT, turns=1))
     talk = talk_of(stage, events)
+    colors = [one["color"] for one in (await talk.session())["settings"]["participants"]]
+    assert colors == ["violet", None]
     exported = await stage.get(f"{talk.path}/export")
     brought = await ask(stage.url, "POST", "/api/import", json.dumps(exported).encode())
     assert brought.status == 201, brought.body

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import UNSET
@@ -53,12 +54,12 @@ async def test_somebody_elses(database: Database) -> None:
     assert await store.sessions.get("them", theirs.id) == theirs
 
 
-async def pages(store: SessionStore, limit: int, *, archived: bool = False) -> list[list[str]]:
+async def pages(store: SessionStore, limit: int, **which: Any) -> list[list[str]]:
     """Titles, page by page."""
     found: list[list[str]] = []
     after: Place | None = None
     while True:
-        sessions, after = await store.sessions.page(ME, Listed(archived=archived), after=after, limit=limit)
+        sessions, after = await store.sessions.page(ME, Listed(**which), after=after, limit=limit)
         found.append([session.title for session in sessions])
         if after is None:
             return found
@@ -76,6 +77,9 @@ async def test_paging(database: Database) -> None:
     assert await pages(store, 3) == [order[:3], order[3:]]
     assert await pages(store, 1) == [[title] for title in order]
     assert await pages(store, 9, archived=True) == [["s4"]]
+    await store.sessions.create(ME, NewSession(title="talk"), kind="conversation")
+    assert await pages(store, 9, kind="conversation") == [["talk"]]
+    assert await pages(store, 2, kind="chat") == [order[:2], order[2:]]
 
 
 async def test_paging_at_one_moment(database: Database) -> None:
