@@ -8,7 +8,7 @@ from dashboard.browser import remember, remembered
 from dashboard.gateway import GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
 from dashboard.state import gateway, gone_to, tell_failure
-from dashboard.views import chat, sessions
+from dashboard.views import chat, sessions, talk
 
 HERE = Path(__file__).parent
 
@@ -43,6 +43,7 @@ def main() -> None:
     st.logo(str(HERE / "assets" / "logo.svg"), size="large")
     pages = {
         "chat": st.Page(chat.page, title=t("Chat"), url_path="chat", default=True),
+        "talk": st.Page(talk.page, title=t("Model talk"), url_path="talk"),
         "sessions": st.Page(sessions.page, title=t("Sessions"), url_path="sessions"),
     }
     page = st.navigation(list(pages.values()), position="top")
@@ -55,8 +56,9 @@ def main() -> None:
         st.stop()  # the browser is about to tell; the page follows
     if st.session_state.get(LANGUAGE) is None and kept.get("language") in LANGUAGES:
         st.session_state[LANGUAGE] = kept["language"]
-    if "session" in kept and "session" not in st.session_state:
-        st.session_state["session"] = kept["session"]
+    for name in ("session", "talk"):
+        if name in kept:
+            st.session_state.setdefault(name, kept[name])
     with st.sidebar:
         st.session_state.setdefault(LANGUAGE, language())
         st.segmented_control(

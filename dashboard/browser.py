@@ -1,6 +1,7 @@
-"""What this browser remembers: the session that a tab shows, and the language. And its clipboard."""
+"""What this browser remembers: the sessions that a tab shows, the language, presets. And its clipboard."""
 
 import json
+import uuid
 from typing import Any
 
 import streamlit as st
@@ -12,12 +13,30 @@ _component = st.components.v2.component(
 export default function ({ data, setStateValue }) {
   const key = data.key
   const before = JSON.parse(sessionStorage.getItem(key) || localStorage.getItem(key) || "{}")  // this tab's, else the last one's
-  const next = JSON.stringify({ ...before, ...data.set })
-  sessionStorage.setItem(key, next)
-  localStorage.setItem(key, next)
-  const lang = JSON.parse(next).language
-  if (lang) document.cookie = key + "_lang=" + lang + ";path=/;max-age=31536000;SameSite=Lax"
-  setStateValue("doc", next)
+  const next = { ...before, ...data.set }
+  const doc = JSON.stringify(next)
+  sessionStorage.setItem(key, doc)
+  localStorage.setItem(key, doc)
+  if (next.language) document.cookie = key + "_lang=" + next.language + ";path=/;max-age=31536000;SameSite=Lax"
+  if (!data.known || Object.keys(next).some(name => next[name] !== data.known[name])) setStateValue("doc", doc)
+}
+""",
+)
+_presets = st.components.v2.component(
+    "corral_presets",
+    js="""
+export default function ({ data, setStateValue }) {
+  const key = "corral_presets"
+  const kept = JSON.parse(localStorage.getItem(key) || "{}")
+  if (data.change && sessionStorage.getItem(key) !== data.change) {  // once: another tab may have changed them since
+    for (const [name, preset] of Object.entries(data.set)) {
+      if (preset) kept[name] = preset
+      else delete kept[name]
+    }
+    localStorage.setItem(key, JSON.stringify(kept))
+    sessionStorage.setItem(key, data.change)
+  }
+  if (!data.told) setStateValue("doc", JSON.stringify(kept))
 }
 """,
 )
@@ -48,15 +67,39 @@ def _nothing() -> None:
 
 
 def remembered() -> dict[str, Any] | None:
-    """None in the first run of a page that is loaded: the browser has not told yet."""
+    """None in the first run of a page that is loaded: the browser has not told yet. It tells no more than is known: that would be another run,
+    and a run that begins ends what callbacks are doing.
+    """
     kept = st.session_state.setdefault("_kept", {})
-    doc = _component(key="_prefs", data={"key": KEY, "set": kept}, on_doc_change=_nothing).doc
-    return {**json.loads(doc), **kept} if doc else None
+    told = st.session_state.get("_told")
+    known = None if told is None else {**told, **kept}
+    doc = _component(key="_prefs", data={"key": KEY, "set": kept, "known": known}, on_doc_change=_nothing).doc
+    if doc:
+        st.session_state["_told"] = json.loads(doc)
+    return {**json.loads(doc), **kept} if doc else known
 
 
 def remember(**values: Any) -> None:
     """From now on, in this tab and the next one that is opened."""
     st.session_state.setdefault("_kept", {}).update(values)
+
+
+def presets() -> dict[str, Any]:
+    """All that are kept, by name. Presets live in the browser: there they outlast a reload and need neither a table nor an owner in the gateway.
+    What must be there in every browser is a conversation, which the gateway keeps with its participants.
+    """
+    state = st.session_state
+    changes: dict[str, Any] = state.get("_presets", {})
+    data = {"set": changes, "change": state.get("_presets_change"), "told": "_presets_told" in state}
+    if doc := _presets(key="_preset_doc", data=data, on_doc_change=_nothing).doc:
+        state["_presets_told"] = json.loads(doc)
+    return {name: preset for name, preset in sorted({**state.get("_presets_told", {}), **changes}.items()) if preset}
+
+
+def keep_preset(name: str, preset: Any) -> None:
+    """From now on, in every tab that is opened; None: no more."""
+    st.session_state.setdefault("_presets", {})[name] = preset
+    st.session_state["_presets_change"] = uuid.uuid4().hex
 
 
 def copy_button(text: str, label: str, done: str, key: str) -> None:

@@ -47,6 +47,11 @@ class Spoken:
         self.last = now
 
     @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
+    @property
     def rate(self) -> float | None:
         """Chunks a second, which Ollama makes of one token each."""
         if self.first is None or self.last is None or self.last - self.first < 0.2:

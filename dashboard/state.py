@@ -55,8 +55,13 @@ def attempted(work: Any, *args: Any, **values: Any) -> Any:
     try:
         return work(*args, **values)
     except GatewayError as error:
-        st.session_state["_failure"] = error.message
+        refuse(error.message)
         return None
+
+
+def refuse(why: str) -> None:
+    """In a callback: tell the reader at the next run."""
+    st.session_state["_failure"] = why
 
 
 def tell_failure() -> None:

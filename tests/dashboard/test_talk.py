@@ -1,0 +1,192 @@
+"""The page of conversations: its form, what is begun with it, and what is shown of what is kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from dashboard.gateway import Gateway
+from dashboard.views.participants import PRESETS_MOST
+from tests.dashboard.conftest import free
+
+MODEL = "llama3.2:1b"
+SHORT = {"num_predict": 8}
+LONG = {"num_predict": 1000}
+
+
+def labels(at: AppTest) -> list[str]:
+    """Of all buttons."""
+    return [button.label for button in at.button]
+
+
+def press(at: AppTest, label: str) -> AppTest:
+    """A button."""
+    return next(button for button in at.button if button.label == label).click().run()
+
+
+def rows(at: AppTest) -> list[int]:
+    """The participants' numbers in the form."""
+    return list(at.session_state["talk_rows"])
+
+
+def named(at: AppTest, *names: str) -> None:
+    """Give the participants names."""
+    for row, name in zip(rows(at), names, strict=True):
+        at.text_input(key=f"talk_name_{row}").set_value(name)
+
+
+def held(gateway: Gateway, *names: str, options: dict[str, Any] = SHORT, **body: Any) -> str:
+    """A conversation that somebody began elsewhere; its session."""
+    participants = [{"model": MODEL, "name": name, "options": options} for name in names]
+    wish = {"participants": participants, "topic": "Is cheese a dessert?", "detach": True} | body
+    return str(gateway.post("/api/chat/multi-model", wish)["session"])
+
+
+def badges(at: AppTest) -> list[str]:
+    """Who has said what is shown."""
+    return [message.markdown[0].value for message in at.chat_message if message.name != "user"]
+
+
+def test_the_form(app: Callable[..., AppTest]) -> None:
+    """2 to 8 participants, each of a colour of its own; who stays keeps what was chosen; the judge comes with its mode."""
+    at = app(page="talk")
+    assert not at.exception
+    assert at.header[0].value == "Let models talk"
+    assert "Add a participant" in labels(at)
+    assert not [button for button in at.button if button.help == "Remove"]
+    while "Add a participant" in labels(at):
+        press(at, "Add a participant")
+    assert len(rows(at)) == 8
+    assert len({at.session_state[f"talk_color_{row}"] for row in rows(at)}) == 8
+    named(at, *"ABCDEFGH")
+    at.run()
+    for row in (rows(at)[1], rows(at)[2]):
+        at.button(key=f"talk_remove_{row}").click().run()
+    assert [at.text_input(key=f"talk_name_{row}").value for row in rows(at)] == list("ADEFGH")
+    assert [number.label for number in at.number_input] == ["Turns"]
+    at.segmented_control(key="talk_mode").set_value("judge").run()
+    assert not at.exception
+    assert at.selectbox(key="talk_model_judge").value
+    assert not at.number_input
+
+
+def test_a_conversation(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """What is chosen is what is begun; what is said is shown with who said it, and counted; it goes on."""
+    at = app(page="talk")
+    named(at, "Ann", "Bob")
+    first, second = rows(at)
+    at.segmented_control(key=f"talk_color_{second}").set_value("violet")
+    at.text_area(key=f"talk_system_{first}").set_value("You love cheese.")
+    at.selectbox(key=f"talk_host_{first}").set_value("sim2").run()
+    at.number_input(key="talk_turns").set_value(2)
+    at.chat_input[0].set_value("Is cheese a dessert?").run()
+    assert not at.exception
+    id_ = at.session_state["talk"]
+    said = free(gateway, id_)
+    assert [row["name"] for row in said] == [None, "Ann", "Bob"]
+    assert said[1]["host"] == "sim2"
+    ann, bob = gateway.get(f"/api/sessions/{id_}")["settings"]["participants"]
+    assert (ann["color"], ann["system"], bob["color"], bob["host"]) == ("blue", "You love cheese.", "violet", None)
+    at.run()
+    assert not at.exception
+    assert badges(at) == [":blue-badge[Ann]", ":violet-badge[Bob]"]
+    assert at.chat_message[1].markdown[1].value == said[1]["content"]
+    (table,) = (frame.value for frame in at.dataframe)
+    assert list(table["Participant"]) == ["Ann", "Bob"]
+    assert list(table["Tokens written"]) == [row["usage"]["output_tokens"] for row in said[1:]]
+    at.number_input(key="talk_turns").set_value(1)
+    press(at, "Continue")
+    assert [row["name"] for row in free(gateway, id_)] == [None, "Ann", "Bob", "Ann"]
+    at.run()
+    assert badges(at)[-1] == ":blue-badge[Ann]"
+
+
+def test_said_meanwhile_and_stopped(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """The user's words stand after what is being said; Stop ends it all, and it can go on from there."""
+    id_ = held(gateway, "Ann", "Bob", options=LONG, turns=50)
+    at = app(page="talk", talk=id_)
+    assert not at.exception
+    assert "Continue" not in labels(at)
+    at.chat_input[0].set_value("And wine?").run()
+    assert not at.exception
+    rows_ = gateway.get(f"/api/sessions/{id_}/messages")["messages"]
+    assert ("user", "And wine?") in [(row["role"], row["content"]) for row in rows_]
+    press(at, "Stop")
+    assert not at.exception
+    assert "stopped" in [row["state"] for row in free(gateway, id_)]
+    at.run()
+    assert "Continue" in labels(at)
+    assert any(caption.value == "Stopped." for caption in at.caption)
+
+
+def test_side_by_side(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """Who answered at once stands in one grid, with the judge below; going on asks for another question."""
+    judge = {"model": MODEL, "name": "Eve", "options": SHORT}
+    id_ = held(gateway, "Ann", "Bob", "Cid", mode="judge", judge=judge)
+    free(gateway, id_)
+    at = app("ru", page="talk", talk=id_)
+    assert not at.exception
+    assert badges(at) == [":blue-badge[Ann]", ":orange-badge[Bob]", ":green-badge[Cid]", ":gray-badge[Eve]"]
+    assert "Продолжить" not in labels(at)
+    at.chat_input[0].set_value("And wine?").run()
+    said = free(gateway, id_)
+    assert [row["name"] for row in said] == [None, "Ann", "Bob", "Cid", "Eve", None, "Ann", "Bob", "Cid", "Eve"]
+    kept = gateway.get(f"/api/sessions/{id_}")["settings"]
+    assert [one["options"] for one in [*kept["participants"], kept["judge"]]] == [SHORT] * 4
+
+
+def test_one_that_is_gone(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """It is in the list until then; after it the form is shown, as it was last."""
+    id_ = held(gateway, "Ann", "Bob", title="Cheese", turns=1)
+    free(gateway, id_)
+    gateway.post("/api/sessions", {"title": "A chat"})
+    at = app(page="talk")
+    assert "A chat" not in labels(at)
+    at.button(key=f"talk_open_{id_}").click().run()
+    assert [at.text_input(key=f"talk_name_{row}").value for row in rows(at)] == ["Ann", "Bob"]
+    gateway.delete(f"/api/sessions/{id_}")
+    at.run()
+    assert not at.exception
+    assert at.header[0].value == "Let models talk"
+
+
+def test_what_the_gateway_refuses(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """Is told, and nothing has begun."""
+    at = app(page="talk")
+    named(at, "Ann", "ann")
+    before = len(gateway.get("/api/sessions", kind="conversation")["sessions"])
+    at.chat_input[0].set_value("Is cheese a dessert?").run()
+    assert not at.exception
+    assert "two are named" in at.toast[0].value
+    assert at.header[0].value == "Let models talk"
+    assert len(gateway.get("/api/sessions", kind="conversation")["sessions"]) == before
+
+
+def test_presets(app: Callable[..., AppTest]) -> None:
+    """Saved under a name, loaded as they were, deleted; without a name and without end there are none."""
+    at = app(page="talk")
+    press(at, "Add a participant")
+    named(at, "Ann", "Bob", "Cid")
+    at.segmented_control(key="talk_mode").set_value("panel")
+    at.number_input(key="talk_turns").set_value(9).run()
+    press(at, "Save")
+    assert at.toast[0].value == "Give the preset a name."
+    at.text_input(key="talk_preset_name").set_value("Three")
+    press(at, "Save")
+    assert at.selectbox(key="talk_preset").options == ["Three"]
+    colors = [at.session_state[f"talk_color_{row}"] for row in rows(at)]
+    at.button(key=f"talk_remove_{rows(at)[0]}").click().run()
+    at.segmented_control(key="talk_mode").set_value("compare").run()
+    press(at, "Load")
+    assert not at.exception
+    assert [at.text_input(key=f"talk_name_{row}").value for row in rows(at)] == ["Ann", "Bob", "Cid"]
+    assert [at.session_state[f"talk_color_{row}"] for row in rows(at)] == colors
+    assert (at.session_state["talk_mode"], at.number_input(key="talk_turns").value) == ("panel", 9)
+    at.session_state["_presets"] = {str(number): {"mode": "panel"} for number in range(PRESETS_MOST)}
+    at.run()
+    press(at, "Save")
+    assert "no room" in at.toast[0].value
+    at.session_state["_presets"] = {"Three": {"mode": "panel"}}
+    at.run()
+    press(at, "Delete")
+    assert "Load" not in labels(at)

@@ -1,0 +1,169 @@
+"""Conversations in a real browser: through the four modes, with Stop, going on and joining in, in both languages; what a reload finds again."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from dashboard import i18n
+from dashboard.gateway import Gateway
+from tests.dashboard.conftest import free, opened
+
+MODEL = "llama3.2:1b"
+
+
+class Reader:
+    """Who reads the page in a language."""
+
+    def __init__(self, language: str) -> None:
+        path = Path(i18n.__file__).parent / "locales" / f"{language}.json"
+        self._words = json.loads(path.read_text(encoding="utf-8"))
+
+    def __call__(self, text: str) -> str:
+        return str(self._words.get(text, text))
+
+
+def begun(gateway: Gateway, title: str) -> str:
+    """A dialogue of two short turns, begun elsewhere; its session."""
+    people = [{"model": MODEL, "name": name, "options": {"num_predict": 8}} for name in ("Ann", "Bob")]
+    wish = {"participants": people, "topic": "Is cheese a dessert?", "turns": 2, "detach": True, "title": title}
+    return str(gateway.post("/api/chat/multi-model", wish)["session"])
+
+
+def said(page: Page, text: str) -> None:
+    """Type and send."""
+    page.get_by_test_id("stChatInputTextArea").fill(text)
+    page.keyboard.press("Enter")
+
+
+def button(page: Page, label: str) -> Any:
+    """By its label."""
+    return page.get_by_role("button", name=label, exact=False).first
+
+
+def idle(page: Page) -> None:
+    """Nothing is on its way to the page."""
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+
+
+def conversation(gateway: Gateway) -> dict[str, Any]:
+    """The one that was begun last."""
+    row: dict[str, Any] = gateway.get("/api/sessions", limit=1, kind="conversation")["sessions"][0]
+    return row
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_through_the_modes(context: BrowserContext, gateway: Gateway, language: str) -> None:
+    """A dialogue that is joined, stopped, and goes on; then the other modes with participants who say little."""
+    t = Reader(language)
+    brief = begun(gateway, title="Brief")
+    page = opened(context, "/talk")
+    if language == "ru":
+        page.get_by_test_id("stSidebar").get_by_text("Русский").click()
+        expect(page.get_by_role("heading", name=t("Let models talk"))).to_be_visible()
+    for place, name in enumerate(("Ann", "Bob")):
+        page.get_by_label(t("Name"), exact=True).nth(place).fill(name)
+        page.keyboard.press("Tab")
+    page.get_by_role("radiogroup", name=t("Colour")).first.get_by_role("radio").nth(3).click()
+    page.get_by_role("spinbutton", name=t("Turns")).fill("60")
+    page.keyboard.press("Tab")
+    said(page, "Is cheese a dessert?")
+    expect(button(page, t("Stop"))).to_be_visible()
+    expect(page.get_by_test_id("stChatMessage").filter(has_text="Bob").first).to_be_visible()
+    said(page, "And wine?")
+    wine = page.get_by_test_id("stChatMessage").filter(has_text="And wine?").first
+    expect(wine).to_be_visible()
+    page.reload()
+    expect(wine).to_be_visible()
+    button(page, t("Stop")).click()
+    expect(button(page, t("Continue"))).to_be_visible()
+    expect(page.get_by_text(t("Stopped.")).first).to_be_visible()
+    session = conversation(gateway)
+    assert [one["color"] for one in session["settings"]["participants"]] == ["violet", "orange"]
+    count = len(free(gateway, session["id"]))
+    page.get_by_role("spinbutton", name=t("Turns")).fill("1")
+    page.keyboard.press("Tab")
+    button(page, t("Continue")).click()
+    expect(page.get_by_test_id("stChatMessage")).to_have_count(count + 1)
+    assert len(free(gateway, session["id"])) == count + 1
+    button(page, "Brief").click()
+    expect(page.get_by_test_id("stChatMessage")).to_have_count(len(free(gateway, brief)))
+    for mode, speakers in (("Panel", 2), ("Compare", 2), ("Judge", 3)):
+        _mode(page, t, mode)
+        expect(page.get_by_test_id("stChatMessage").filter(has_text=re.compile("token|токен"))).to_have_count(speakers)
+        chats = page.get_by_test_id("stChatMessage").filter(has_text=re.compile("^(Ann|Bob)"))
+        left, right = (chats.nth(place).bounding_box() for place in (0, 1))
+        assert left is not None
+        assert right is not None
+        assert left["y"] == right["y"]
+        assert left["x"] < right["x"]
+    page.get_by_role("tab", name=t("Figures")).click()
+    expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+
+
+def _mode(page: Page, t: Reader, mode: str) -> None:
+    """A new conversation of the same participants, in this mode, to its end."""
+    page.get_by_test_id("stSidebar").get_by_role("button", name=t("New conversation")).click()
+    expect(page.get_by_role("heading", name=t("Let models talk"))).to_be_visible()
+    page.get_by_role("radio", name=t(mode)).click()
+    if mode == "Panel":
+        page.get_by_role("spinbutton", name=t("Turns")).fill("2")
+        page.keyboard.press("Tab")
+    idle(page)
+    said(page, "Is cheese a dessert?")
+    expect(button(page, t("Export"))).to_be_visible()
+
+
+def test_presets_outlast_a_reload(context: BrowserContext) -> None:
+    """Also in another tab, and a tab that was open before does not bring back what was deleted."""
+    page = opened(context, "/talk")
+    page.get_by_label("Name", exact=True).first.fill("Ann")
+    page.keyboard.press("Tab")
+    _preset(page, "Mine")
+    page.reload()
+    second = opened(context, "/talk")
+    _load(second)
+    expect(second.get_by_label("Name", exact=True).first).to_have_value("Ann")
+    second.get_by_role("button", name="Presets").click()
+    second.get_by_test_id("stPopoverBody").get_by_role("button", name="Delete").click()
+    expect(second.get_by_test_id("stPopoverBody").get_by_role("button", name="Load")).to_have_count(0)
+    _preset(page, "Other")
+    page.reload()
+    page.get_by_role("button", name="Presets").click()
+    expect(page.get_by_test_id("stPopoverBody").get_by_role("combobox")).to_have_value("Other")
+
+
+def _preset(page: Page, name: str) -> None:
+    page.get_by_role("button", name="Presets").click()
+    body = page.get_by_test_id("stPopoverBody")
+    body.get_by_label("Name of the preset").fill(name)
+    body.get_by_role("button", name="Save").click()
+    expect(body.get_by_role("button", name="Load")).to_be_visible()
+    page.wait_for_function("name => name in JSON.parse(localStorage.getItem('corral_presets') || '{}')", arg=name)
+
+
+def _load(page: Page) -> None:
+    page.get_by_role("button", name="Presets").click()
+    page.get_by_test_id("stPopoverBody").get_by_role("button", name="Load").click()
+    page.keyboard.press("Escape")
+
+
+def test_export(context: BrowserContext, gateway: Gateway) -> None:
+    """As Markdown and as JSON, with who said what."""
+    id_ = begun(gateway, title="To be kept")
+    free(gateway, id_)
+    page = opened(context, "/talk")
+    page.get_by_test_id("stSidebar").get_by_role("button", name="To be kept").click()
+    page.get_by_role("button", name="Export").click()
+    texts = []
+    for label in ("As Markdown", "As JSON"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=label).click()
+        texts.append(download.value.path().read_text(encoding="utf-8"))
+    assert "## Ann" in texts[0]
+    assert "## Bob" in texts[0]
+    assert [row["name"] for row in json.loads(texts[1])["messages"]] == [None, "Ann", "Bob"]
