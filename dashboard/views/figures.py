@@ -45,6 +45,7 @@ def _chart(bars: list[Bar], paint: dict[str, str]) -> go.Figure:
         layout={
             "barmode": "overlay",
             "showlegend": False,
+            "separators": f"{number(0.5, 1)[1]} ",
             "height": 70 + ROW_HEIGHT * len(names),
             "margin": {"l": 0, "r": 0, "t": 8, "b": 0},
             "xaxis": {"title": t("seconds"), "zeroline": False, "fixedrange": True},

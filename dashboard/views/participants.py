@@ -91,6 +91,7 @@ def form(hosts: list[Row]) -> None:
             list(words),
             format_func=words.__getitem__,
             key="talk_mode",
+            wrap=True,
             required=True,
             persist_state="session",
         )

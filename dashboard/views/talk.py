@@ -43,18 +43,26 @@ def _submit() -> None:
     id_ = st.session_state.get("talk")
     session = attempted(gateway().get, f"/api/sessions/{id_}") if id_ else None
     if session is not None and session["running"]:
-        attempted(gateway().post, f"/api/sessions/{id_}/messages", {"content": content})
+        done = attempted(gateway().post, f"/api/sessions/{id_}/messages", {"content": content})
     else:
-        _go_on(topic=content)
+        done = _go_on(topic=content)
+    if done is None:
+        st.session_state["talk_said"] = content  # to be sent again
 
 
-def _go_on(**more: Any) -> None:
-    """Begin, or take more turns."""
+def _go_on(**more: Any) -> Row | None:
+    """Begin, or take more turns. None: the gateway refuses."""
     body = participants.settings() | participants.turns() | more | {"detach": True}
     if id_ := st.session_state.get("talk"):
         body["session"] = id_
-    if (begun := attempted(gateway().post, "/api/chat/multi-model", body)) is not None:
+    begun: Row | None = attempted(gateway().post, "/api/chat/multi-model", body)
+    if begun is not None:
         show(begun["session"])
+    return begun
+
+
+def _continue() -> None:
+    _go_on()
 
 
 def _stop() -> None:
@@ -86,7 +94,12 @@ def page() -> None:
         st.header(t("Let models talk"))
         participants.form(hosts)
         return
-    placeholder = t("Say something to them") if running else t("Say something, and let them go on")
+    if running:
+        placeholder = t("Say something to them")
+    elif participants.mode() in participants.TOGETHER:
+        placeholder = t("Ask them something else")
+    else:
+        placeholder = t("Say something, and let them go on")
     st.chat_input(placeholder, key="talk_said", on_submit=_submit)
     talk, numbers, people = st.tabs([t("Conversation"), t("Figures"), t("Participants")])
     with people:
@@ -144,8 +157,8 @@ def _toolbar(session: Row | None, rows: list[Row]) -> None:
         if session is None:
             return
         if participants.mode() not in participants.TOGETHER or (rows and rows[-1]["role"] == "user"):
-            st.button(t("Continue"), icon=":material/play_arrow:", on_click=_go_on)
-        with st.popover(t("Export"), icon=":material/download:"):
+            st.button(t("Continue"), icon=":material/play_arrow:", on_click=_continue)
+        with st.popover("", icon=":material/download:", help=t("Export")):
             _export(session)
 
 
@@ -216,7 +229,8 @@ def _message(row: Row, paint: dict[str, str]) -> dict[int, DeltaGenerator]:
         if thinking:
             with st.expander(t("Thoughts"), type="compact"):
                 st.markdown(markup.shown(thinking))
-        st.markdown(markup.shown(content))
+        if content:
+            st.markdown(markup.shown(content))
         if row["state"] == "stopped":
             st.caption(t("Stopped."))
         elif row["state"] == "error":

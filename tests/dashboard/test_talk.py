@@ -5,6 +5,7 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from dashboard import state
 from dashboard.gateway import Gateway
 from dashboard.views.participants import PRESETS_MOST
 from tests.dashboard.conftest import free
@@ -128,6 +129,9 @@ def test_side_by_side(app: Callable[..., AppTest], gateway: Gateway) -> None:
     assert not at.exception
     assert badges(at) == [":blue-badge[Ann]", ":orange-badge[Bob]", ":green-badge[Cid]", ":gray-badge[Eve]"]
     assert "Продолжить" not in labels(at)
+    at.session_state["talk_end"] = {"reason": "turns", "error": None, "winner": "Ann"}
+    at.run()
+    assert any(one.value == "Решение судьи: **Ann**." for one in at.markdown)
     at.chat_input[0].set_value("And wine?").run()
     said = free(gateway, id_)
     assert [row["name"] for row in said] == [None, "Ann", "Bob", "Cid", "Eve", None, "Ann", "Bob", "Cid", "Eve"]
@@ -150,6 +154,21 @@ def test_one_that_is_gone(app: Callable[..., AppTest], gateway: Gateway) -> None
     assert at.header[0].value == "Let models talk"
 
 
+def test_what_cannot_be_followed(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """It is said, and the page does not ask for ever without a pause."""
+    id_ = held(gateway, "Ann", "Bob", options=LONG, turns=50)
+    hub = state.hub()
+    following = hub.follow(gateway.get(f"/api/sessions/{id_}")["running"])
+    following.end("it runs at another gateway")
+    at = app(page="talk", talk=id_)
+    assert not at.exception
+    assert any(caption.value.startswith("It cannot be followed") for caption in at.caption)
+    press(at, "Stop")
+    free(gateway, id_)
+    at.run()
+    assert "Continue" in labels(at)
+
+
 def test_what_the_gateway_refuses(app: Callable[..., AppTest], gateway: Gateway) -> None:
     """Is told, and nothing has begun."""
     at = app(page="talk")
@@ -159,6 +178,7 @@ def test_what_the_gateway_refuses(app: Callable[..., AppTest], gateway: Gateway)
     assert not at.exception
     assert "two are named" in at.toast[0].value
     assert at.header[0].value == "Let models talk"
+    assert at.chat_input[0].proto.value == "Is cheese a dessert?"
     assert len(gateway.get("/api/sessions", kind="conversation")["sessions"]) == before
 
 
