@@ -23,7 +23,7 @@ AVATARS = Path(__file__).parent.parent / "assets" / "speakers"
 SHOWN = 30
 KNOWN = 200
 """Messages: so many are shown at first, so many are counted in the figures."""
-COLUMN_WIDTH = 280  # pixels: below it, answers side by side stand below each other
+COLUMN_WIDTH = 240  # pixels: below it, answers side by side stand below each other
 
 
 # -- what callbacks do ---------------------------------------------------------------------------------------------------------
@@ -258,10 +258,13 @@ def _speaking(following: Following, rows: list[Row], tail: list[Row], paint: dic
     answers = {message: _Answer(place) for message, place in places.items()}
     if not answers:
         st.caption(t("It is about to go on…"))
+    takes_turns = (len(answers) + 1) // 2  # two answers a frame: a browser has no time for eight
+    frame = 0
     while not following.over and not (over(following) & answers.keys()) and _newest(following) <= last:
         for turn, message in turns(following).items():
-            if message in answers:
+            if message in answers and (not frame or (frame + turn) % takes_turns == 0):
                 answers[message].show(following.answers[turn])
+        frame += 1
         yield True
     if following.events and following.events[-1]["event"] == "end":
         st.session_state["talk_end"] = following.events[-1]
@@ -281,19 +284,28 @@ class _Answer:
         self._growing = Growing(place.container())
         self._status = place.empty()
         self._thinking: Growing | None = None
+        self._chunks = 0
+        self._waited = -1
 
     def show(self, answer: Spoken) -> None:
-        """As it is now."""
-        if answer.thinking and self._thinking is None:
+        """As it is now; what has not changed is not painted again."""
+        if answer.first is None:
+            if self._waited != int(answer.age):
+                self._waited = int(answer.age)
+                self._status.caption(t("Waits for its first word · {time}", time=seconds(self._waited)))
+            return
+        if self._chunks == answer.chunks:
+            return
+        if not self._chunks:
+            self._status.empty()
+        self._chunks = answer.chunks
+        content, thinking = markup.split(answer.content, answer.thinking)
+        if thinking and self._thinking is None:
             self._thinking = Growing(self._thoughts.expander(t("Thinking"), expanded=True, type="compact"))
         if self._thinking is not None:
-            self._thinking.show(markup.shown(answer.thinking), growing=not answer.content)
-        if answer.content:
-            self._growing.show(markup.shown(answer.content))
-        if answer.first is None:
-            self._status.caption(t("Waits for its first word · {time}", time=seconds(answer.age)))
-        else:
-            self._status.empty()
+            self._thinking.show(markup.shown(thinking), growing=not content)
+        if content:
+            self._growing.show(markup.shown(content))
 
 
 def _ended() -> None:
