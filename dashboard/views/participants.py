@@ -84,6 +84,7 @@ def _remove(row: int) -> None:
 def form(hosts: list[Row]) -> None:
     """Who, and how."""
     rows: list[int] = st.session_state["talk_rows"]
+    _have_models([*rows, JUDGE], _models(hosts))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         words = {"dialogue": t("Dialogue"), "panel": t("Panel"), "compare": t("Compare"), "judge": t("Judge")}
         st.segmented_control(
@@ -100,10 +101,10 @@ def form(hosts: list[Row]) -> None:
     with st.grid("auto", min_column_width=300, border=True):
         for place, row in enumerate(rows):
             with st.container():
-                _card(row, place, hosts, t("Participant {number}", number=place + 1), removable=len(rows) > LEAST)
+                _card(row, hosts, t("Participant {number}", number=place + 1), removable=len(rows) > LEAST)
         if mode() == JUDGE:
             with st.container():
-                _card(JUDGE, 0, hosts, t("The judge"), removable=False)
+                _card(JUDGE, hosts, t("The judge"), removable=False)
     if len(rows) < MOST:
         st.button(t("Add a participant"), icon=":material/person_add:", on_click=_add, args=({},))
 
@@ -125,7 +126,14 @@ def _explained() -> str:
     }[mode()]
 
 
-def _card(row: Any, place: int, hosts: list[Row], title: str, *, removable: bool) -> None:
+def _have_models(rows: list[Any], models: list[str]) -> None:
+    """Everybody, and a judge before one is asked for: the mode and the topic may come at once."""
+    for place, row in enumerate(rows):
+        if models and not st.session_state.get(f"talk_model_{row}"):
+            st.session_state[f"talk_model_{row}"] = models[place % len(models)]
+
+
+def _card(row: Any, hosts: list[Row], title: str, *, removable: bool) -> None:
     state = st.session_state
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(title, color=state.get(f"talk_color_{row}") or "gray")
@@ -143,8 +151,6 @@ def _card(row: Any, place: int, hosts: list[Row], title: str, *, removable: bool
     names = [host["name"] for host in hosts]
     host = state.get(f"talk_host_{row}")
     models = _models([one for one in hosts if host in (None, one["name"])])
-    if models and not state.get(f"talk_model_{row}"):
-        state[f"talk_model_{row}"] = models[place % len(models)]
     chosen = state.get(f"talk_model_{row}")
     left, right = st.columns(2)
     left.selectbox(t("Model"), _with(models, chosen), placeholder=t("No models"), **_kept("model", row))

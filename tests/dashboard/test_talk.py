@@ -71,6 +71,16 @@ def test_the_form(app: Callable[..., AppTest]) -> None:
     assert not at.number_input
 
 
+def test_all_at_once(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """The mode and the topic in one run, as a slow page has them: the judge has a model all the same."""
+    at = app(page="talk")
+    at.segmented_control(key="talk_mode").set_value("judge")
+    at.chat_input[0].set_value("Is cheese a dessert?").run()
+    assert not at.toast
+    assert gateway.get(f"/api/sessions/{at.session_state['talk']}")["settings"]["judge"]["model"]
+    press(at, "Stop")
+
+
 def test_a_conversation(app: Callable[..., AppTest], gateway: Gateway) -> None:
     """What is chosen is what is begun; what is said is shown with who said it, and counted; it goes on."""
     at = app(page="talk")

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from dashboard import i18n
 from dashboard.gateway import Gateway
 from tests.dashboard.conftest import free, opened
 
 MODEL = "llama3.2:1b"
+EXPLAINED = {
+    "Panel": "All at once, and again when each has seen what the others said.",
+    "Compare": "All answer at once, and none sees the others.",
+    "Judge": "All answer at once; then the judge decides.",
+}
 
 
 class Reader:
@@ -39,8 +44,8 @@ def said(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
-def button(page: Page, label: str) -> Any:
-    """By its label."""
+def button(page: Page | Locator, label: str) -> Locator:
+    """By its label, or its icon's name."""
     return page.get_by_role("button", name=label, exact=False).first
 
 
@@ -57,7 +62,7 @@ def conversation(gateway: Gateway) -> dict[str, Any]:
 
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_through_the_modes(context: BrowserContext, gateway: Gateway, language: str) -> None:
-    """A dialogue that is joined, stopped, and goes on; then the other modes with participants who say little."""
+    """A dialogue that is joined, stopped, and goes on; then the other modes with participants who say little; figures and export."""
     t = Reader(language)
     brief = begun(gateway, title="Brief")
     page = opened(context, "/talk")
@@ -103,6 +108,17 @@ def test_through_the_modes(context: BrowserContext, gateway: Gateway, language: 
     page.get_by_role("tab", name=t("Figures")).click()
     expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    button(page.get_by_test_id("stBottom"), "download").click()
+    texts = []
+    for label in ("As Markdown", "As JSON"):
+        with page.expect_download() as download:
+            button(page, t(label)).click()
+        texts.append(download.value.path().read_text(encoding="utf-8"))
+    assert [line.split(" · ")[0] for line in texts[0].splitlines() if line.startswith("## ")][1:3] == [
+        "## Ann",
+        "## Bob",
+    ]
+    assert [row["name"] for row in json.loads(texts[1])["messages"]][:3] == [None, "Ann", "Bob"]
 
 
 def _mode(page: Page, t: Reader, mode: str) -> None:
@@ -113,57 +129,32 @@ def _mode(page: Page, t: Reader, mode: str) -> None:
     if mode == "Panel":
         page.get_by_role("spinbutton", name=t("Turns")).fill("2")
         page.keyboard.press("Tab")
+    expect(page.get_by_text(t(EXPLAINED[mode]))).to_be_visible()
     idle(page)
     said(page, "Is cheese a dessert?")
-    expect(button(page, "download")).to_be_visible()
+    expect(button(page.get_by_test_id("stBottom"), "download")).to_be_visible()
 
 
 def test_presets_outlast_a_reload(context: BrowserContext) -> None:
-    """Also in another tab, and a tab that was open before does not bring back what was deleted."""
+    """They are in every tab, and one that was open before does not bring back what another one deleted."""
     page = opened(context, "/talk")
     page.get_by_label("Name", exact=True).first.fill("Ann")
     page.keyboard.press("Tab")
-    _preset(page, "Mine")
-    page.reload()
-    second = opened(context, "/talk")
-    _load(second)
-    expect(second.get_by_label("Name", exact=True).first).to_have_value("Ann")
-    second.get_by_role("button", name="Presets").click()
-    second.get_by_test_id("stPopoverBody").get_by_role("button", name="Delete").click()
-    expect(second.get_by_test_id("stPopoverBody").get_by_role("button", name="Load")).to_have_count(0)
-    _preset(page, "Other")
-    page.reload()
-    page.get_by_role("button", name="Presets").click()
-    expect(page.get_by_test_id("stPopoverBody").get_by_role("combobox")).to_have_value("Other")
-
-
-def _preset(page: Page, name: str) -> None:
-    page.get_by_role("button", name="Presets").click()
+    button(page, "Presets").click()
     body = page.get_by_test_id("stPopoverBody")
-    body.get_by_label("Name of the preset").fill(name)
-    body.get_by_role("button", name="Save").click()
-    expect(body.get_by_role("button", name="Load")).to_be_visible()
-    page.wait_for_function("name => name in JSON.parse(localStorage.getItem('corral_presets') || '{}')", arg=name)
-
-
-def _load(page: Page) -> None:
-    page.get_by_role("button", name="Presets").click()
-    page.get_by_test_id("stPopoverBody").get_by_role("button", name="Load").click()
-    page.keyboard.press("Escape")
-
-
-def test_export(context: BrowserContext, gateway: Gateway) -> None:
-    """As Markdown and as JSON, with who said what."""
-    id_ = begun(gateway, title="To be kept")
-    free(gateway, id_)
-    page = opened(context, "/talk")
-    page.get_by_test_id("stSidebar").get_by_role("button", name="To be kept").click()
-    page.get_by_role("button", name="download").click()
-    texts = []
-    for label in ("As Markdown", "As JSON"):
-        with page.expect_download() as download:
-            page.get_by_role("button", name=label).click()
-        texts.append(download.value.path().read_text(encoding="utf-8"))
-    assert "## Ann" in texts[0]
-    assert "## Bob" in texts[0]
-    assert [row["name"] for row in json.loads(texts[1])["messages"]] == [None, "Ann", "Bob"]
+    body.get_by_label("Name of the preset").fill("Mine")
+    button(body, "Save").click()
+    expect(button(body, "Load")).to_be_visible()
+    page.wait_for_function("name => name in JSON.parse(localStorage.getItem('corral_presets') || '{}')", arg="Mine")
+    second = opened(context, "/talk")
+    button(second, "Presets").click()
+    body = second.get_by_test_id("stPopoverBody")
+    button(body, "Load").click()
+    expect(second.get_by_label("Name", exact=True).first).to_have_value("Ann")
+    button(body, "Delete").click()
+    expect(button(body, "Load")).to_have_count(0)
+    second.wait_for_function("localStorage.getItem('corral_presets') === '{}'")
+    page.reload()
+    button(page, "Presets").click()
+    expect(button(page.get_by_test_id("stPopoverBody"), "Save")).to_be_visible()
+    expect(button(page.get_by_test_id("stPopoverBody"), "Load")).to_have_count(0)
