@@ -70,6 +70,11 @@ def turns(following: Following) -> dict[int, int]:
     return {event["turn"]: event["message"] for event in list(following.events) if event["event"] == "turn_start"}
 
 
+def newest(following: Following) -> int:
+    """The number of the last message that was told of; -1: of none."""
+    return max((event["message"] for event in list(following.events) if "message" in event), default=-1)
+
+
 def over(following: Following) -> set[int]:
     """The messages of the turns that have ended."""
     begun = turns(following)

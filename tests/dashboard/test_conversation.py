@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.conversation import COLORS, Bar, colors, figures, over, rounds, timeline, told, turns
+from dashboard.conversation import COLORS, Bar, colors, figures, newest, over, rounds, timeline, told, turns
 from dashboard.following import Following
 
 Row = dict[str, Any]
@@ -55,7 +55,8 @@ def test_told() -> None:
     rows = [row(0), row(1, "Ann", state="streaming", content="He"), row(2, "Bob", state="streaming")]
     following = followed(BEGAN, SAID)
     assert told(rows, following) == rows
-    assert (turns(following), over(following)) == ({1: 1}, set())
+    assert (turns(following), over(following), newest(following)) == ({1: 1}, set(), 1)
+    assert newest(followed()) == -1
     following = followed(BEGAN, SAID, ENDED)
     assert over(following) == {1}
     shown = told(rows, following)
