@@ -75,21 +75,23 @@ class Gateway:
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
         return future.result()
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, /, **query: Any) -> Any:
         """The answer's JSON. Raises GatewayError."""
         return self.call(self.ask("GET", path, query=query))
 
-    def post(self, path: str, body: Any = None, **query: Any) -> Any:
+    def post(self, path: str, body: Any = None, /, *, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """The same."""
-        return self.call(self.ask("POST", path, body, query=query))
+        return self.call(self.ask("POST", path, body, query=query, headers=headers))
 
     def patch(self, path: str, body: Any) -> Any:
         """The same."""
         return self.call(self.ask("PATCH", path, body))
 
-    def delete(self, path: str, body: Any = None, **query: Any) -> Any:
+    def delete(
+        self, path: str, body: Any = None, /, *, headers: Mapping[str, str] | None = None, **query: Any
+    ) -> Any:
         """The same."""
-        return self.call(self.ask("DELETE", path, body, query=query))
+        return self.call(self.ask("DELETE", path, body, query=query, headers=headers))
 
     def text(self, path: str) -> str:
         """An answer that is not JSON. Raises GatewayError."""
@@ -126,14 +128,21 @@ class Gateway:
         return answers
 
     async def ask(
-        self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None, text: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        text: bool = False,
     ) -> Any:
         """One call. ``body``: bytes as they are, all else as JSON; ``text``: its answer is not JSON. Raises GatewayError."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         given = {name: _worded(value) for name, value in (query or {}).items() if value is not None}
         try:
             async with asyncio.timeout(UPLOAD_SECONDS if body is not None else PATIENCE_SECONDS):
-                async with self.http.request(method, path, data=data, params=given) as answer:
+                async with self.http.request(method, path, data=data, params=given, headers=headers) as answer:
                     content = await answer.read()
         except TimeoutError:
             raise GatewayError(0, f"{self.url} did not answer in time") from None

@@ -49,9 +49,14 @@ def number(value: float, digits: int = 0) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """``0.42 s``, ``3.1 s``, ``2 min 5 s``."""
+    """``42 ms``, ``0.42 s``, ``3.1 s``, ``2 min 5 s``, ``3 h 5 min``."""
     if value is None:
         return "–"
+    if 0 < value < 0.1:
+        return t("{value} ms", value=number(value * 1000, 1 if value < 0.01 else 0))
+    if value >= 3600:
+        hours, rest = divmod(round(value / 60), 60)
+        return t("{hours} h {minutes} min", hours=number(hours), minutes=rest)
     if value >= 60:
         minutes, rest = divmod(round(value), 60)
         return t("{minutes} min {rest} s", minutes=minutes, rest=rest)

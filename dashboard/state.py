@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -29,6 +29,22 @@ def fleet() -> list[dict[str, Any]]:
     """The hosts. Raises GatewayError."""
     rows: list[dict[str, Any]] = gateway().get("/api/models/servers")["servers"]
     return rows
+
+
+class Look(NamedTuple):
+    """What the gateway says of now: rows of its API."""
+
+    hosts: list[dict[str, Any]]
+    findings: list[dict[str, Any]]
+    running: list[dict[str, Any]]
+    jobs: list[dict[str, Any]]
+
+
+@st.cache_data(ttl=1, show_spinner=False)
+def look() -> Look:
+    """One look, for all who look at this moment. Raises GatewayError."""
+    state, asked = gateway().get("/api/fleet"), gateway().get
+    return Look(state["hosts"], state["findings"], asked("/api/generations")["generations"], asked("/api/jobs")["jobs"])
 
 
 def open_session(id_: str | None, page: str = "") -> None:

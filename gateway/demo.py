@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 from gateway.config import Config, split_listen
 from gateway.loader import from_tree
@@ -21,7 +22,7 @@ def demo(wanted: str, serve: Callable[[Config], int]) -> int:
         try:
             assert simulator.stdout is not None
             rows = [json.loads(simulator.stdout.readline()) for _ in range(HOSTS)]
-            hosts = [{"name": row["name"], "url": row["url"]} for row in rows]
+            hosts = [{key: row[key] for key in ("name", "url", "vram_bytes")} for row in rows]
             listen = _free_listen(wanted)
             if listen != wanted and not wanted.endswith(":0"):
                 print(f"{wanted} is taken; the demo listens on {listen} instead.")
@@ -57,7 +58,7 @@ async def _bound(address: str, port: int) -> int:
     return bound
 
 
-def _what_to_try(listen: str, hosts: list[dict[str, str]]) -> str:
+def _what_to_try(listen: str, hosts: list[dict[str, Any]]) -> str:
     url, python = f"http://{listen}", sys.executable
     named = ", ".join(f"{host['name']} {host['url']}" for host in hosts)
     return f"""Corral is about to listen on {url} for {len(hosts)} simulated hosts: {named}

@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add("--num-predict", type=int, metavar="N", help="tokens of an answer that nothing limits (by the seed)")
     add("--ollama-version", default=usual.version, metavar="V", help="what /api/version says (%(default)s)")
     add("--seed", type=int, default=1, help="the same seed gives the same answers (%(default)s)")
-    add("--json", action="store_true", help="print one JSON object for each host: name, url, port")
+    add("--json", action="store_true", help="print one JSON object for each host: name, url, port, vram_bytes")
     return result
 
 
@@ -115,7 +115,7 @@ async def run(given: argparse.Namespace) -> None:
     await fleet.start(given.base_port, given.listen)
     try:
         for host in fleet:
-            facts = {"name": host.name, "url": host.url, "port": host.port}
+            facts = {"name": host.name, "url": host.url, "port": host.port, "vram_bytes": host.profile.vram_bytes}
             print(json.dumps(facts) if given.json else f"{host.name} {host.url}", flush=True)  # noqa: T201
         await over.wait()
     finally:

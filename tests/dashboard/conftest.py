@@ -102,6 +102,23 @@ def app(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., A
     st.cache_resource.clear()
 
 
+@pytest.fixture
+def view(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest]]:
+    """One page without the app around it, by its module's name, as somebody has it who reads that language."""
+    monkeypatch.setenv(URL, demo.url)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+    def run(name: str, language: str = "en") -> AppTest:
+        at = AppTest.from_string(f"from dashboard.views import {name}\n{name}.page()", default_timeout=20)
+        at.session_state["language"] = language
+        return at.run()
+
+    yield run
+    state.hub().gateway.close()
+    st.cache_resource.clear()
+
+
 def free(gateway: Gateway, id_: str) -> list[dict[str, Any]]:
     """A session's messages, once nobody writes to it any more."""
     for _ in range(400):
