@@ -18,6 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from gateway.api.account import Account
+from gateway.api.breakdown import BreakdownApi
 from gateway.api.conversations import ConversationsApi
 from gateway.api.explain import Explain
 from gateway.api.fleet import FleetViews
@@ -253,6 +254,7 @@ class Gateway:
             TurnsApi(self.chats, self.titles),
             ConversationsApi(self.conversations, lambda: self.fleet.names),
             StatsApi(stats, config.database.minutes_days, time.time),
+            BreakdownApi(stats, config.database.minutes_days, time.time),
             RequestsApi(stats, config.database.requests_days, time.time),
             self.ops,
         )

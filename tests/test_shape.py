@@ -79,6 +79,7 @@ TESTED_ELSEWHERE = {
     "gateway/api/visits.py": "tests/flows/test_tracing.py",
     "gateway/api/requests.py": "tests/flows/test_history.py",
     "gateway/api/stats.py": "tests/flows/test_history.py",
+    "gateway/api/breakdown.py": "tests/flows/test_history.py",
     "gateway/api/models.py": "tests/flows/test_managing.py",
 }
 """Modules without a test file of their own, and the one that tests them."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import orjson
@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from gateway.api.handler import handler
 from gateway.api.span import known, said, span
-from gateway.api.stats import When
+from gateway.api.stats import Ended, When
 from gateway.dialects.names import canonical
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreSlow, StoreUnavailable
@@ -20,9 +20,6 @@ from gateway.store.history import Filter, Position, one, page
 from gateway.store.stats import Stats
 
 ID_LENGTH = 32
-Ended = Literal[
-    "failed", "ok", "client_error", "upstream_error", "timeout", "no_host", "rejected", "cancelled", "gateway_error"
-]
 
 
 class RequestRow(msgspec.Struct, frozen=True):

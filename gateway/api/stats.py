@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -21,6 +21,9 @@ MOST_ROWS = 500
 WHO = ("model", "host", "principal")
 ERRORS = (NotFound, StoreUnavailable, StoreSlow)
 _RENAMED = {"from_": "from"}
+Ended = Literal[
+    "failed", "ok", "client_error", "upstream_error", "timeout", "no_host", "rejected", "cancelled", "gateway_error"
+]
 
 
 class When(msgspec.Struct, frozen=True, rename=_RENAMED):
@@ -42,6 +45,7 @@ class WhenAndWho(When, frozen=True, rename=_RENAMED):
     model: Annotated[str, doc("a model's name")] | UnsetType = UNSET
     host: Annotated[str, doc("a host's name")] | UnsetType = UNSET
     principal: Annotated[str, doc("whose requests")] | UnsetType = UNSET
+    outcome: Annotated[Ended, doc("one of them, or `failed`: all but `ok`")] | UnsetType = UNSET
 
 
 class InSteps(WhenAndWho, frozen=True, rename=_RENAMED):
@@ -83,7 +87,7 @@ class Numbers(msgspec.Struct, frozen=True):
     duration: Annotated[Seconds, doc("of those that went well")]
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class AskedTime(msgspec.Struct, frozen=True):
     """The time that was summed up."""
 
     since: Annotated[str, doc("from then, UTC: the time asked for in whole minutes, hours or steps")]
@@ -103,7 +107,7 @@ class Point(Numbers, frozen=True):
     at: Annotated[str, doc("when it begins, UTC")]
 
 
-class Series(_Asked, frozen=True):
+class Series(AskedTime, frozen=True):
     """Sums over each step of a time."""
 
     step_seconds: Annotated[int, doc("from point to point")]
@@ -116,7 +120,7 @@ class ModelNumbers(Numbers, frozen=True):
     model: Annotated[str, doc("its name; `_unknown`: names that no host had")]
 
 
-class ByModel(_Asked, frozen=True):
+class ByModel(AskedTime, frozen=True):
     """Sums by model."""
 
     models: Annotated[list[ModelNumbers], doc("the busiest first, 500 at most")]
@@ -128,7 +132,7 @@ class HostNumbers(Numbers, frozen=True):
     host: Annotated[str | None, doc("its name; null: no host was reached")]
 
 
-class ByHost(_Asked, frozen=True):
+class ByHost(AskedTime, frozen=True):
     """Sums by host."""
 
     hosts: Annotated[list[HostNumbers], doc("the busiest first, 500 at most")]
@@ -144,16 +148,38 @@ class Failure(msgspec.Struct, frozen=True):
     output_tokens: Annotated[int, doc("generated all the same")]
 
 
-class Failures(_Asked, frozen=True):
+class Failures(AskedTime, frozen=True):
     """All that did not go well."""
 
     errors: Annotated[list[Failure], doc("most first, 500 at most")]
 
 
-class _Question(NamedTuple):
+class Question(NamedTuple):
+    """A question as it is put to the database: ``bucket`` seconds, which ``span`` is whole ones of."""
+
     span: Span
     wanted: Wanted
     bucket: int
+
+
+def question(query: WhenAndWho, request: web.Request, now: float, minutes_days: int) -> Question:
+    """What is asked about a whole span. Raises BadRequest."""
+    known(request.query, type(query).__struct_encode_fields__)
+    given = _given(query)
+    asked = span(given, now)
+    bucket = bucket_of(asked, now, minutes_days)
+    asked = asked.widened(bucket)
+    return Question(asked, _wanted(given, asked), bucket)
+
+
+def question_in_steps(query: InSteps, request: web.Request, now: float, minutes_days: int) -> Question:
+    """What is asked about each step of a span: ``bucket`` is the step. Raises BadRequest."""
+    known(request.query, type(query).__struct_encode_fields__)
+    given = _given(query)
+    asked = span(given, now)
+    step = step_of(given, asked, now, minutes_days)
+    asked = asked.widened(step)
+    return Question(asked, _wanted(given, asked), step)
 
 
 class StatsApi:
@@ -185,31 +211,27 @@ class StatsApi:
         """Everything summed up. From minutes up to six hours, from hours beyond: `since` and `until` say what that came to."""
         asked = self._asked(query, request)
         totals = await self._stats.totals(asked.wanted, asked.bucket)
-        return Summary(**_when(asked.span), **numbers(totals.get("", Total())))
+        return Summary(**when(asked.span), **numbers(totals.get("", Total())))
 
     @handler(*ERRORS)
     async def timeseries(self, query: InSteps, request: web.Request) -> Series:
         """Sums over each step of a time."""
-        known(request.query, InSteps.__struct_encode_fields__)
-        said_, now = _given(query), self._wall()
-        asked = span(said_, now)
-        step = step_of(said_, asked, now, self._minutes_days)
-        asked = asked.widened(step)
-        found = await self._stats.series(_wanted(said_, asked), step)
-        points = await asyncio.to_thread(_points, found, asked, step)
-        return Series(**_when(asked), step_seconds=step, points=points)
+        asked = question_in_steps(query, request, self._wall(), self._minutes_days)
+        found = await self._stats.series(asked.wanted, asked.bucket)
+        points = await asyncio.to_thread(_points, found, asked.span, asked.bucket)
+        return Series(**when(asked.span), step_seconds=asked.bucket, points=points)
 
     @handler(*ERRORS)
     async def models(self, query: WhenAndWho, request: web.Request) -> ByModel:
         """Sums by model, the busiest first."""
         asked, found = await self._by(query, request, "model")
-        return ByModel(**_when(asked), models=[ModelNumbers(model=name, **numbers(total)) for name, total in found])
+        return ByModel(**when(asked), models=[ModelNumbers(model=name, **numbers(total)) for name, total in found])
 
     @handler(*ERRORS)
     async def hosts(self, query: WhenAndWho, request: web.Request) -> ByHost:
         """Sums by host, the busiest first."""
         asked, found = await self._by(query, request, "host")
-        return ByHost(**_when(asked), hosts=[HostNumbers(host=name or None, **numbers(total)) for name, total in found])
+        return ByHost(**when(asked), hosts=[HostNumbers(host=name or None, **numbers(total)) for name, total in found])
 
     @handler(*ERRORS)
     async def errors(self, query: WhenAndWho, request: web.Request) -> Failures:
@@ -217,20 +239,15 @@ class StatsApi:
         asked = self._asked(query, request)
         rows = await self._stats.errors(asked.wanted, asked.bucket, MOST_ROWS)
         errors = [Failure(outcome, model, host or None, n, tokens) for outcome, model, host, n, tokens in rows]
-        return Failures(**_when(asked.span), errors=errors)
+        return Failures(**when(asked.span), errors=errors)
 
     async def _by(self, query: WhenAndWho, request: web.Request, column: str) -> tuple[Span, list[tuple[str, Total]]]:
         asked = self._asked(query, request)
         found = await self._stats.totals(asked.wanted, asked.bucket, column)
         return asked.span, sorted(found.items(), key=lambda item: (-item[1].requests, item[0]))[:MOST_ROWS]
 
-    def _asked(self, query: WhenAndWho, request: web.Request) -> _Question:
-        known(request.query, WhenAndWho.__struct_encode_fields__)
-        given, now = _given(query), self._wall()
-        asked = span(given, now)
-        bucket = bucket_of(asked, now, self._minutes_days)
-        asked = asked.widened(bucket)
-        return _Question(asked, _wanted(given, asked), bucket)
+    def _asked(self, query: WhenAndWho, request: web.Request) -> Question:
+        return question(query, request, self._wall(), self._minutes_days)
 
 
 def _given(query: msgspec.Struct) -> dict[str, str]:
@@ -259,7 +276,7 @@ def numbers(total: Total) -> dict[str, Any]:
 
 def _points(found: Mapping[int, Total], asked: Span, step: int) -> list[Point]:
     nothing, times = Total(), range(int(asked.since), int(asked.until), step)
-    return [Point(at=_iso(at), **numbers(found.get(at, nothing))) for at in times]
+    return [Point(at=iso(at), **numbers(found.get(at, nothing))) for at in times]
 
 
 def _seconds(told: Percentiles) -> Seconds:
@@ -274,12 +291,14 @@ def _wanted(given: Mapping[str, str], asked: Span) -> Wanted:
     model, host, principal = (said(given, name) for name in WHO)
     if model and not model.startswith("_"):
         model = canonical(model)
-    return Wanted(int(asked.since), int(asked.until), model, host, principal)
+    return Wanted(int(asked.since), int(asked.until), model, host, principal, given.get("outcome"))
 
 
-def _when(asked: Span) -> dict[str, Any]:
-    return {"since": _iso(asked.since), "until": _iso(asked.until)}
+def when(asked: Span) -> dict[str, Any]:
+    """The fields of AskedTime."""
+    return {"since": iso(asked.since), "until": iso(asked.until)}
 
 
-def _iso(at: float) -> str:
+def iso(at: float) -> str:
+    """Unix seconds as they are told."""
     return datetime.fromtimestamp(at, UTC).isoformat()

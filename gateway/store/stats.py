@@ -17,6 +17,7 @@ from gateway.errors import StoreUnavailable
 from gateway.record import Outcome
 from gateway.store.engine import AGAIN_SECONDS, Database
 from gateway.store.entries import BOUNDS_MS, KEYS, SUMS
+from gateway.store.history import FAILED
 from gateway.store.schema import HISTOGRAM_BUCKETS, rollup_1h, rollup_1m
 
 READ_SECONDS = 5.0
@@ -28,13 +29,23 @@ WASTED = (Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.UPSTREAM_ERROR)
 
 
 class Wanted(NamedTuple):
-    """Which requests: received from ``since`` until before ``until`` (Unix seconds, whole buckets), and of whom."""
+    """Which requests: received from ``since`` until before ``until`` (Unix seconds, whole buckets), and of whom. ``outcome``: one of them, or
+    FAILED."""
 
     since: int
     until: int
     model: str | None = None
     host: str | None = None
     principal: str | None = None
+    outcome: str | None = None
+
+
+class Counts(NamedTuple):
+    """What needs no histogram."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class Percentiles(NamedTuple):
@@ -140,10 +151,11 @@ class Stats:
         finally:
             self._turn.release()
 
-    async def totals(self, wanted: Wanted, bucket_seconds: int, by: str | None = None) -> dict[Any, Total]:
-        """The sums of all that is wanted, or of each value of a column (``model``, ``host``); read from the table of those buckets."""
+    async def totals(self, wanted: Wanted, bucket_seconds: int, *by: str) -> dict[Any, Total]:
+        """The sums of all that is wanted, or of each value of a column (``model``, ``host``), of each pair of two; read from the table of those
+        buckets."""
         table = _table(bucket_seconds)
-        key = [table.c[by]] if by else []
+        key = [table.c[name] for name in by]
         return await self._folded(_summed(table, wanted, bucket_seconds, key), len(key))
 
     async def series(self, wanted: Wanted, step: int) -> dict[int, Total]:
@@ -153,6 +165,20 @@ class Stats:
         key = table.c.bucket // (step // bucket_seconds)
         folded = await self._folded(_summed(table, wanted, bucket_seconds, [key]), 1)
         return {int(number) * step: total for number, total in folded.items()}
+
+    async def counts(self, wanted: Wanted, step: int, by: str) -> dict[str, dict[int, Counts]]:
+        """What is counted, of each value of a column, for each ``step`` seconds that had any requests, by when it begins (Unix seconds)."""
+        bucket_seconds = 3600 if step % 3600 == 0 else 60
+        table = _table(bucket_seconds)
+        keys = (table.c[by], table.c.bucket // (step // bucket_seconds))
+        numbers = [func.sum(column) for column in (table.c.n, table.c.input_tokens, table.c.output_tokens)]
+        query = _filtered(select(*keys, *numbers), table, wanted, bucket_seconds).group_by(*keys)
+        async with self.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        found: dict[str, dict[int, Counts]] = {}
+        for name, number, *sums in rows:
+            found.setdefault(name, {})[int(number) * step] = Counts(*map(int, sums))
+        return found
 
     async def errors(self, wanted: Wanted, bucket_seconds: int, most: int) -> list[tuple[str, str, str, int, int]]:
         """(outcome, model, host, requests, output tokens) of what did not go well, most first."""
@@ -189,12 +215,14 @@ def _filtered(query: Select[Any], table: Table, wanted: Wanted, bucket_seconds: 
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(table.c[name] == value)
-    return query
+    if wanted.outcome == FAILED:
+        return query.where(table.c.outcome != Outcome.OK.value)
+    return query if wanted.outcome is None else query.where(table.c.outcome == wanted.outcome)
 
 
 def _fold(rows: Iterable[Row[Any]], keys: int) -> dict[Any, Total]:
     totals: dict[Any, Total] = {}
     for row in rows:
-        key = row[0] if keys else ""
+        key = row[0] if keys == 1 else tuple(row[:keys]) or ""
         totals.setdefault(key, Total()).add(row[keys], [float(number) for number in row[keys + 1 :]])
     return totals

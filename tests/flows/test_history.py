@@ -53,6 +53,45 @@ async def test_models_hosts_errors(stage: Stage) -> None:
     ]
 
 
+async def test_outcomes_alone(stage: Stage) -> None:
+    """Every question can be about one outcome, or all that failed."""
+    for path, rows in (("models", "models"), ("hosts", "hosts"), ("pairs", "pairs"), ("timeseries", "points")):
+        for outcome, count in (("ok", 4), ("failed", 1), ("timeout", 0)):
+            told = await stage.get(f"/api/stats/{path}?outcome={outcome}&range=1h")
+            assert sum(row["requests"] for row in told[rows]) == count, (path, outcome)
+    assert (await stage.get("/api/stats/summary?outcome=client_error"))["outcomes"] == {"client_error": 1}
+    assert (await stage.get("/api/stats/errors?outcome=ok"))["errors"] == []
+    assert [part["name"] for part in (await stage.get("/api/stats/breakdown?outcome=failed"))["parts"]] == ["_unknown"]
+
+
+async def test_pairs(stage: Stage) -> None:
+    """A row for each model on each host; null where none was reached."""
+    pairs = (await stage.get("/api/stats/pairs"))["pairs"]
+    assert [(row["model"], row["host"], row["requests"]) for row in pairs] == [
+        (TEXT, "gpu1", 3),
+        ("_unknown", None, 1),
+        (OTHER, "gpu1", 1),
+    ]
+    assert pairs[0]["tokens_per_second"] > 0
+    assert pairs[0]["output_tokens"] == 9
+
+
+async def test_breakdown(stage: Stage) -> None:
+    """As many numbers as points, the busiest first, what is left in one."""
+    whole = await stage.get("/api/stats/breakdown?range=1h&step=5m")
+    assert [(part["name"], sum(part["requests"]), sum(part["output_tokens"])) for part in whole["parts"]] == [
+        (TEXT, 3, 9),
+        (OTHER, 1, 3),
+        ("_unknown", 1, 0),
+    ]
+    assert {len(part["input_tokens"]) for part in whole["parts"]} == {len(whole["at"])}
+    assert (whole["step_seconds"], len(whole["at"]) in (12, 13), whole["at"][0]) == (300, True, whole["since"])
+    few = (await stage.get("/api/stats/breakdown?range=1h&parts=1"))["parts"]
+    assert [(part["name"], part["rest"], sum(part["requests"])) for part in few] == [(TEXT, False, 3), ("", True, 2)]
+    hosts = (await stage.get("/api/stats/breakdown?by=host&range=7d"))["parts"]
+    assert [(part["name"], sum(part["requests"])) for part in hosts] == [("gpu1", 4), (None, 1)]
+
+
 async def test_timeseries(stage: Stage) -> None:
     """Every step has a point, those with nothing in them as well."""
     got = await stage.get("/api/stats/timeseries?range=1h")
@@ -107,6 +146,10 @@ async def test_requests(stage: Stage) -> None:
         ("/api/stats/summary?modle=x", 400, "unknown parameter 'modle'; known: range"),
         ("/api/stats/summary?step=1m", 400, "unknown parameter 'step'"),
         ("/api/stats/timeseries?range=30d&step=1m", 400, "kept for 14 days"),
+        ("/api/stats/breakdown?parts=51", 400, "parts must be at most 50"),
+        ("/api/stats/breakdown?by=client", 400, "by"),
+        ("/api/stats/pairs?outcome=fine", 400, "outcome"),
+        ("/api/stats/pairs?step=1m", 400, "unknown parameter 'step'"),
         ("/api/stats/timeseries?step=1h&from=1", 400, "points"),
         ("/api/stats/models?from=yesterday", 400, "2026-11-22T14:00:00Z"),
         ("/api/requests?limit=501", 400, "limit must be at most 500"),
@@ -142,7 +185,13 @@ async def test_what_ran_detached(stage: Stage) -> None:
 async def test_nothing_is_kept(corral: Corral) -> None:
     """Where there is no database there is no past."""
     stage = await corral(simulated())
-    for path in ("/api/stats/summary", "/api/stats/timeseries", "/api/requests", "/api/requests/1"):
+    for path in (
+        "/api/stats/summary",
+        "/api/stats/timeseries",
+        "/api/stats/breakdown",
+        "/api/requests",
+        "/api/requests/1",
+    ):
         answer = await ask(stage.url, "GET", path)
         assert (answer.status, "nothing is kept" in json.loads(answer.body)["error"]) == (404, True)
 
@@ -151,7 +200,7 @@ async def test_the_database_is_away(corral: Corral, tmp_path: Path) -> None:
     """A 503 that says when to ask again."""
     (tmp_path / "file").write_text("where a folder should be")
     stage = await corral(simulated(), database={"url": f"sqlite:///{tmp_path}/file/corral.db"})
-    for path in ("/api/stats/hosts", "/api/requests"):
+    for path in ("/api/stats/hosts", "/api/stats/pairs", "/api/requests"):
         answer = await ask(stage.url, "GET", path)
         assert answer.status == 503
         assert answer.all("Retry-After") == ["2"]

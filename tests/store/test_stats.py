@@ -114,6 +114,27 @@ async def test_by_model_and_host(asked: Stats) -> None:
     assert await asked.totals(ALL._replace(principal="nobody"), 60) == {}
 
 
+async def test_by_both(asked: Stats) -> None:
+    """Each pair there is; and what ended so alone."""
+    pairs = await asked.totals(ALL, 60, "model", "host")
+    assert {pair: one.requests for pair, one in pairs.items()} == {("a", "gpu1"): 34, ("b", "gpu2"): 10, ("b", ""): 2}
+    assert (await asked.totals(ALL._replace(outcome="cancelled"), 60))[""].requests == 3
+    assert (await asked.totals(ALL._replace(outcome="failed"), 3600))[""].requests == 6
+
+
+async def test_counts(asked: Stats) -> None:
+    """Of each model or host, for each step that had any."""
+    found = await asked.counts(ALL, 60, "model")
+    assert {name: {at: one.requests for at, one in by.items()} for name, by in found.items()} == {
+        "a": {int(NOW): 34},
+        "b": {int(NOW) + 60: 10, int(NOW) + 3600: 2},
+    }
+    hosts = await asked.counts(ALL, 3600, "host")
+    whole = (await asked.totals(ALL, 60))[""]
+    assert sum(one.output_tokens for by in hosts.values() for one in by.values()) == whole.sums[5]
+    assert sum(one.input_tokens for by in hosts.values() for one in by.values()) == whole.sums[4]
+
+
 async def test_series(asked: Stats) -> None:
     """Each step that had requests, by when it begins; steps of hours come from the hours."""
     found = await asked.series(ALL, 60)
