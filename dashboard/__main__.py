@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from dashboard.gateway import DEFAULT, URL
+from dashboard.gateway import DEFAULT, GRAFANA, URL
 
 CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     """Its command line."""
     made = argparse.ArgumentParser(prog="corral dashboard", description="The app in a browser.")
     made.add_argument("--gateway", metavar="URL", help=f"the gateway (default: ${URL}, or {DEFAULT})")
+    made.add_argument(
+        "--grafana", metavar="URL", help=f"a Grafana with Corral's dashboards, to link to (default: ${GRAFANA})"
+    )
     made.add_argument("--listen", default="127.0.0.1:8501", metavar="ADDRESS:PORT", help="default 127.0.0.1:8501")
     return made
 
@@ -59,6 +62,7 @@ def main() -> None:
     if not port.isdigit():
         parser().error(f"--listen: {given.listen!r} is not like 127.0.0.1:8501")
     os.environ[URL] = given.gateway or os.environ.get(URL) or DEFAULT
+    os.environ[GRAFANA] = given.grafana or os.environ.get(GRAFANA, "")
     here = Path(__file__).parent
     os.chdir(here)  # where Streamlit looks for its configuration
     app = st.App(here / "app.py", routes=[Route("/healthz", healthz)], middleware=[Middleware(Shielded)])

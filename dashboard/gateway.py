@@ -15,7 +15,8 @@ import aiohttp
 
 URL = "CORRAL_GATEWAY"
 KEY = "CORRAL_API_KEY"
-"""Variables of the environment that name the gateway, and what it is asked with."""
+GRAFANA = "CORRAL_GRAFANA_URL"
+"""Variables of the environment that name the gateway, what it is asked with, and a Grafana with the dashboards of ``grafana/out``, if there is one."""
 DEFAULT = "http://127.0.0.1:11434"
 
 T = TypeVar("T")
@@ -78,6 +79,14 @@ class Gateway:
     def get(self, path: str, /, **query: Any) -> Any:
         """The answer's JSON. Raises GatewayError."""
         return self.call(self.ask("GET", path, query=query))
+
+    def several(self, *asked: tuple[str, Mapping[str, Any]]) -> list[Any]:
+        """The answers to several paths with their queries, asked for at once. Raises the first GatewayError."""
+
+        async def all_of_them() -> list[Any]:
+            return await asyncio.gather(*(self.ask("GET", path, query=query) for path, query in asked))
+
+        return self.call(all_of_them())
 
     def post(self, path: str, body: Any = None, /, *, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """The same."""

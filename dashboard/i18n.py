@@ -1,15 +1,16 @@
 """Words in the reader's language. English is the key; ``locales/ru.json`` has the others. A test holds that none is missing or left over."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import streamlit as st
 from babel import Locale
 from babel.dates import format_datetime, format_timedelta
-from babel.numbers import format_decimal
+from babel.numbers import format_compact_decimal, format_decimal
 
 LANGUAGES = {"en": "English", "ru": "Русский"}
 LANGUAGE = "language"
@@ -48,6 +49,11 @@ def number(value: float, digits: int = 0) -> str:
     return str(format_decimal(round(value, digits), locale=language()))
 
 
+def short(value: float) -> str:
+    """``950``, ``12.3K``, ``1.2M``."""
+    return str(format_compact_decimal(value, fraction_digits=1, locale=language()))
+
+
 def seconds(value: float | None) -> str:
     """``42 ms``, ``0.42 s``, ``3.1 s``, ``2 min 5 s``, ``3 h 5 min``."""
     if value is None:
@@ -79,3 +85,9 @@ def ago(delta_seconds: float) -> str:
 def moment(at: Any) -> str:
     """A date with its time."""
     return str(format_datetime(at, "d MMM HH:mm", locale=language()))
+
+
+def local(at: str) -> datetime:
+    """ISO 8601 as the reader's clock says it; without a zone, as charts and tables paint it."""
+    zone = ZoneInfo(st.context.timezone) if st.context.timezone else UTC
+    return datetime.fromisoformat(at).astimezone(zone).replace(tzinfo=None)

@@ -77,25 +77,36 @@ def _answer(told: dict[str, Any]) -> None:
     facts = [asked["endpoint"], asked["model"], t("{n} tokens", n=asked["prompt_tokens"])]
     facts += [f"{name}={value}" for name, value in asked["runner_options"].items()]
     st.caption(markup.said(" · ".join(facts)))
-    if told["costs"]:
-        words = {
-            "queue_wait": t("waits for a slot"),
-            "load_time": t("loads the model"),
-            "prefill": t("reads the prompt"),
-            "affinity": t("has it cached"),
-            "penalty": t("failed lately"),
-        }
-        parts = {words[name]: [row[name] for row in told["costs"]] for name in COSTS}
-        names = [row["host"] for row in told["costs"]]
-        st.plotly_chart(charts.costs(names, parts, t("seconds")), key="explained")
-        rows = [
-            {t("Host"): row["host"], t("Seconds"): row["total"]}
-            | {words[name]: row[name] for name in COSTS}
-            | {t("Slots taken"): f"{row['leases']} / {row['slots']}"}
-            for row in told["costs"]
-        ]
-        st.dataframe(rows, hide_index=True, key="explained_rows")
-    for row in told["rejected"]:
+    prices(told["costs"], key="explained")
+    left_out(told["rejected"])
+
+
+def prices(rows: list[dict[str, Any]], *, key: str) -> None:
+    """What each host would have cost, as a picture and in numbers; nothing where there are none."""
+    if not rows:
+        return
+    words = {
+        "queue_wait": t("waits for a slot"),
+        "load_time": t("loads the model"),
+        "prefill": t("reads the prompt"),
+        "affinity": t("has it cached"),
+        "penalty": t("failed lately"),
+    }
+    parts = {words[name]: [row[name] for row in rows] for name in COSTS}
+    figure = charts.costs([row["host"] for row in rows], parts, t("seconds"))
+    st.plotly_chart(figure, key=key, config=charts.CONFIG)
+    table = [
+        {t("Host"): row["host"], t("Seconds"): row["total"]}
+        | {words[name]: row[name] for name in COSTS}
+        | ({t("Slots taken"): f"{row['leases']} / {row['slots']}"} if "slots" in row else {})
+        for row in rows
+    ]
+    st.dataframe(table, hide_index=True, key=f"{key}_rows")
+
+
+def left_out(rows: list[dict[str, Any]]) -> None:
+    """Hosts that could not have taken it, and why."""
+    for row in rows:
         st.caption(f":material/block: {row['host']}: {markup.said(row['why'])}")
 
 

@@ -237,7 +237,7 @@ def test_in_a_browser(context: BrowserContext, gateway: Gateway, language: str) 
     gateway.post("/api/hosts/sim2/resume")
     expect(page.get_by_text(said("draining"), exact=True)).to_have_count(0)
     page.get_by_role("button", name=said("Explain")).click()
-    expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
+    expect(page.get_by_test_id("stPlotlyChart")).to_be_visible(timeout=PATIENCE_MS)
     page.get_by_role("button", name=said("Stop")).click()
     expect(page.get_by_text(said("stopped"), exact=True).first).to_be_visible()
     assert {job["outcome"] for job in gateway.get("/api/jobs")["jobs"] if job["model"] == "llama3.3:70b"} == {"stopped"}

@@ -1,0 +1,186 @@
+"""The page of what was: its logic by Streamlit's own tester, its main path in a browser, in both languages."""
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+from streamlit.testing.v1 import AppTest
+
+from dashboard import charts, state
+from dashboard.gateway import GRAFANA, Gateway, GatewayError
+from dashboard.views.metrics import SPARKS, change, elapsed, thinned
+from tests.dashboard.conftest import PATIENCE_MS, Demo
+
+MODEL = "llama3.2:1b"
+RUSSIAN = json.loads((Path(state.__file__).parent / "locales" / "ru.json").read_text(encoding="utf-8"))
+View = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="module")
+def busy(demo: Demo) -> Iterator[Gateway]:
+    """A gateway that has answered twice and once could not, and has written that down."""
+    gateway = Gateway(demo.url)
+    body = {"model": MODEL, "prompt": "why", "options": {"num_predict": 3}, "stream": False}
+    for _ in range(2):
+        gateway.post("/api/generate", body, headers={"X-Corral-Host": "sim1"})
+    with pytest.raises(GatewayError):
+        gateway.post("/api/generate", body | {"model": "nobody-has-this"})
+    for _ in range(400):
+        if gateway.get("/api/stats/summary")["requests"] == 3:
+            break
+        time.sleep(0.02)
+    yield gateway
+    gateway.close()
+
+
+def shown(at: AppTest) -> str:
+    """All that is written there."""
+    return "\n".join(str(one.value) for one in (*at.markdown, *at.caption, *at.warning))
+
+
+def table(at: AppTest, column: str) -> Any:
+    """The table that has the column."""
+    return next(frame.value for frame in at.dataframe if column in frame.value)
+
+
+def metric(at: AppTest, label: str) -> str:
+    """A number's text."""
+    return next(str(one.value) for one in at.metric if one.label == label)
+
+
+def test_the_numbers(view: View, busy: Gateway) -> None:
+    """As the gateway tells them; a picture for each kind of them; what failed is listed."""
+    at = view("metrics")
+    assert not at.exception
+    assert (metric(at, "Requests"), metric(at, "Output tokens")) == ("3", "6")
+    assert metric(at, "Succeeded") == "66.7%"
+    assert len(at.get("plotly_chart")) >= 7
+    models = table(at, "Cold loads")
+    assert sorted(zip(models["Model"], models["Requests"], models["Failed"], strict=True)) == [
+        ("_unknown", 1, 1),
+        (MODEL, 2, 0),
+    ]
+    assert list(table(at, "Reason")["Outcome"]) == ["client's error"]
+
+
+def test_filters(view: View, busy: Gateway) -> None:
+    """Each of them reaches the gateway, for the numbers and for the list."""
+    at = view("metrics")
+    at.selectbox(key="metrics_host").set_value("sim1").run()
+    assert (metric(at, "Requests"), metric(at, "Succeeded")) == ("2", "100%")
+    assert "Nothing failed in this time." in shown(at)
+    at.selectbox(key="metrics_model").set_value("smollm2:135m").run()
+    assert "No requests in this time." in shown(at)
+    assert not at.get("plotly_chart")
+    at = view("metrics")
+    at.selectbox(key="metrics_outcome").set_value("failed").run()
+    assert metric(at, "Requests") == "1"
+    at.segmented_control(key="metrics_range").set_value("15m").run()
+    assert not at.exception
+    assert metric(at, "Requests") == "1"
+
+
+def test_all_requests(view: View, busy: Gateway) -> None:
+    """Those that succeeded are listed where that is wanted."""
+    at = view("metrics")
+    at.toggle(key="requests_all").set_value(True).run()
+    assert list(table(at, "Reason")["Outcome"]) == ["client's error", "succeeded", "succeeded"]
+
+
+def test_one_request(view: View, busy: Gateway) -> None:
+    """Found by its id: where its time went, and why it went where it did."""
+    rows = {row["outcome"]: row for row in busy.get("/api/requests")["requests"]}
+    at = view("metrics")
+    at.text_input(key="request_id").set_value(rows["ok"]["id"]).run()
+    assert not at.exception
+    assert "sim1 was chosen: the request names it." in shown(at)
+    assert (metric(at, "Host"), metric(at, "Tokens").endswith("→ 3")) == ("sim1", True)
+    at.text_input(key="request_id").set_value(rows["client_error"]["id"]).run()
+    assert not at.exception
+    assert "client's error" in shown(at)
+    assert rows["client_error"]["reason"] in shown(at)
+    at.text_input(key="request_id").set_value("nobody").run()
+    assert "no request" in shown(at)
+
+
+def test_grafana(view: View, busy: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dashboards are linked where one is told of."""
+    assert not view("metrics").link_button
+    monkeypatch.setenv(GRAFANA, "http://grafana:3000/")
+    links = {link.label: link.url for link in view("metrics").link_button}
+    assert links["Models"] == "http://grafana:3000/d/corral-models"
+    known = (Path(state.__file__).parent.parent / "grafana" / "out").glob("*.json")
+    uids = {json.loads(path.read_text(encoding="utf-8"))["uid"] for path in known}
+    assert {link.rsplit("/", 1)[1] for link in links.values()} <= uids
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "percent"),
+    [(110, 100, 10), (0, 100, -100), (5, 0, None), (None, 1, None), (1, None, None), (1, 1, 0)],
+)
+def test_change(now: float | None, before: float | None, percent: float | None) -> None:
+    """Against nothing there is no change."""
+    assert change(now, before) == percent
+
+
+def test_elapsed() -> None:
+    """What is still to come of an hour has not passed; a moment has."""
+    summary = {"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-01T02:00:00+00:00"}
+    began = datetime.fromisoformat(summary["since"]).timestamp()
+    assert [elapsed(summary, began + passed) for passed in (5400, 9000, 0)] == [5400, 7200, 1.0]
+
+
+@pytest.mark.parametrize("count", [0, 1, SPARKS, SPARKS + 1, 200])
+def test_thinned(count: int) -> None:
+    """No more than a card has room for; gaps stay gaps."""
+    values: list[float | None] = [float(number) for number in range(count)]
+    found = thinned(values)
+    assert len(found) == min(count, len(found)) <= SPARKS
+    assert thinned([None] * count) == [None] * len(found)
+    assert all(a < b for a, b in itertools.pairwise(found) if a is not None and b is not None)
+
+
+def test_pictures() -> None:
+    """Nothing is painted of what is nothing; outcomes have their colours; a gap is a gap."""
+    at = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    bars = charts.bars(at, {"a": [1, 2, 3], "b": [0, 0, 0]}, "n", {"a": "#123456"})
+    assert [(trace.name, trace.marker.color) for trace in bars.data] == [("a", "#123456")]
+    assert bars.layout.xaxis.tickformat == "%d.%m"
+    (line,) = charts.lines(at[:1], {"p50": [None]}, "s").data
+    assert (line.name, line.y) == ("p50", (None,))
+    (heat,) = charts.heat(["h1", "h2"], ["m"], {("m", "h2"): 5.0}, "tokens/s").data
+    assert [list(row) for row in heat.z] == [[None, 5.0]]
+    costs = charts.costs(["a", "b"], {"wait": [1.0, 2.0], "load": [0.0, 0.0]}, "s")
+    assert [trace.name for trace in costs.data] == ["wait"]
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_in_a_browser(context: BrowserContext, busy: Gateway, language: str) -> None:
+    """Pictures, another range, a row that is chosen and explained."""
+    words = RUSSIAN if language == "ru" else {}
+
+    def said(text: str) -> str:
+        return str(words.get(text, text))
+
+    page = context.new_page()
+    page.goto("/metrics")
+    if language == "ru":
+        page.get_by_test_id("stSidebar").get_by_text("Русский").click(timeout=PATIENCE_MS)
+    expect(page.get_by_text(said("Requests by outcome"))).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(8, timeout=PATIENCE_MS)
+    page.get_by_role("radio", name="1h").click()
+    expect(page.get_by_test_id("stPlotlyChart").first).to_be_visible()
+    expect(page.get_by_test_id("stMetricValue").first).to_have_text("3")
+    found = page.get_by_test_id("stDataFrame").last
+    found.scroll_into_view_if_needed()
+    box = found.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 18, box["y"] + 54)  # a table is a canvas: the first row's box to tick
+    expect(page.get_by_text(re.compile(said("Routing predicted")))).to_be_visible()
