@@ -82,11 +82,7 @@ class Gateway:
 
     def several(self, *asked: tuple[str, Mapping[str, Any]]) -> list[Any]:
         """The answers to several paths with their queries, asked for at once. Raises the first GatewayError."""
-
-        async def all_of_them() -> list[Any]:
-            return await asyncio.gather(*(self.ask("GET", path, query=query) for path, query in asked))
-
-        return self.call(all_of_them())
+        return self.call(self._each([("GET", path, None, query, False) for path, query in asked]))
 
     def post(self, path: str, body: Any = None, /, *, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """The same."""
@@ -96,9 +92,7 @@ class Gateway:
         """The same."""
         return self.call(self.ask("PATCH", path, body))
 
-    def delete(
-        self, path: str, body: Any = None, /, *, headers: Mapping[str, str] | None = None, **query: Any
-    ) -> Any:
+    def delete(self, path: str, body: Any = None, /, *, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """The same."""
         return self.call(self.ask("DELETE", path, body, query=query, headers=headers))
 

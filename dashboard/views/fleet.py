@@ -64,7 +64,7 @@ def _numbers(seen: Look) -> None:
     well = sum(host["health"] == "healthy" and not host["draining"] for host in hosts)
     taken, slots = sum(host["leases"] for host in hosts), sum(host["slots"] for host in hosts)
     grid = st.grid(5, min_column_width=150, border=True)
-    grid.metric(t("Healthy hosts"), f"{well} / {len(hosts)}")
+    grid.metric(t("Available hosts"), f"{well} / {len(hosts)}")
     grid.metric(t("Slots taken"), f"{taken} / {slots}")
     grid.metric(t("Waiting"), number(sum(row["phase"] == "queued" for row in running)))
     grid.metric(t("Loaded models"), number(sum(len(host["models_loaded"]) for host in hosts)))

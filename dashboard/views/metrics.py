@@ -22,7 +22,8 @@ RANGES = {
     "30d": (30 * 86400, "6h"),
 }
 """How long it is, and from point to point: two hundred points at most."""
-REFRESH = {"off": None, "10 s": 10.0, "30 s": 30.0, "60 s": 60.0}
+REFRESH = (None, 10.0, 30.0, 60.0)
+"""Seconds; None: not by itself."""
 SPARKS = 48
 STEADY_PERCENT = 5
 """Less of a change is neither good nor bad."""
@@ -67,11 +68,12 @@ def told(chosen: requests.Chosen) -> Told:
 def page() -> None:
     """One run."""
     st.set_page_config(layout="wide")
+    hosts = look().hosts
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header(t("Metrics"), width="stretch", anchor=False)
         _grafana()
-    chosen, every = _toolbar()
-    st.fragment(run_every=every)(_live)(chosen)
+    chosen, every = _toolbar(hosts)
+    st.fragment(run_every=every)(live)(chosen)
     requests.section(chosen)
 
 
@@ -82,9 +84,8 @@ def _grafana() -> None:
                 st.link_button(name, f"{base}/d/corral-{uid}", type="tertiary", icon=":material/open_in_new:")
 
 
-def _toolbar() -> tuple[requests.Chosen, float | None]:
+def _toolbar(hosts: list[dict[str, Any]]) -> tuple[requests.Chosen, float | None]:
     """What it is about, and how often it is asked for again."""
-    hosts = look().hosts
     outcomes = ["failed", *charts.OUTCOMES]
     words = requests.outcomes()
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -121,17 +122,18 @@ def _toolbar() -> tuple[requests.Chosen, float | None]:
         )
         every = st.selectbox(
             t("Refresh"),
-            list(REFRESH),
+            REFRESH,
             index=2,
-            format_func=lambda name: t("off") if name == "off" else name,
+            format_func=lambda every: t("off") if every is None else seconds(every),
             key="metrics_refresh",
             persist_state="session",
             width=110,
         )
-    return requests.Chosen(range_ or "24h", model, host, outcome), REFRESH[every]
+    return requests.Chosen(range_ or "24h", model, host, outcome), every
 
 
-def _live(chosen: requests.Chosen) -> None:
+def live(chosen: requests.Chosen) -> None:
+    """What changes by itself."""
     try:
         found = told(chosen)
     except GatewayError as error:

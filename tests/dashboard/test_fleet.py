@@ -15,7 +15,6 @@ from streamlit.testing.v1 import AppTest
 from dashboard import state
 from dashboard.gateway import URL, Gateway
 from dashboard.views.fleet import remaining
-from tests.dashboard.conftest import PATIENCE_MS
 
 MODEL, NEW = "llama3.2:1b", "qwen2.5:0.5b"
 RUSSIAN = json.loads((Path(state.__file__).parent / "locales" / "ru.json").read_text(encoding="utf-8"))
@@ -220,7 +219,7 @@ def test_in_a_browser(context: BrowserContext, gateway: Gateway, language: str) 
 
     page = context.new_page()
     page.goto("/fleet")
-    expect(page.get_by_text("sim3", exact=True).first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("sim3", exact=True).first).to_be_visible()
     if language == "ru":
         page.get_by_test_id("stSidebar").get_by_text("Русский").click()
     page.get_by_role("button", name=said("Pull")).click()
@@ -237,7 +236,8 @@ def test_in_a_browser(context: BrowserContext, gateway: Gateway, language: str) 
     gateway.post("/api/hosts/sim2/resume")
     expect(page.get_by_text(said("draining"), exact=True)).to_have_count(0)
     page.get_by_role("button", name=said("Explain")).click()
-    expect(page.get_by_test_id("stPlotlyChart")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
     page.get_by_role("button", name=said("Stop")).click()
     expect(page.get_by_text(said("stopped"), exact=True).first).to_be_visible()
+    until(lambda: all(job["outcome"] for job in gateway.get("/api/jobs")["jobs"]))
     assert {job["outcome"] for job in gateway.get("/api/jobs")["jobs"] if job["model"] == "llama3.3:70b"} == {"stopped"}

@@ -14,9 +14,9 @@ from playwright.sync_api import BrowserContext, expect
 from streamlit.testing.v1 import AppTest
 
 from dashboard import charts, state
-from dashboard.gateway import GRAFANA, Gateway, GatewayError
+from dashboard.gateway import GRAFANA, URL, Gateway, GatewayError
 from dashboard.views.metrics import SPARKS, change, elapsed, thinned
-from tests.dashboard.conftest import PATIENCE_MS, Demo
+from tests.dashboard.conftest import Demo
 
 MODEL = "llama3.2:1b"
 RUSSIAN = json.loads((Path(state.__file__).parent / "locales" / "ru.json").read_text(encoding="utf-8"))
@@ -110,6 +110,24 @@ def test_one_request(view: View, busy: Gateway) -> None:
     assert "no request" in shown(at)
 
 
+def test_the_gateway_goes_away(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that finds nobody says so; the next one may find somebody."""
+    monkeypatch.setenv(URL, "http://127.0.0.1:9")
+    at = AppTest.from_string(
+        'from dashboard.views import metrics, requests\nmetrics.live(requests.Chosen("24h"))'
+    ).run()
+    assert not at.exception
+    assert at.warning[0].value == "The gateway does not answer"
+
+
+def test_it_is_not_asked_again(view: View, busy: Gateway) -> None:
+    """Where that is wanted."""
+    at = view("metrics", "ru")
+    at.selectbox(key="metrics_refresh").set_value(None).run()
+    assert not at.exception
+    assert metric(at, "Запросы") == "3"
+
+
 def test_grafana(view: View, busy: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its dashboards are linked where one is told of."""
     assert not view("metrics").link_button
@@ -172,12 +190,13 @@ def test_in_a_browser(context: BrowserContext, busy: Gateway, language: str) -> 
     page = context.new_page()
     page.goto("/metrics")
     if language == "ru":
-        page.get_by_test_id("stSidebar").get_by_text("Русский").click(timeout=PATIENCE_MS)
-    expect(page.get_by_text(said("Requests by outcome"))).to_be_visible(timeout=PATIENCE_MS)
-    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(8, timeout=PATIENCE_MS)
+        page.get_by_test_id("stSidebar").get_by_text("Русский").click()
+    expect(page.get_by_text(said("Requests by outcome"))).to_be_visible()
+    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(8)
     page.get_by_role("radio", name="1h").click()
-    expect(page.get_by_test_id("stPlotlyChart").first).to_be_visible()
     expect(page.get_by_test_id("stMetricValue").first).to_have_text("3")
+    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_have_count(1)
+    expect(page.locator(".main-svg .xaxislayer-above")).to_have_count(8)  # painted: nothing moves any more
     found = page.get_by_test_id("stDataFrame").last
     found.scroll_into_view_if_needed()
     box = found.bounding_box()
