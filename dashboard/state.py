@@ -47,12 +47,15 @@ def look() -> Look:
     return Look(state["hosts"], state["findings"], asked("/api/generations")["generations"], asked("/api/jobs")["jobs"])
 
 
-def open_session(id_: str | None, page: str = "") -> None:
-    """In a callback: this session is the tab's from now on (None: a new one), shown on this page of the app's."""
+def open_session(id_: str | None) -> None:
+    """In a callback: this session is the tab's from now on; None: a new one."""
     st.session_state["session"] = id_
     remember(session=id_)
-    if page:
-        st.session_state["_go"] = page
+
+
+def go_to(page: str) -> None:
+    """In a callback: the reader is shown this page of the app's next."""
+    st.session_state["_go"] = page
 
 
 def gone_to() -> str | None:

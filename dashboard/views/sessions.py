@@ -9,8 +9,8 @@ import streamlit as st
 from dashboard.gateway import GatewayError
 from dashboard.i18n import ago, t
 from dashboard.markup import plain
-from dashboard.state import attempted, fleet, gateway, named, open_session
-from dashboard.views import selected
+from dashboard.state import attempted, fleet, gateway, go_to, named, open_session
+from dashboard.views import selected, talk
 
 PAGE = 20
 HITS, HITS_MOST = 10, 50
@@ -40,7 +40,12 @@ def _open(id_: str, kind: str, seq: int | None = None) -> None:
     """``seq``: on the branch that goes through this message."""
     if seq is not None:
         attempted(gateway().patch, f"/api/sessions/{id_}", {"leaf": seq})
-    open_session(id_, "talk" if kind == "conversation" else "chat")
+    if kind == "conversation":
+        talk.show(id_)
+        go_to("talk")
+    else:
+        open_session(id_)
+        go_to("chat")
 
 
 def _act(id_: str, key: str) -> None:

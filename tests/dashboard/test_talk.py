@@ -220,3 +220,14 @@ def test_presets(app: Callable[..., AppTest]) -> None:
     at.run()
     press(at, "Delete")
     assert "Load" not in labels(at)
+
+
+def test_it_is_opened_from_the_list_of_sessions(app: Callable[..., AppTest], gateway: Gateway) -> None:
+    """There it is one of them; its page is this one."""
+    id_ = held(gateway, "Ann", "Bob", mode="compare")
+    free(gateway, id_)
+    at = app(page="sessions")
+    at.button(key=f"open_{id_}").click().run()
+    assert not at.exception
+    assert at.session_state["talk"] == id_
+    assert {"Ann", "Bob"} <= {word for badge in badges(at) for word in ("Ann", "Bob") if word in badge}
