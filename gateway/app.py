@@ -59,6 +59,7 @@ from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
+from gateway.routing.ranks import Policy
 from gateway.sharing import draining, shared, sharing
 from gateway.store.engine import Database
 from gateway.store.session_store import SessionStore
@@ -90,7 +91,7 @@ class Gateway:
         relay = config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
         self.fleet = configured(config, self.metrics.moved)
-        self.admission = Admission(self.fleet, config.queue.limit, self.rng)
+        self.admission = Admission(self.fleet, config.queue.limit, self.rng, Policy(config.routing.policy))
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
@@ -239,7 +240,7 @@ class Gateway:
         return (
             self.inference,
             FleetViews(self.fleet, self.client, self.clock, config.poll.inventory_ttl_seconds),
-            Explain(self.fleet, self.clock, self.rng, config.relay),
+            Explain(self.fleet, self.clock, self.rng, config.relay, self.admission.policy),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, config.relay),
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement),

@@ -62,6 +62,15 @@ class QueueConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingConfig:
+    """How a host is chosen."""
+
+    policy: Literal["predictive", "least_connections", "round_robin", "random", "warm_first"] = (
+        "predictive"  # by predicted seconds; the others are there to be compared with
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class RelayConfig:
     """How requests are sent on."""
 
@@ -235,6 +244,7 @@ class Config:
     placement: tuple[PlacementConfig, ...] = ()
     account_host: str = ""  # the host whose ollama.com account is used; empty: the first
     http: HttpConfig = field(default_factory=HttpConfig)
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     relay: RelayConfig = field(default_factory=RelayConfig)
     generations: GenerationsConfig = field(default_factory=GenerationsConfig)

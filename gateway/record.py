@@ -145,7 +145,10 @@ class Accounting(StrEnum):
 
 
 class Costs(msgspec.Struct, frozen=True, gc=False):
-    """What one host would cost one request, in seconds. ``affinity`` is zero or negative; ``total`` is the sum."""
+    """What one host would cost one request, in seconds. ``affinity`` is zero or negative; ``total`` is the sum, by which hosts compare.
+
+    ``harm`` is what others would pay (models that must leave, and be loaded again), ``decode`` what the answer takes after its first token.
+    """
 
     host: str
     total: float
@@ -154,6 +157,18 @@ class Costs(msgspec.Struct, frozen=True, gc=False):
     prefill: float
     affinity: float
     penalty: float
+    harm: float = 0.0
+    decode: float = 0.0
+
+    @property
+    def first_token(self) -> float:
+        """Seconds to the first token."""
+        return self.queue_wait + self.load_time + self.prefill + self.affinity
+
+    @property
+    def held(self) -> float:
+        """Seconds that the slot is taken."""
+        return self.load_time + self.prefill + self.affinity + self.decode
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
@@ -175,7 +190,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     @property
     def predicted_seconds(self) -> float:
         """Predicted seconds to the first token on the chosen host."""
-        return self.costs[0].total
+        return self.costs[0].first_token
 
     @property
     def runner_up(self) -> str | None:
@@ -262,7 +277,7 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
             or self.attempts[-1].host != route.host
         ):
             return None
-        return ttft - self.attempts[-1].at_seconds - route.costs[0].total
+        return ttft - self.attempts[-1].at_seconds - route.costs[0].first_token
 
     @property
     def seconds_per_output_token(self) -> float | None:

@@ -21,6 +21,7 @@ from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
 from gateway.record import Costs, Rejected, Route, RouteReason
 from gateway.routing.policy import Chance, Unroutable, choose
+from gateway.routing.ranks import Policy
 
 
 class InferenceBody(msgspec.Struct):
@@ -64,15 +65,17 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Priced(msgspec.Struct, frozen=True):
-    """What one host would cost the request, in seconds to its first token."""
+    """What one host would cost the request, in seconds."""
 
     host: Annotated[str, doc("the host's name")]
-    total: Annotated[float, doc("the sum of the others")]
+    total: Annotated[float, doc("the sum of the others, by which hosts compare")]
     queue_wait: Annotated[float, doc("until a slot is free")]
-    load_time: Annotated[float, doc("to load the model, and the harm of evicting others")]
+    load_time: Annotated[float, doc("to load the model")]
     prefill: Annotated[float, doc("to read the prompt")]
     affinity: Annotated[float, doc("what is saved where the conversation is cached; zero or negative", le=0)]
     penalty: Annotated[float, doc("for recent failures")]
+    harm: Annotated[float, doc("what others will wait because a model that they use must leave memory")]
+    decode: Annotated[float, doc("an answer of usual length, after its first token")]
     leases: Annotated[int, doc("slots that are taken", ge=0)]
     slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
     health: Annotated[State, doc("as in a host's row")]
@@ -88,6 +91,9 @@ class Explained(msgspec.Struct, frozen=True):
     runner_up: Annotated[str | None, doc("the second cheapest host")]
     costs: Annotated[list[Priced], doc("every host that could take it, cheapest first")]
     rejected: Annotated[tuple[Rejected, ...], doc("every other host")]
+    policies: Annotated[
+        dict[Policy, str], doc("the host that each policy would choose; `routing.policy` is the one in force")
+    ]
 
 
 class Unrouted(msgspec.Struct, frozen=True):
@@ -106,10 +112,13 @@ class Unrouted(msgspec.Struct, frozen=True):
 class Explain:
     """The handler of ``/api/route/explain``."""
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float], rng: Chance, relay: RelayConfig) -> None:
+    def __init__(
+        self, fleet: Fleet, clock: Callable[[], float], rng: Chance, relay: RelayConfig, policy: Policy
+    ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._rng = rng
+        self._policy = policy
         self._model_at_host = relay.model_at_host
 
     def routes(self) -> list[web.RouteDef]:
@@ -140,11 +149,13 @@ class Explain:
         if not inference.model:
             raise BadRequest("model is required")
         snapshot = self._fleet.snapshot(self._clock())
-        chosen = choose(inference, snapshot, self._rng)
+        hosts = {policy: choose(inference, snapshot, self._rng, policy=policy) for policy in Policy}
+        chosen = hosts[self._policy]
         if isinstance(chosen, Unroutable):
             error = ModelNotFound if chosen.unknown_model else NoHost
             return Unrouted(_asked(inference), None, error.code, [], chosen.rejected)
-        return _explained(inference, chosen, {view.name: view for view in snapshot.hosts})
+        others = {policy: route.host for policy, route in hosts.items() if isinstance(route, Route)}
+        return _explained(inference, chosen, {view.name: view for view in snapshot.hosts}, others)
 
 
 def _asked(inference: InferenceRequest) -> Asked:
@@ -152,7 +163,9 @@ def _asked(inference: InferenceRequest) -> Asked:
     return Asked(inference.endpoint.path, inference.model, inference.kind, inference.prompt_tokens, options)
 
 
-def _explained(inference: InferenceRequest, route: Route, views: dict[str, HostView]) -> Explained:
+def _explained(
+    inference: InferenceRequest, route: Route, views: dict[str, HostView], policies: dict[Policy, str]
+) -> Explained:
     return Explained(
         request=_asked(inference),
         host=route.host,
@@ -161,6 +174,7 @@ def _explained(inference: InferenceRequest, route: Route, views: dict[str, HostV
         runner_up=route.runner_up,
         costs=[_priced(costs, views[costs.host]) for costs in route.costs],
         rejected=route.rejected,
+        policies=policies,
     )
 
 

@@ -106,4 +106,4 @@ class Show:
 def _loading(named: str, body: bytes, pin: str) -> InferenceRequest:
     """The request that would load the model: where that goes, this goes."""
     endpoint = ENDPOINTS["/api/generate"]
-    return InferenceRequest("show", endpoint, Kind.LOAD, named, canonical(named), False, (), 0, 0, body, None, "", pin)
+    return InferenceRequest("show", endpoint, Kind.LOAD, named, canonical(named), False, (), 0, (), body, None, "", pin)

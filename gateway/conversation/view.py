@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dialects.read import BYTES_PER_TOKEN
+from gateway.dialects.request import BYTES_PER_TOKEN
 from gateway.messages import Message, Role
 from gateway.participants import ConversationSettings, Mode, Participant
 

@@ -12,15 +12,13 @@ import msgspec
 import zstandard
 
 from gateway.dialects.names import canonical
-from gateway.dialects.request import Endpoint, InferenceRequest, Kind
+from gateway.dialects.request import BLOCK_BYTES, BYTES_PER_TOKEN, Endpoint, InferenceRequest, Kind
 from gateway.errors import BadRequest
 from gateway.record import NO_TRACE, Trace
 
 ZSTD_LIMIT_BYTES = 20 * 1024 * 1024  # as Ollama: middleware/cloud_proxy.go
 RUNNER_KEYS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
 RUNNER_KEYS_SET = frozenset(RUNNER_KEYS)
-PREFIX_BYTES = 2048
-BYTES_PER_TOKEN = 4
 PROMPT_TOKENS_LIMIT = 32768  # an estimate; images in the body must not make it absurd
 BLANKS_LIMIT = 64  # an empty list may have blanks in it; a longer one has more
 # Keys that are plainly in lower case, so that most bodies need no look at each.
@@ -100,7 +98,7 @@ def read(
         flag_of(fields, "stream", default=endpoint.streams_by_default),
         _runner_options(fields) if "options" in fields or "shift" in fields else (),
         min(size // BYTES_PER_TOKEN, PROMPT_TOKENS_LIMIT),
-        0 if size < PREFIX_BYTES else _prefix(name, prompt),
+        () if size < BLOCK_BYTES else _prefix(name, prompt),
         body,
         session,
         client,
@@ -282,9 +280,16 @@ def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(found)
 
 
-def _prefix(name: str, prompt: list[memoryview]) -> int:
-    """What stays the same while a conversation grows: its first bytes. Short prompts save nothing and get none."""
-    return hash((name, b"".join(part[:PREFIX_BYTES] for part in prompt)[:PREFIX_BYTES])) or 1
+def _prefix(name: str, prompt: list[memoryview]) -> tuple[int, ...]:
+    """What stays the same while a conversation grows: its blocks from the beginning, each hash with all before it. Short prompts have none."""
+    text = memoryview(b"".join(prompt)) if len(prompt) > 1 else prompt[0]
+    most = min(len(text), PROMPT_TOKENS_LIMIT * BYTES_PER_TOKEN)
+    chain: list[int] = []
+    last = hash(name)
+    for start in range(0, most - BLOCK_BYTES + 1, BLOCK_BYTES):
+        last = hash((last, text[start : start + BLOCK_BYTES].tobytes()))
+        chain.append(last)
+    return tuple(chain)
 
 
 _BOUNDARY = re.compile(r'multipart/form-data\b.*?;\s*boundary=(?:"([^"]{1,70})"|([^";,\s]{1,70}))', re.IGNORECASE)

@@ -9,6 +9,10 @@ import msgspec
 from gateway.dialects.ending import Ending
 from gateway.record import NO_TRACE, Trace
 
+BYTES_PER_TOKEN = 4
+BLOCK_BYTES = 2048
+BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
+
 
 class Kind(StrEnum):
     """What the caller wants of the model."""
@@ -53,7 +57,10 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
-    """One request, read. ``requested_model`` is as sent, ``model`` canonical; ``prefix`` identifies the conversation (0: none)."""
+    """One request, read. ``requested_model`` is as sent, ``model`` canonical.
+
+    ``prefix``: a chain of hashes, one for each BLOCK_BYTES of the prompt; two prompts begin alike as far as their chains are equal.
+    """
 
     id: str
     endpoint: Endpoint
@@ -63,7 +70,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     stream: bool
     runner_options: tuple[tuple[str, Any], ...]
     prompt_tokens: int  # estimated
-    prefix: int
+    prefix: tuple[int, ...]
     body: bytes
     session: str | None = None
     client: str = ""

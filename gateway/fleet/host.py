@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 
+from gateway.fleet.demand import Demand
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health
+from gateway.fleet.prompts import Chain
 
 RunnerOptions = tuple[tuple[str, Any], ...]
 
@@ -74,6 +76,11 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
     draining: bool = False
     elsewhere: int = 0  # leases that other gateways hold here, as last told
     ghosts: frozenset[str] = frozenset()  # models listed by /api/tags that requests were told are not there
+    ends: tuple[float, ...] = ()  # when each lease should be over
+    prompts: Mapping[str, tuple[Chain, ...]] = msgspec.field(default_factory=dict)  # digest → what its slots know
+    load_rate: float | None = None  # bytes per second, over all models that were loaded here
+    vram_seen: int = 0  # the most memory that models were seen to use at once
+    models_seen: int = 0  # the most models that were seen loaded at once
 
     @property
     def name(self) -> str:
@@ -92,18 +99,24 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it."""
+    """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it. ``until``: when it should be over.
+    ``known``: the host's cache was thought to know the prompt's beginning."""
 
     number: int
     host: str
     digest: str | None
     cold: bool
     since: float
+    until: float = 0.0
+    known: bool = False
 
 
 class FleetSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """All that one decision needs. ``affinity``: prefix → (host, tokens cached)."""
+    """All that one decision needs. Of the whole fleet: ``demand`` by digest and runner options, and by digest ``lengths`` (mean output tokens of an
+    answer) and ``sizes`` (bytes of memory when loaded)."""
 
     taken_at: float
     hosts: tuple[HostView, ...]
-    affinity: Mapping[int, tuple[str, int]] = msgspec.field(default_factory=dict)
+    demand: Mapping[tuple[str, RunnerOptions], Demand] = msgspec.field(default_factory=dict)
+    lengths: Mapping[str, float] = msgspec.field(default_factory=dict)
+    sizes: Mapping[str, int] = msgspec.field(default_factory=dict)

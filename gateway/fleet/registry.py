@@ -20,10 +20,14 @@ from gateway.fleet.host import (
     Observation,
     RunnerOptions,
 )
+from gateway.fleet.learned import Learned
+from gateway.fleet.prompts import Chain, best
+from gateway.fleet.prompts import after as prompts_after
 from gateway.fleet.residence import Load, Residence, Trigger, Unload
+from gateway.record import Usage
 
-AFFINITY_LIMIT = 10_000
 SAMPLES_PER_SECOND = 100
+CACHED_PREFILL_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -45,7 +49,19 @@ class _HostState:
     draining: bool = False
     elsewhere: int = 0
     ghosts: frozenset[str] = frozenset()
+    ends: tuple[float, ...] = ()
+    prompts: Mapping[str, tuple[Chain, ...]] = field(default_factory=dict)
+    load_rate: float | None = None
+    vram_seen: int = 0
+    models_seen: int = 0
     view: HostView | None = None  # None: must be made anew
+
+    def size_of(self, digest: str) -> int:
+        """Bytes on disk; 0: not listed."""
+        for model in (self.available or {}).values():
+            if model.digest == digest:
+                return model.size
+        return 0
 
 
 def _nobody(_change: Load | Unload) -> None:
@@ -67,7 +83,7 @@ class Fleet:
         self._leases: dict[int, tuple[Lease, _HostState]] = {}
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
-        self._affinity: dict[int, tuple[str, int]] = {}
+        self.learned = Learned()
         self._draining: frozenset[str] = frozenset()
         self.leases_granted = 0
 
@@ -102,7 +118,8 @@ class Fleet:
     def snapshot(self, now: float) -> FleetSnapshot:
         """The immutable whole."""
         views = tuple([self._view(state, now) for state in self._states.values()])
-        return FleetSnapshot(now, views, self._affinity)
+        learned = self.learned
+        return FleetSnapshot(now, views, learned.demand, learned.lengths, learned.sizes)
 
     def _view(self, state: _HostState, now: float) -> HostView:
         if state.health.until and (health := at(state.health, now)) is not state.health:
@@ -126,6 +143,11 @@ class Fleet:
                 state.draining,
                 state.elsewhere,
                 state.ghosts,
+                state.ends,
+                state.prompts,
+                state.load_rate,
+                state.vram_seen,
+                state.models_seen,
             )
         return state.view
 
@@ -177,18 +199,37 @@ class Fleet:
         state = self._states[name]
         return state.host.slots - state.leases
 
-    def lease(self, name: str, model: str, options: RunnerOptions, now: float, *, cold: bool) -> Lease:
-        """Take a slot on ``name``. A cold lease marks the model as loading, so that a burst sees it before any poll does."""
+    def lease(
+        self,
+        name: str,
+        model: str,
+        options: RunnerOptions,
+        now: float,
+        *,
+        cold: bool,
+        prefix: Chain = (),
+        seconds: float = 0.0,
+    ) -> Lease:
+        """Take a slot on ``name``. A cold lease marks the model as loading, so that a burst sees it before any poll does.
+
+        ``seconds``: how long it should be held (0: nobody knows); ``prefix``: the prompt's chain, which a slot's cache will know.
+        """
         state = self._states[name]
         digest = state.available[model].digest if state.available and model in state.available else None
-        lease = Lease(self._next_lease, name, digest, cold, now)
+        held = state.prompts.get(digest, ()) if digest is not None and not cold else ()
+        known = bool(prefix and best(held, prefix))
+        lease = Lease(self._next_lease, name, digest, cold, now, now + seconds if seconds else 0.0, known)
         self._next_lease += 1
         self._leases[lease.number] = (lease, state)
         self.leases_granted += 1
         state.leases += 1
         state.leased_at = now
+        if lease.until:
+            state.ends = (*state.ends, lease.until)
         self._touch(state)
         if digest is not None:
+            self.learned.asked(digest, options, now)
+            state.prompts = {**state.prompts, digest: prompts_after(held, prefix, state.host.slots)}
             if cold and digest not in state.loading:
                 state.loading = {**state.loading, digest: now}
             if state.runners.get(digest) != options:
@@ -202,6 +243,10 @@ class Fleet:
             return False
         state = held[1]
         state.leases -= 1
+        if lease.until:
+            ends = list(state.ends)
+            ends.remove(lease.until)
+            state.ends = tuple(ends)
         self._touch(state)
         if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
             state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
@@ -251,6 +296,10 @@ class Fleet:
                 for digest, options in state.runners.items()
                 if digest in state.loaded or digest in state.loading
             }
+            state.prompts = {digest: known for digest, known in state.prompts.items() if digest in state.runners}
+            state.vram_seen = max(state.vram_seen, sum([model.vram for model in seen.loaded]))
+            state.models_seen = max(state.models_seen, len(seen.loaded))
+            self.learned.loaded(seen.loaded)
         if seen.available is not None:
             state.available = {canonical(model.name): model for model in seen.available}
             # What is listed still, or again, is a ghost indeed.
@@ -268,6 +317,7 @@ class Fleet:
         if event is Event.UNREACHABLE:
             state.loaded = {}
             state.runners = {}
+            state.prompts = {}
             self._residence.lost(name, now)
 
     def forget_model(self, name: str, model: str) -> None:
@@ -298,32 +348,27 @@ class Fleet:
         state.sampled_at = now
         return True
 
-    def learn(
-        self,
-        lease: Lease,
-        seconds: float,
-        *,
-        load_seconds: float | None,
-        prefill_rate: float | None,
-        decode_rate: float | None,
-    ) -> None:
-        """Blend in what a whole answer showed; None where it showed nothing. ``seconds``: how long the lease was held."""
+    def learn(self, lease: Lease, seconds: float, usage: Usage) -> None:
+        """Blend in what a whole answer showed. ``seconds``: how long the lease was held.
+
+        Ollama counts cached prompt tokens too: a short evaluation, or one of a prompt that was known there, tells no speed.
+        """
         state = self._states.get(lease.host)
         if state is None:
             return
         state.service_seconds = blend(state.service_seconds, seconds)
         self._touch(state)
-        if lease.digest is not None and (load_seconds or prefill_rate or decode_rate):
-            estimate = state.estimates.get(lease.digest, Estimate()).after(load_seconds, prefill_rate, decode_rate)
-            state.estimates = {**state.estimates, lease.digest: estimate}
-
-    def holds_prefix(self, prefix: int, host: str) -> bool:
-        """Whether the prompt that begins so is in this host's cache, as far as we know."""
-        return prefix in self._affinity and self._affinity[prefix][0] == host
-
-    def remember_prefix(self, prefix: int, host: str, tokens: int) -> None:
-        """The prompt that begins so is now in this host's cache. The oldest is forgotten past AFFINITY_LIMIT."""
-        self._affinity.pop(prefix, None)
-        self._affinity[prefix] = (host, tokens)
-        if len(self._affinity) > AFFINITY_LIMIT:
-            del self._affinity[next(iter(self._affinity))]
+        if lease.digest is None:
+            return
+        loading = usage.load_seconds if lease.cold else 0.0
+        if loading and (size := state.size_of(lease.digest)):
+            state.load_rate = blend(state.load_rate, size / loading)
+        cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
+        estimate = state.estimates.get(lease.digest, Estimate()).after(
+            loading or None,
+            None if cached else usage.input_tokens / usage.prefill_seconds,
+            usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
+        )
+        state.estimates = {**state.estimates, lease.digest: estimate}
+        if usage.output_tokens:
+            self.learned.answered(lease.digest, usage.output_tokens)

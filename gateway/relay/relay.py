@@ -14,6 +14,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+import msgspec
+
 from gateway.dialects.lines import Framing
 from gateway.dialects.ollama import message_of
 from gateway.dialects.request import Farewell, InferenceRequest
@@ -34,7 +36,6 @@ from gateway.relay.upstream import UpstreamError
 from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
 from gateway.routing.policy import Unroutable
 
-CACHED_PREFILL_SECONDS = 0.05
 STALE_WITHIN_SECONDS = 0.25
 LAST_WORDS_SECONDS = 2.0  # for a client that is slow to take them
 _BROKEN = (502, 504)
@@ -284,21 +285,13 @@ class Relay:
         if generation.outcome is not Outcome.OK:
             self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, generation.reason)
             return
-        usage, request = generation.usage, generation.request
-        known = request.prefix and self._fleet.holds_prefix(request.prefix, lease.host)
-        if request.prefix:
-            self._fleet.remember_prefix(request.prefix, lease.host, usage.input_tokens or request.prompt_tokens)
-        if not self._fleet.wants_sample(lease.host, now):
-            return
-        # Ollama counts cached prompt tokens too: a short evaluation, or one of a prompt we know to be there, tells no speed.
-        cached = known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
-        self._fleet.learn(
-            lease,
-            now - lease.since,
-            load_seconds=usage.load_seconds if lease.cold else None,
-            prefill_rate=None if cached else usage.input_tokens / usage.prefill_seconds,
-            decode_rate=usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
-        )
+        if self._fleet.wants_sample(lease.host, now):
+            usage, first = generation.usage, generation.first_byte
+            if not usage.decode_seconds and first is not None and generation.request.stream:
+                usage = msgspec.structs.replace(
+                    usage, decode_seconds=now - first
+                )  # what the host does not say, we have seen
+            self._fleet.learn(lease, now - lease.since, usage)
 
     # -- last words ------------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.record import Route
 from gateway.routing.policy import Chance, Unroutable, choose
+from gateway.routing.ranks import Policy
 
 NOBODY: frozenset[str] = frozenset()
 LOOK_AHEAD = 32
@@ -60,9 +61,10 @@ class Waiter:
 class Admission:
     """Grants leases. ``limit``: requests that may wait, in all."""
 
-    def __init__(self, fleet: Fleet, limit: int, rng: Chance) -> None:
+    def __init__(self, fleet: Fleet, limit: int, rng: Chance, policy: Policy = Policy.PREDICTIVE) -> None:
         self._fleet = fleet
         self._rng = rng
+        self.policy = policy
         self._lanes: dict[tuple[bool, str, Any, str], deque[Waiter]] = {}
         self._waiting = 0
         self._settled = -1  # the fleet's version when everybody who waits was last looked at
@@ -182,14 +184,23 @@ class Admission:
         self, request: InferenceRequest, tried: AbstractSet[str], now: float, ahead: dict[str, int]
     ) -> Verdict | None:
         """A grant, a refusal, or None: the best host is worth waiting for (which is then noted in ``ahead``)."""
-        route = choose(request, self._fleet.snapshot(now), self._rng, tried, ahead)
+        route = choose(request, self._fleet.snapshot(now), self._rng, tried, ahead, self.policy)
         if isinstance(route, Unroutable):
             return route
         if self._fleet.free_slots(route.host) <= ahead.get(route.host, 0):
             ahead[route.host] = ahead.get(route.host, 0) + 1
             return None
-        cold = route.costs[0].load_time > 0
-        return Grant(route, self._fleet.lease(route.host, request.model, request.runner_options, now, cold=cold))
+        costs = route.costs[0]
+        lease = self._fleet.lease(
+            route.host,
+            request.model,
+            request.runner_options,
+            now,
+            cold=costs.load_time > 0,
+            prefix=request.prefix,
+            seconds=costs.held,
+        )
+        return Grant(route, lease)
 
     def _left(self, waiter: Waiter) -> None:
         self._waiting -= 1

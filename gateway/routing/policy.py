@@ -1,7 +1,4 @@
-"""choose: filters give the hosts that may, scorers give seconds, the least wins. Pure.
-
-Equal costs go to fewer leases, then to the host that was used longest ago (its caches are the least missed), then to chance.
-"""
+"""choose: filters give the hosts that may, scorers give seconds, the least wins. Pure. Other policies (ranks.py) rank by less."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -11,8 +8,9 @@ from gateway.dialects.request import InferenceRequest
 from gateway.fleet.health import State
 from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.record import Costs, Rejected, Route, RouteReason
+from gateway.routing.averages import Averages
 from gateway.routing.filters import LASTING, Rejection, in_words, reject
-from gateway.routing.scorers import Averages
+from gateway.routing.ranks import Policy, rank
 from gateway.routing.scorers import costs as score
 
 
@@ -40,8 +38,9 @@ def choose(
     rng: Chance,
     tried: AbstractSet[str] = _NOBODY,
     ahead: Mapping[str, int] = _NOTHING,
+    policy: Policy = Policy.PREDICTIVE,
 ) -> Route | Unroutable:
-    """The cheapest host for ``request``.
+    """The cheapest host for ``request``, or the first by another ``policy``.
 
     ``ahead``: how many wait for a host before this request. When every host that has the model is ejected, the best of them is
     used all the same (panic mode) and the route says so.
@@ -69,22 +68,21 @@ def choose(
         return Unroutable(missing, rejected)
     averages = Averages(snapshot)
     if len(fit) == 1:
-        only = score(request, fit[0], snapshot, averages, ahead.get(fit[0].host.name, 0))
+        only = score(request, fit[0], averages, ahead.get(fit[0].host.name, 0))
         why_it = RouteReason.PINNED if request.pin else RouteReason.ONLY_CANDIDATE
         return Route(only.host, RouteReason.FALLBACK if panic else why_it, (only,), rejected)
-    priced = [
-        (costs.total, view.leases, view.leased_at, costs.host, costs)
-        for costs, view in [
-            (score(request, view, snapshot, averages, ahead.get(view.host.name, 0)), view) for view in fit
-        ]
-    ]
+    priced = []
+    for view in fit:
+        before = ahead.get(view.host.name, 0)
+        costs = score(request, view, averages, before)
+        priced.append((rank(policy, costs, view, before), costs.host, costs))
     priced.sort()
     ties = 1
-    while ties < len(priced) and priced[ties][:3] == priced[0][:3]:
+    while ties < len(priced) and priced[ties][0] == priced[0][0]:
         ties += 1
     if ties > 1 and (pick := rng.randrange(ties)):
         priced.insert(0, priced.pop(pick))
-    ranking = tuple([row[4] for row in priced])
+    ranking = tuple([row[2] for row in priced])
     return Route(ranking[0].host, _reason(ranking, panic=panic), ranking, rejected)
 
 

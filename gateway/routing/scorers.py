@@ -3,90 +3,76 @@
 ``docs/routing.md`` explains each with its formula.
 """
 
-from gateway.dialects.request import InferenceRequest
-from gateway.fleet.ewma import Estimate
-from gateway.fleet.host import FleetSnapshot, HostView, LoadedModel, RunnerOptions
+from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
+from gateway.fleet.host import HostView, LoadedModel, RunnerOptions
+from gateway.fleet.prompts import best
 from gateway.record import Costs
+from gateway.routing.averages import DEFAULT_OUTPUT_TOKENS, DEFAULT_PREFILL_RATE, UNMEASURED, Averages
+from gateway.routing.eviction import DEFAULT_LOAD_BASE_SECONDS, harm, load_seconds
 
-DEFAULT_SERVICE_SECONDS = 10.0
-DEFAULT_LOAD_RATE = 1e9  # bytes per second from disk
-DEFAULT_LOAD_BASE_SECONDS = 2.0  # runner start, before the first byte is read
-DEFAULT_PREFILL_RATE = 500.0  # tokens per second
 PENALTY_SECONDS = 5.0  # for one fresh failure
 PENALTY_HALF_LIFE_SECONDS = 30.0
-_UNMEASURED = Estimate()
+OVERDUE = 0.25  # of the seconds for which a lease is held there: one that should be over has at least so many left
 
 
-class Averages:
-    """What the hosts of a snapshot have measured, on average. Each is worked out once, when first asked for."""
-
-    def __init__(self, snapshot: FleetSnapshot) -> None:
-        self._hosts = snapshot.hosts
-        self._service: float | None = None
-        self._load: dict[str, float | None] = {}
-        self._prefill: dict[str, float] = {}
-
-    def service_seconds(self) -> float:
-        """How long a lease is held; the default if no host has measured it."""
-        if self._service is None:
-            self._service = _mean([host.service_seconds for host in self._hosts]) or DEFAULT_SERVICE_SECONDS
-        return self._service
-
-    def load_seconds(self, digest: str) -> float | None:
-        """How long this model takes to load; None if no host has measured it."""
-        if digest not in self._load:
-            self._load[digest] = _mean([estimate.load_seconds for estimate in self._estimates(digest)])
-        return self._load[digest]
-
-    def prefill_rate(self, digest: str) -> float:
-        """Prompt tokens per second; the default if no host has measured it."""
-        if digest not in self._prefill:
-            rates = [estimate.prefill_rate for estimate in self._estimates(digest)]
-            self._prefill[digest] = _mean(rates) or DEFAULT_PREFILL_RATE
-        return self._prefill[digest]
-
-    def _estimates(self, digest: str) -> list[Estimate]:
-        return [host.estimates.get(digest, _UNMEASURED) for host in self._hosts]
-
-
-def costs(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, averages: Averages, ahead: int) -> Costs:
-    """The whole prediction for one host. ``averages`` are the snapshot's; ``ahead``: requests that wait for this host before this one."""
-    digest = view.digest_of(request.model)
-    wait = queue_wait(view, averages, ahead) if view.leases + view.elsewhere + ahead >= view.host.slots else 0.0
-    load = load_time(request, view, snapshot.taken_at, averages, digest)
-    prefill = cached = 0.0
+def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Costs:
+    """The whole prediction for one host. ``averages`` are its snapshot's; ``ahead``: requests that wait for this host before this one."""
+    snapshot = averages.snapshot
+    now = snapshot.taken_at
+    row = view.available.get(request.model) if view.available else None
+    digest = None if row is None else row.digest
+    wait = 0.0
+    if view.leases + view.elsewhere + ahead >= view.host.slots:
+        wait = queue_wait(view, averages, ahead, now)
+    load = evicting = prefill = cached = 0.0
+    if digest is None:
+        load = DEFAULT_LOAD_BASE_SECONDS
+    elif not is_warm(request.runner_options, view, digest):
+        size = row.size if row is not None else 0
+        load = load_time(request.runner_options, view, digest, size, averages, now)
+        if load > 0.0 and digest not in view.loading:
+            evicting = harm(view, digest, size, snapshot, averages)
     if request.prompt_tokens:
         rate = prefill_rate(view, averages, digest)
         prefill = request.prompt_tokens / rate
-        if request.prefix and load == 0.0:
-            cached = affinity(request, view, snapshot, rate)
-    fault = penalty(view, snapshot.taken_at) if view.health.attempt_failures or view.health.poll_failures else 0.0
-    return Costs(view.host.name, wait + load + prefill + cached + fault, wait, load, prefill, cached, fault)
+        if request.prefix and load == 0.0 and digest is not None and digest in view.prompts:
+            known = best(view.prompts[digest], request.prefix) * BLOCK_TOKENS
+            cached = -min(known, request.prompt_tokens) / rate
+    answer = decode(view, averages, digest)
+    fault = penalty(view, now) if view.health.attempt_failures or view.health.poll_failures else 0.0
+    total = wait + load + prefill + cached + fault + evicting + answer
+    return Costs(view.host.name, total, wait, load, prefill, cached, fault, evicting, answer)
 
 
-def queue_wait(view: HostView, averages: Averages, ahead: int) -> float:
-    """Leases (other gateways' too) and waiters beyond the slots × how long a lease is held here, ÷ slots."""
+def queue_wait(view: HostView, averages: Averages, ahead: int, now: float) -> float:
+    """Until a slot is free: the lease that should end first, then those who wait ahead, each for as long as a lease is held here, ÷ slots.
+
+    Leases of other gateways and of unknown length count as long as a lease is held here.
+    """
     slots = view.host.slots
     beyond = view.leases + view.elsewhere + ahead - slots + 1
     if beyond <= 0:
         return 0.0
-    return beyond * (view.service_seconds or averages.service_seconds()) / slots
+    service = view.service_seconds or averages.service_seconds()
+    if not view.ends or view.elsewhere:
+        return beyond * service / slots
+    left = min(view.ends) - now
+    if left < OVERDUE * service:  # the longer it is overdue, the longer it may yet be
+        left = max(OVERDUE * service, -left)
+    return left + (beyond - 1) * service / slots
 
 
-def load_time(request: InferenceRequest, view: HostView, now: float, averages: Averages, digest: str | None) -> float:
-    """0 when a runner that fits is loaded; what is left of a load under way; else the learned or estimated load."""
-    if digest is None:
-        return DEFAULT_LOAD_BASE_SECONDS
-    loaded, since = view.loaded.get(digest), view.loading.get(digest)
-    if loaded is not None and since is None and fits(request.runner_options, view.runners.get(digest), loaded):
-        return 0.0
-    seconds = view.estimates.get(digest, _UNMEASURED).load_seconds
-    if seconds is None:
-        seconds = averages.load_seconds(digest)
-    if seconds is None:
-        size = view.available[request.model].size if view.available and request.model in view.available else 0
-        seconds = DEFAULT_LOAD_BASE_SECONDS + size / DEFAULT_LOAD_RATE
-    if since is not None and view.runners.get(digest) == request.runner_options:
+def is_warm(options: RunnerOptions, view: HostView, digest: str) -> bool:
+    """Whether a runner is loaded that serves these options as it is."""
+    loaded = view.loaded.get(digest)
+    return loaded is not None and digest not in view.loading and fits(options, view.runners.get(digest), loaded)
+
+
+def load_time(options: RunnerOptions, view: HostView, digest: str, size: int, averages: Averages, now: float) -> float:
+    """What is left of a load under way with these options; else the learned or estimated load. For who is not warm there."""
+    seconds = load_seconds(view, digest, size, averages)
+    since = view.loading.get(digest)
+    if since is not None and view.runners.get(digest) == options:
         return max(0.0, seconds - (now - since))
     return seconds
 
@@ -107,15 +93,15 @@ def prefill_rate(view: HostView, averages: Averages, digest: str | None) -> floa
     """Prompt tokens per second."""
     if digest is None:
         return DEFAULT_PREFILL_RATE
-    return view.estimates.get(digest, _UNMEASURED).prefill_rate or averages.prefill_rate(digest)
+    return view.estimates.get(digest, UNMEASURED).prefill_rate or averages.prefill_rate(digest)
 
 
-def affinity(request: InferenceRequest, view: HostView, snapshot: FleetSnapshot, rate: float) -> float:
-    """Minus the prefill that this host's prompt cache saves."""
-    held = snapshot.affinity.get(request.prefix)
-    if held is None or held[0] != view.host.name:
-        return 0.0
-    return -min(held[1], request.prompt_tokens) / rate
+def decode(view: HostView, averages: Averages, digest: str | None) -> float:
+    """An answer of usual length at this host's pace: what a slow host costs after the first token."""
+    if digest is None:
+        return DEFAULT_OUTPUT_TOKENS / averages.decode_rate("")
+    rate = view.estimates.get(digest, UNMEASURED).decode_rate or averages.decode_rate(digest)
+    return averages.output_tokens(digest) / rate
 
 
 def penalty(view: HostView, now: float) -> float:
@@ -125,8 +111,3 @@ def penalty(view: HostView, now: float) -> float:
         return 0.0
     age = max(0.0, now - view.health.failed_at)
     return float(PENALTY_SECONDS * failures * 0.5 ** (age / PENALTY_HALF_LIFE_SECONDS))
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

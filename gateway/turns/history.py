@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.dialects.names import canonical
-from gateway.dialects.read import BYTES_PER_TOKEN
+from gateway.dialects.request import BYTES_PER_TOKEN
 from gateway.fleet.host import FleetSnapshot
 from gateway.messages import Message, Role
 

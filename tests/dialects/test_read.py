@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical
-from gateway.dialects.read import PREFIX_BYTES, PROMPT_TOKENS_LIMIT, ZSTD_LIMIT_BYTES, model_named, read
-from gateway.dialects.request import InferenceRequest, Kind
+from gateway.dialects.read import PROMPT_TOKENS_LIMIT, ZSTD_LIMIT_BYTES, model_named, read
+from gateway.dialects.request import BLOCK_BYTES, BLOCK_TOKENS, InferenceRequest, Kind
 from gateway.errors import BadRequest
 from tests.builders import AUDIO, BOUNDARY, NATIVE, OPENAI, PATHS, TEXT, call
 from tests.profiles import PROPERTY
@@ -293,27 +293,44 @@ def turn(*said: str) -> dict[str, Any]:
 
 
 def test_a_conversation_keeps_its_prefix() -> None:
-    """What stays the same while a conversation grows identifies it."""
-    first = told("/api/chat", **turn("word " * 500)).prefix
-    assert first != 0
-    assert told("/api/chat", **turn("word " * 500, "And then?", "Well.")).prefix == first
-    assert raw(json.dumps({**turn("word " * 500), "stream": True, "model": TEXT}).encode(), "/api/chat").prefix == first
+    """Each turn begins with the blocks of the turn before, and has more of its own; what is no prompt does not matter."""
+    said = "word " * 500
+    first = told("/api/chat", **turn(said)).prefix
+    assert len(first) == len(said) // BLOCK_BYTES
+    longer = told("/api/chat", **turn(said, "And then?", "Well. " * 500)).prefix
+    assert longer[: len(first)] == first
+    assert len(longer) > len(first)
+    assert raw(json.dumps({**turn(said), "stream": True, "model": TEXT}).encode(), "/api/chat").prefix == first
 
 
 @pytest.mark.parametrize(
     "other",
-    [turn("Word " * 500), turn("other " * 500), {**turn("word " * 500), "model": "other"}],
+    [turn("Word " * 1000), turn("other " * 1000), {**turn("word " * 1000), "model": "other"}],
     ids=["another beginning", "other words", "another model"],
 )
 def test_another_conversation_has_another_prefix(other: dict[str, Any]) -> None:
-    """A different beginning or model shares no cache."""
-    assert told("/api/chat", **other).prefix != told("/api/chat", **turn("word " * 500)).prefix
+    """A different beginning or model shares no block, even where later text is the same."""
+    mine = told("/api/chat", **turn("word " * 1000)).prefix
+    assert not set(told("/api/chat", **other).prefix) & set(mine)
+
+
+def test_conversations_that_part_share_what_they_had() -> None:
+    """An answer that is asked for again, or an edited question: the blocks before it are the same."""
+    one, two = (told(prompt="same " * 1000 + end * 2000).prefix for end in "xy")
+    shared = 5000 // BLOCK_BYTES
+    assert one[:shared] == two[:shared]
+    assert not set(one[shared:]) & set(two[shared:])
 
 
 def test_a_short_prompt_has_no_prefix() -> None:
     """Short prompts save nothing."""
-    assert told(prompt="x" * (PREFIX_BYTES - 3)).prefix == 0
-    assert told(prompt="x" * (PREFIX_BYTES - 2)).prefix != 0
+    assert told(prompt="x" * (BLOCK_BYTES - 3)).prefix == ()
+    assert len(told(prompt="x" * (BLOCK_BYTES - 2)).prefix) == 1
+
+
+def test_the_chain_is_bounded() -> None:
+    """A prompt of any length has at most so many blocks."""
+    assert len(told(prompt="x" * 4 * 1024 * 1024).prefix) == PROMPT_TOKENS_LIMIT // BLOCK_TOKENS
 
 
 # -- zstd -----------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Short ways to hosts, models, views and requests, as routing sees them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from gateway.dialects.endpoints import ENDPOINTS
@@ -9,6 +9,7 @@ from gateway.dialects.names import canonical
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel, Observation
+from gateway.record import Usage
 from tests.builders import OTHER, TEXT
 
 HEALTHY = Health(State.HEALTHY, "")
@@ -88,16 +89,27 @@ def view(
     )
 
 
-def snapshot(*views: HostView, at: float = 0.0, affinity: Mapping[int, tuple[str, int]] | None = None) -> FleetSnapshot:
-    """The fleet at one moment."""
-    return FleetSnapshot(at, views, affinity or {})
+def told(load_seconds: float = 0.0, decode_rate: float = 0.0, prefill_rate: float = 0.0) -> Usage:
+    """What a whole answer says, of a prompt of 1000 tokens, and of 10 tokens of output where a rate is given."""
+    return Usage(
+        input_tokens=1000,
+        output_tokens=10 if decode_rate else 0,
+        load_seconds=load_seconds,
+        prefill_seconds=1000 / prefill_rate if prefill_rate else 0.0,
+        decode_seconds=10 / decode_rate if decode_rate else 0.0,
+    )
+
+
+def snapshot(*views: HostView, at: float = 0.0, **learned: Any) -> FleetSnapshot:
+    """The fleet at one moment. ``learned``: demand, lengths, sizes."""
+    return FleetSnapshot(at, views, **learned)
 
 
 def request(
     model: str = TEXT, *, path: str = "/api/generate", kind: Kind = Kind.INFER, id_: str = "g1", **changes: Any
 ) -> InferenceRequest:
     """A request without a prompt, but for what is given."""
-    usual = {"runner_options": (), "prompt_tokens": 0, "prefix": 0, "body": b"{}", "stream": True}
+    usual = {"runner_options": (), "prompt_tokens": 0, "prefix": (), "body": b"{}", "stream": True}
     return InferenceRequest(
         id=id_,
         endpoint=ENDPOINTS[path],

@@ -4,9 +4,9 @@ import pytest
 
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import BreakerPolicy, Event, State
-from gateway.fleet.registry import AFFINITY_LIMIT, SAMPLES_PER_SECOND, Fleet
+from gateway.fleet.registry import SAMPLES_PER_SECOND, Fleet
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import available, digest_of, host, observation
+from tests.fleet.builders import SIZE, available, digest_of, host, observation, told
 
 DIGEST = digest_of(TEXT)
 SMALL_CONTEXT, LARGE_CONTEXT = (("num_ctx", 2048),), (("num_ctx", 8192),)
@@ -93,7 +93,7 @@ def test_a_snapshot_does_not_change() -> None:
     made = fleet()
     before = made.snapshot(0.0)
     lease = made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=True)
-    made.learn(lease, 1.0, load_seconds=1.0, prefill_rate=1.0, decode_rate=1.0)
+    made.learn(lease, 1.0, told(1.0, 1.0, 1.0))
     made.observe("gpu1", observation(1.0, [], [OTHER]))
     made.note("gpu1", Event.UNREACHABLE, 1.0)
     view = before.hosts[0]
@@ -241,11 +241,11 @@ def test_learning() -> None:
     """What an answer showed is kept by model; how long a lease was held, by host."""
     made = fleet()
     lease = made.lease("gpu1", TEXT, (), 0.0, cold=True)
-    made.learn(lease, 8.0, load_seconds=2.0, prefill_rate=None, decode_rate=50.0)
+    made.learn(lease, 8.0, told(2.0, 50.0))
     view = made.view("gpu1", 8.0)
     assert view.service_seconds == 8.0
     assert view.estimates == {DIGEST: Estimate(2.0, None, 50.0)}
-    made.learn(lease, 4.0, load_seconds=None, prefill_rate=None, decode_rate=None)
+    made.learn(lease, 4.0, told())
     assert made.view("gpu1", 8.0).service_seconds == pytest.approx(6.8)
     assert made.view("gpu1", 8.0).estimates == {DIGEST: Estimate(2.0, None, 50.0)}
 
@@ -258,30 +258,64 @@ def test_enough_is_learned() -> None:
     assert made.wants_sample("gpu1", 9.0)
 
 
-def test_prefixes() -> None:
-    """A conversation is where it was last."""
-    made = Fleet([host("gpu1"), host("gpu2")])
-    made.remember_prefix(7, "gpu1", 100)
-    made.remember_prefix(7, "gpu2", 200)
-    assert (made.holds_prefix(7, "gpu1"), made.holds_prefix(7, "gpu2"), made.holds_prefix(8, "gpu2")) == (
-        False,
-        True,
-        False,
-    )
-    assert made.snapshot(0.0).affinity == {7: ("gpu2", 200)}
+def test_a_prompt_that_is_known_tells_no_speed() -> None:
+    """The host counts what it had in its cache as well; nor does an evaluation too short to be one."""
+    made = fleet(holds=[TEXT])
+    first = made.lease("gpu1", TEXT, (), 0.0, cold=False, prefix=(1, 2))
+    again = made.lease("gpu1", TEXT, (), 0.0, cold=False, prefix=(1, 2, 3))
+    assert (first.known, again.known) == (False, True)
+    made.learn(again, 1.0, told(prefill_rate=1000.0))
+    made.learn(first, 1.0, told(prefill_rate=1e6))
+    assert made.view("gpu1", 0.0).estimates[DIGEST].prefill_rate is None
+    made.learn(first, 1.0, told(prefill_rate=1000.0))
+    assert made.view("gpu1", 0.0).estimates[DIGEST].prefill_rate == 1000.0
 
 
-def test_the_oldest_prefix_is_forgotten() -> None:
-    """What is remembered is bounded, and what was used last stays."""
-    made = Fleet([host()])
-    for prefix in range(1, AFFINITY_LIMIT + 1):
-        made.remember_prefix(prefix, "gpu1", 1)
-    made.remember_prefix(1, "gpu1", 2)
-    made.remember_prefix(AFFINITY_LIMIT + 1, "gpu1", 1)
-    held = made.snapshot(0.0).affinity
-    assert len(held) == AFFINITY_LIMIT
-    assert 1 in held
-    assert 2 not in held
+def test_a_load_tells_the_pace_of_others() -> None:
+    """Bytes per second of the model on disk: the guess for models that were never loaded there."""
+    made = fleet()
+    lease = made.lease("gpu1", TEXT, (), 0.0, cold=True)
+    made.learn(lease, 5.0, told(4.0))
+    assert made.view("gpu1", 0.0).load_rate == SIZE / 4.0
+    made.learn(made.lease("gpu1", TEXT, (), 0.0, cold=False), 5.0, told(4.0))
+    assert made.view("gpu1", 0.0).load_rate == SIZE / 4.0, "it was loaded already: those seconds are no load"
+
+
+def test_how_long_a_lease_should_last() -> None:
+    """The end that was predicted is there as long as the lease is."""
+    made = fleet(slots=2)
+    one = made.lease("gpu1", TEXT, (), 1.0, cold=False, seconds=4.0)
+    two = made.lease("gpu1", TEXT, (), 2.0, cold=False, seconds=9.0)
+    assert made.view("gpu1", 2.0).ends == (5.0, 11.0)
+    made.release(one)
+    assert made.view("gpu1", 2.0).ends == (11.0,)
+    made.release(two)
+    assert made.view("gpu1", 2.0).ends == ()
+
+
+def test_what_prompts_a_host_knows() -> None:
+    """As many as its model has slots; a load empties them, and so does what takes the model out of memory."""
+    made = fleet(slots=2, holds=[TEXT])
+    for number in range(3):
+        made.lease("gpu1", TEXT, (), 0.0, cold=False, prefix=(number,))
+    assert made.view("gpu1", 0.0).prompts == {DIGEST: ((1,), (2,))}
+    made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=True, prefix=(7,))
+    assert made.view("gpu1", 0.0).prompts == {DIGEST: ((7,),)}
+    made.observe("gpu1", observation(1.0, holds=[OTHER]))
+    assert made.view("gpu1", 1.0).prompts == {DIGEST: ((7,),)}, "it is being loaded"
+    made = fleet(holds=[TEXT])
+    made.lease("gpu1", TEXT, (), 0.0, cold=False, prefix=(1,))
+    made.observe("gpu1", observation(1.0, holds=[OTHER]))
+    assert made.view("gpu1", 1.0).prompts == {}
+
+
+def test_the_most_that_was_seen_in_memory() -> None:
+    """Bytes and models: what a host can hold at once, as far as anybody knows."""
+    made = fleet(holds=[TEXT, OTHER])
+    made.observe("gpu1", observation(1.0, holds=[TEXT]))
+    view = made.view("gpu1", 1.0)
+    assert (view.vram_seen, view.models_seen) == (2 * SIZE, 2)
+    assert made.snapshot(1.0).sizes == {DIGEST: SIZE, digest_of(OTHER): SIZE}
 
 
 # -- draining -----------------------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ async def test_what_an_answer_loaded_is_known_at_once(corral: Corral) -> None:
 
 async def test_runner_options_belong_to_the_key(corral: Corral) -> None:
     """Two context lengths live on two hosts, and neither makes the other reload."""
-    one, two = simulated("gpu1"), simulated("gpu2")
+    one, two = (simulated(f"gpu{number}", load_bytes_per_second=4e8) for number in (1, 2))
     stage = await corral(one, two)
     longer = call("/api/generate", options={"num_ctx": 2048})
     await stage.ask(HANG)
@@ -281,7 +281,7 @@ async def test_conversations_do_not_push_each_other_out(corral: Corral) -> None:
 
 async def test_affinity_is_no_chain(corral: Corral) -> None:
     """A conversation leaves its host when that one is busy for longer than reading the prompt again takes."""
-    hosts = [simulated(f"gpu{number}", prefill_tokens_per_second=10_000.0) for number in (1, 2)]
+    hosts = [simulated(f"gpu{number}", prefill_tokens_per_second=10_000.0, tokens_per_second=10.0) for number in (1, 2)]
     for host in hosts:
         await host.load(TEXT)
     stage = await corral(*hosts)
@@ -325,7 +325,7 @@ async def test_what_is_explained_is_what_happens(corral: Corral, path: str) -> N
     assert said["costs"][0]["host"] == "gpu3"
     assert said["runner_up"] == said["costs"][1]["host"]
     assert said["rejected"] == [{"host": "gpu1", "code": "model_missing", "why": "does not have the model"}]
-    parts = ("queue_wait", "load_time", "prefill", "affinity", "penalty")
+    parts = ("queue_wait", "load_time", "prefill", "affinity", "penalty", "harm", "decode")
     for row in said["costs"]:
         assert sum(row[part] for part in parts) == pytest.approx(row["total"], abs=0.001)
     totals = [row["total"] for row in said["costs"]]

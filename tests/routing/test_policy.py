@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.fleet.demand import Demand
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.record import Rejected, Route, RouteReason
 from gateway.routing.filters import Rejection, reject
 from gateway.routing.policy import Unroutable, choose
+from gateway.routing.ranks import Policy
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import HEALTHY, digest_of, request, snapshot, view
 from tests.profiles import PROPERTY
@@ -39,10 +41,8 @@ def chosen(
     *views: HostView, rng: Any = None, tried: str = "", ahead: dict[str, int] | None = None, **asked: Any
 ) -> Route:
     """The route of a request over these hosts."""
-    affinity = asked.pop("affinity", None)
-    route = choose(
-        request(**asked), snapshot(*views, affinity=affinity), rng or Pick(), frozenset(tried.split()), ahead or {}
-    )
+    policy = asked.pop("policy", Policy.PREDICTIVE)
+    route = choose(request(**asked), snapshot(*views), rng or Pick(), frozenset(tried.split()), ahead or {}, policy)
     assert isinstance(route, Route)
     return route
 
@@ -67,8 +67,8 @@ REASONS: dict[str, tuple[list[HostView], dict[str, Any], str, RouteReason]] = {
     ),
     "all are cold": ([view("a", estimates={DIGEST: Estimate(1.0)}), view("b")], {}, "a", RouteReason.COLD_LOAD),
     "the prompt is cached there": (
-        [view("a", holds=[TEXT]), view("b", holds=[TEXT])],
-        {"prefix": 7, "prompt_tokens": 5000, "affinity": {7: ("b", 5000)}},
+        [view("a", holds=[TEXT]), view("b", holds=[TEXT], prompts={DIGEST: ((7,),)})],
+        {"prefix": (7,), "prompt_tokens": 5000},
         "b",
         RouteReason.AFFINITY,
     ),
@@ -141,9 +141,9 @@ class Counted(dict[str, Estimate]):
 def test_the_fleets_averages_are_worked_out_once() -> None:
     """Not once for each host that needs them: a decision would cost the square of the fleet."""
     hosts = [view(f"gpu{number}", leases=1, estimates=Counted()) for number in range(20)]
-    route = chosen(*hosts, prompt_tokens=500, prefix=7)
+    route = chosen(*hosts, prompt_tokens=500, prefix=(7,))
     assert len(route.costs) == 20
-    assert {host.estimates.looks for host in hosts} == {4}  # its own load and prefill, and the two averages
+    assert {host.estimates.looks for host in hosts} == {6}  # its own load, prefill and decode, and the three averages
 
 
 # -- ties -----------------------------------------------------------------------------------------------------------------------------
@@ -174,6 +174,54 @@ def test_chance_is_fair() -> None:
     rng, hosts = random.Random(1), [view(name) for name in "abc"]
     shares = [chosen(*hosts, rng=rng).host for _ in range(600)]
     assert all(150 < shares.count(name) < 250 for name in "abc")
+
+
+# -- other policies -------------------------------------------------------------------------------------------------------------------
+
+POLICIES: dict[str, tuple[Policy, list[HostView], dict[str, Any], str]] = {
+    "fewest leases, though cold": (
+        Policy.LEAST_CONNECTIONS,
+        [view("a", slots=2, leases=1, holds=[TEXT]), view("b", slots=2)],
+        {},
+        "b",
+    ),
+    "fewest for each slot": (Policy.LEAST_CONNECTIONS, [view("a", slots=4, leases=1), view("b", leases=1)], {}, "a"),
+    "those who wait count": (
+        Policy.LEAST_CONNECTIONS,
+        [view("a", leases=1), view("b", leases=1)],
+        {"ahead": {"a": 1}},
+        "b",
+    ),
+    "the one used longest ago": (
+        Policy.ROUND_ROBIN,
+        [view("a", leased_at=5.0, holds=[TEXT]), view("b", leased_at=4.0)],
+        {},
+        "b",
+    ),
+    "the one used longest ago that is free": (
+        Policy.ROUND_ROBIN,
+        [view("a", leased_at=1.0, leases=1), view("b", leased_at=4.0)],
+        {},
+        "b",
+    ),
+    "any": (Policy.RANDOM, [view("a"), view("b"), view("c")], {"rng": Pick(2)}, "c"),
+    "any that is free": (Policy.RANDOM, [view("a", leases=1), view("b")], {}, "b"),
+    "warm, though slow": (
+        Policy.WARM_FIRST,
+        [view("a", estimates={DIGEST: Estimate(0.1)}), view("b", holds=[TEXT], leased_at=9.0)],
+        {},
+        "b",
+    ),
+    "cold rather than wait": (Policy.WARM_FIRST, [view("a"), view("b", holds=[TEXT], leases=1)], {}, "a"),
+}
+
+
+@pytest.mark.parametrize(("policy", "views", "asked", "host"), POLICIES.values(), ids=POLICIES)
+def test_other_policies(policy: Policy, views: list[HostView], asked: dict[str, Any], host: str) -> None:
+    """They rank by less, and show the same costs."""
+    route = chosen(*views, policy=policy, **asked)
+    assert route.host == route.costs[0].host == host
+    assert {costs.host for costs in route.costs} == {one.host.name for one in views}
 
 
 # -- when no host may -----------------------------------------------------------------------------------------------------------------
@@ -241,17 +289,18 @@ def fleets(draw: st.DrawFn) -> FleetSnapshot:
                 has=draw(st.none() | models),
                 holds=draw(models),
                 health=health,
+                prompts={DIGEST: draw(st.sampled_from([(), ((7,),)]))},
                 service_seconds=draw(st.none() | seconds),
                 estimates={DIGEST: Estimate(draw(st.none() | seconds), draw(st.none() | seconds), None)},
             )
         )
-    return snapshot(*hosts, affinity=draw(st.sampled_from([{}, {7: ("gpu1", 512)}])))
+    return snapshot(*hosts, demand=draw(st.sampled_from([{}, {(digest_of(OTHER), ()): Demand(1.0, 0.0)}])))
 
 
 asked = st.builds(
     lambda tokens, prefix, options: request(prompt_tokens=tokens, prefix=prefix, runner_options=options),
     st.sampled_from([0, 64, 1024]),
-    st.sampled_from([0, 7]),
+    st.sampled_from([(), (7,)]),
     st.sampled_from([(), (("num_ctx", 8192),)]),
 )
 tried = st.frozensets(st.sampled_from([f"gpu{index}" for index in range(6)]), max_size=3)
@@ -298,7 +347,7 @@ def test_never_dearer_than_the_runner_up(
     if isinstance(verdict, Route):
         totals = [costs.total for costs in verdict.costs]
         assert totals == sorted(totals)
-        assert (verdict.host, verdict.predicted_seconds) == (verdict.costs[0].host, totals[0])
+        assert (verdict.host, verdict.predicted_seconds) == (verdict.costs[0].host, verdict.costs[0].first_token)
 
 
 @given(data=st.data(), fleet=fleets(), wanted=asked, out=tried, before=ahead, seed=seeds)

@@ -6,28 +6,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.request import InferenceRequest
+from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
+from gateway.fleet.demand import Demand
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import FleetSnapshot, HostView, RunnerOptions
 from gateway.record import Costs
-from gateway.routing.scorers import (
-    DEFAULT_LOAD_BASE_SECONDS,
-    DEFAULT_LOAD_RATE,
+from gateway.routing.averages import (
+    DEFAULT_DECODE_RATE,
+    DEFAULT_OUTPUT_TOKENS,
     DEFAULT_PREFILL_RATE,
     DEFAULT_SERVICE_SECONDS,
+    Averages,
+)
+from gateway.routing.eviction import DEFAULT_LOAD_BASE_SECONDS, DEFAULT_LOAD_RATE
+from gateway.routing.scorers import (
+    OVERDUE,
     PENALTY_HALF_LIFE_SECONDS,
     PENALTY_SECONDS,
-    Averages,
-    affinity,
     costs,
+    decode,
     fits,
+    is_warm,
     load_time,
     penalty,
     prefill_rate,
     queue_wait,
 )
-from tests.builders import TEXT
+from tests.builders import OTHER, TEXT
 from tests.fleet.builders import SIZE, available, digest_of, loaded, request, snapshot, view
 from tests.profiles import PROPERTY
 
@@ -49,7 +55,7 @@ def averages(*hosts: HostView) -> Averages:
 
 def priced(wanted: InferenceRequest, host: HostView, fleet: FleetSnapshot, ahead: int = 0) -> Costs:
     """The whole prediction."""
-    return costs(wanted, host, fleet, Averages(fleet), ahead)
+    return costs(wanted, host, Averages(fleet), ahead)
 
 
 # -- waiting ------------------------------------------------------------------------------------------------------------------------
@@ -65,26 +71,34 @@ WAITS = {
     "free with one ahead": (view(service_seconds=4.0), 1, 4.0),
     "one slot free with one ahead": (view(slots=2, leases=1, service_seconds=4.0), 1, 2.0),
     "full, never measured": (view(leases=1), 0, DEFAULT_SERVICE_SECONDS),
+    "full, an end in sight": (view(leases=1, ends=(13.0,), service_seconds=4.0), 0, 3.0),
+    "full, the nearer of two ends": (view(slots=2, leases=2, ends=(99.0, 12.0), service_seconds=4.0), 0, 2.0),
+    "full, overdue": (view(leases=1, ends=(9.9,), service_seconds=4.0), 0, 4.0 * OVERDUE),
+    "full, long overdue": (view(leases=1, ends=(2.0,), service_seconds=4.0), 0, 8.0),
+    "full, an end in sight, two ahead": (view(leases=1, ends=(13.0,), service_seconds=4.0), 2, 11.0),
+    "full, another gateway's end is not known": (
+        view(leases=1, elsewhere=1, ends=(13.0,), service_seconds=4.0),
+        0,
+        8.0,
+    ),
 }
 
 
 @pytest.mark.parametrize(("host", "ahead", "seconds"), WAITS.values(), ids=WAITS)
 def test_queue_wait(host: HostView, ahead: int, seconds: float) -> None:
-    """Leases and waiters beyond the slots, each for as long as a lease is held here."""
-    assert queue_wait(host, averages(host), ahead) == pytest.approx(seconds)
+    """The end that is nearest, or leases and waiters beyond the slots, each for as long as a lease is held here."""
+    assert queue_wait(host, averages(host), ahead, 10.0) == pytest.approx(seconds)
 
 
 def test_an_unmeasured_host_waits_like_the_fleet() -> None:
     """Unknown is not free."""
     new, fleet = view("new", leases=1), (view("a", service_seconds=2.0), view("b", service_seconds=6.0))
-    assert queue_wait(new, averages(new, *fleet), 0) == pytest.approx(4.0)
+    assert queue_wait(new, averages(new, *fleet), 0, 0.0) == pytest.approx(4.0)
 
 
 # -- loading ------------------------------------------------------------------------------------------------------------------------
 
 LOADS = {
-    "loaded": (view(holds=[TEXT]), (), 0.0),
-    "loaded by us with these options": (view(holds=[TEXT], runners={DIGEST: CONTEXT}), CONTEXT, 0.0),
     "loaded with other options": (view(holds=[TEXT], runners={DIGEST: CONTEXT}), (), LOADING),
     "cold, unknown": (view(), (), LOADING),
     "cold, twice as large": (view(has=[available(TEXT, size=2 * SIZE)]), (), LOADING + SIZE / DEFAULT_LOAD_RATE),
@@ -101,21 +115,46 @@ LOADS = {
         CONTEXT,
         6.0,
     ),
-    "models never told": (view(has=None), (), DEFAULT_LOAD_BASE_SECONDS),
+    "cold, the host's pace is known": (view(load_rate=SIZE / 5.0), (), 5.0),
+    "cold, the model itself was measured": (view(load_rate=SIZE / 5.0, **learned(load_seconds=7.0)), (), 7.0),
 }
 
 
 @pytest.mark.parametrize(("host", "options", "seconds"), LOADS.values(), ids=LOADS)
 def test_load_time(host: HostView, options: RunnerOptions, seconds: float) -> None:
     """Nothing when a runner that fits is loaded, what is left of a load under way, else the learned or estimated load."""
-    wanted = request(runner_options=options)
-    assert load_time(wanted, host, 10.0, averages(host), host.digest_of(TEXT)) == pytest.approx(seconds)
+    assert not is_warm(options, host, DIGEST)
+    size = (host.available or {})[TEXT].size
+    assert load_time(options, host, DIGEST, size, averages(host), 10.0) == pytest.approx(seconds)
+    assert priced(request(runner_options=options), host, snapshot(host, at=10.0)).load_time == pytest.approx(seconds)
+
+
+WARM = {
+    "loaded": (view(holds=[TEXT]), (), True),
+    "loaded by us with these options": (view(holds=[TEXT], runners={DIGEST: CONTEXT}), CONTEXT, True),
+    "loaded with other options": (view(holds=[TEXT], runners={DIGEST: CONTEXT}), (), False),
+    "being loaded": (view(holds=[TEXT], loading={DIGEST: 9.0}, runners={DIGEST: ()}), (), False),
+    "not there": (view(), (), False),
+}
+
+
+@pytest.mark.parametrize(("host", "options", "expected"), WARM.values(), ids=WARM)
+def test_is_warm(host: HostView, options: RunnerOptions, expected: bool) -> None:
+    """Whether nothing has to be loaded; then a load costs nothing."""
+    assert is_warm(options, host, DIGEST) is expected
+    if expected:
+        assert priced(request(runner_options=options), host, snapshot(host)).load_time == 0.0
+
+
+def test_a_host_that_has_not_told_its_models() -> None:
+    """Nothing is known of the model there: it is loaded from nothing, at no known size."""
+    assert priced(request(), view(has=None), snapshot()).load_time == DEFAULT_LOAD_BASE_SECONDS
 
 
 def test_an_unmeasured_load_takes_as_long_as_elsewhere() -> None:
     """What the fleet has learned of the model is the better guess."""
     new, other = view("new"), view("other", **learned(load_seconds=9.0))
-    assert load_time(request(), new, 0.0, averages(new, other), DIGEST) == pytest.approx(9.0)
+    assert load_time((), new, DIGEST, SIZE, averages(new, other), 0.0) == pytest.approx(9.0)
 
 
 FITS: dict[str, tuple[RunnerOptions, RunnerOptions | None, int, bool]] = {
@@ -153,20 +192,41 @@ def test_prefill_rate() -> None:
     assert prefill_rate(own, averages(own), None) == DEFAULT_PREFILL_RATE
 
 
+def known(*chains: tuple[int, ...]) -> dict[str, Any]:
+    """A host whose slots know these prompts, and which reads 100 tokens per second."""
+    return {"holds": [TEXT], "prompts": {DIGEST: chains}, **learned(prefill_rate=100.0)}
+
+
 HELD = {
-    "here": (("gpu1", 300), -3.0),
-    "here, more than is asked": (("gpu1", 900), -5.0),
-    "elsewhere": (("gpu2", 300), 0.0),
-    "nowhere": (None, 0.0),
+    "all of it": (known((1, 2, 3)), -15.0),
+    "all of it, and more": (known((1, 2, 3, 4)), -15.0),
+    "its beginning": (known((1, 2)), -2 * BLOCK_TOKENS / 100.0),
+    "its beginning, then other words": (known((1, 8, 3)), -BLOCK_TOKENS / 100.0),
+    "in one of several slots": (known((9,), (1, 2), ()), -2 * BLOCK_TOKENS / 100.0),
+    "another prompt": (known((8, 2, 3)), 0.0),
+    "nothing": (known(), 0.0),
 }
 
 
-@pytest.mark.parametrize(("held", "seconds"), HELD.values(), ids=HELD)
-def test_affinity(held: tuple[str, int] | None, seconds: float) -> None:
+@pytest.mark.parametrize(("host", "seconds"), HELD.values(), ids=HELD)
+def test_affinity(host: dict[str, Any], seconds: float) -> None:
     """What the prompt's cached beginning saves, at most the whole prompt."""
-    host = view()
-    fleet = snapshot(host, affinity={7: held} if held else {})
-    assert affinity(request(prefix=7, prompt_tokens=500), host, fleet, 100.0) == pytest.approx(seconds)
+    one = view(slots=3, **host)
+    asked = request(prefix=(1, 2, 3), prompt_tokens=1500)
+    assert priced(asked, one, snapshot(one)).affinity == pytest.approx(seconds)
+
+
+# -- the answer -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_decode() -> None:
+    """An answer of usual length, at the host's pace, else the fleet's, else a stated default."""
+    own, new = view("own", **learned(decode_rate=50.0)), view("new")
+    fleet = snapshot(own, new, lengths={DIGEST: 200.0})
+    assert decode(own, Averages(fleet), DIGEST) == 4.0
+    assert decode(new, Averages(fleet), DIGEST) == 4.0
+    assert decode(new, averages(new), DIGEST) == DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
+    assert decode(new, averages(new), None) == DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
 
 
 # -- failures -------------------------------------------------------------------------------------------------------------------------
@@ -193,27 +253,41 @@ def test_penalty(health: Health, seconds: float) -> None:
 
 
 def test_an_idle_warm_host_costs_nothing() -> None:
-    """Without a prompt, with the model loaded, there is nothing to wait for."""
+    """Without a prompt, with the model loaded, there is nothing to wait for before the first token."""
     host = view(holds=[TEXT])
-    assert priced(request(), host, snapshot(host)) == Costs("gpu1", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
+    found = priced(request(), host, snapshot(host))
+    assert found == Costs("gpu1", answer, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, answer)
+    assert (found.first_token, found.held) == (0.0, answer)
 
 
 def test_everything_at_once() -> None:
     """All parts, and their sum."""
     suspect = Health(State.SUSPECT, attempt_failures=1, failed_at=10.0)
-    host = view(leases=1, health=suspect, service_seconds=4.0, **learned(load_seconds=7.0, prefill_rate=100.0))
-    fleet = snapshot(host, at=10.0, affinity={7: ("gpu1", 200)})
-    found = priced(request(prompt_tokens=500, prefix=7), host, fleet, 1)
-    assert found == Costs("gpu1", 8.0 + 7.0 + 5.0 + PENALTY_SECONDS, 8.0, 7.0, 5.0, 0.0, PENALTY_SECONDS)
+    host = view(
+        leases=1,
+        holds=[OTHER],
+        health=suspect,
+        service_seconds=4.0,
+        estimates={
+            DIGEST: Estimate(load_seconds=7.0, prefill_rate=100.0, decode_rate=50.0),
+            digest_of(OTHER): Estimate(load_seconds=3.0),
+        },
+    )
+    busy = {(digest_of(OTHER), ()): Demand(10.0, 10.0)}
+    fleet = snapshot(host, at=10.0, demand=busy, lengths={DIGEST: 100.0})
+    found = priced(request(prompt_tokens=500, prefix=(7,)), host, fleet, 1)
+    parts = (8.0, 7.0, 5.0, 0.0, PENALTY_SECONDS, pytest.approx(3.0), 2.0)
+    assert found == Costs("gpu1", pytest.approx(25.0 + PENALTY_SECONDS), *parts)
+    assert (found.first_token, found.held) == (20.0, 14.0)
 
 
 def test_a_cache_is_worth_nothing_where_the_model_must_be_loaded() -> None:
     """A load begins with an empty cache."""
-    cold, warm = view(), view(holds=[TEXT])
-    asked = request(prompt_tokens=500, prefix=7)
-    held = {7: ("gpu1", 500)}
-    assert priced(asked, cold, snapshot(cold, affinity=held)).affinity == 0.0
-    assert priced(asked, warm, snapshot(warm, affinity=held)).total == pytest.approx(0.0)
+    cold, warm = view(prompts={DIGEST: ((7,),)}), view(holds=[TEXT], prompts={DIGEST: ((7,),)})
+    asked = request(prompt_tokens=500, prefix=(7,))
+    assert priced(asked, cold, snapshot(cold)).affinity == 0.0
+    assert priced(asked, warm, snapshot(warm)).first_token == pytest.approx(0.0)
 
 
 seconds = st.floats(0.01, 1000.0)
@@ -228,7 +302,7 @@ seconds = st.floats(0.01, 1000.0)
     load=st.none() | seconds,
     warm=st.booleans(),
     tokens=st.integers(0, 30_000),
-    cached=st.integers(0, 40_000),
+    cached=st.integers(0, 80),
     failures=st.integers(0, 5),
     age=st.floats(0.0, 1e4),
 )
@@ -254,13 +328,15 @@ def test_costs_are_sane(
         service_seconds=service,
         estimates={DIGEST: Estimate(load, rate, None)},
         health=Health(State.SUSPECT, attempt_failures=failures, failed_at=0.0),
+        prompts={DIGEST: (tuple(range(cached)),)},
     )
-    fleet = snapshot(host, at=age, affinity={7: ("gpu1", cached)})
-    found = priced(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead)
-    parts = (found.queue_wait, found.load_time, found.prefill, found.penalty)
+    fleet = snapshot(host, at=age)
+    asked = request(prompt_tokens=tokens, prefix=tuple(range(64)))
+    found = priced(asked, host, fleet, ahead)
+    parts = (found.queue_wait, found.load_time, found.prefill, found.penalty, found.harm, found.decode)
     assert all(part >= 0.0 for part in parts)
     assert -found.prefill <= found.affinity <= 0.0
     assert found.total == pytest.approx(sum(parts) + found.affinity)
     assert (found.load_time == 0.0) is warm
     assert (found.queue_wait == 0.0) is (leases + ahead < slots)
-    assert priced(request(prompt_tokens=tokens, prefix=7), host, fleet, ahead + 1).total >= found.total
+    assert priced(asked, host, fleet, ahead + 1).total >= found.total

@@ -1,0 +1,25 @@
+"""How much something is asked for: a rate that fades. Frozen values, replaced by ``after``."""
+
+from math import exp
+
+import msgspec
+
+FADE_SECONDS = 300.0  # what was asked so long ago counts about a third
+
+
+class Demand(msgspec.Struct, frozen=True, gc=False):
+    """Requests per second, as of ``at``."""
+
+    per_second: float
+    at: float
+
+    def rate(self, now: float) -> float:
+        """Requests per second as seen at ``now``."""
+        return self.per_second * exp(-max(0.0, now - self.at) / FADE_SECONDS)
+
+    def after(self, now: float) -> "Demand":
+        """With one more request."""
+        return Demand(self.rate(now) + 1.0 / FADE_SECONDS, now)
+
+
+NO_DEMAND = Demand(0.0, 0.0)

@@ -1,0 +1,70 @@
+"""What the hosts of one snapshot know together: the guess for a host that has not measured something itself. Unknown is never free."""
+
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.host import FleetSnapshot
+
+DEFAULT_SERVICE_SECONDS = 10.0
+DEFAULT_PREFILL_RATE = 500.0  # tokens per second
+DEFAULT_DECODE_RATE = 30.0  # tokens per second
+DEFAULT_OUTPUT_TOKENS = 256.0
+UNMEASURED = Estimate()
+
+
+class Averages:
+    """What the hosts of a snapshot have measured, on average. Each is worked out once, when first asked for."""
+
+    def __init__(self, snapshot: FleetSnapshot) -> None:
+        self.snapshot = snapshot
+        self._service: float | None = None
+        self._load: dict[str, float | None] = {}
+        self._prefill: dict[str, float] = {}
+        self._decode: dict[str, float] = {}
+        self._copies: dict[str, int] = {}
+
+    def service_seconds(self) -> float:
+        """How long a lease is held; the default if no host has measured it."""
+        if self._service is None:
+            known = _mean([host.service_seconds for host in self.snapshot.hosts])
+            self._service = known or DEFAULT_SERVICE_SECONDS
+        return self._service
+
+    def load_seconds(self, digest: str) -> float | None:
+        """How long this model takes to load; None if no host has measured it."""
+        if digest not in self._load:
+            self._load[digest] = _mean([estimate.load_seconds for estimate in self._estimates(digest)])
+        return self._load[digest]
+
+    def prefill_rate(self, digest: str) -> float:
+        """Prompt tokens per second; the default if no host has measured it."""
+        rate = self._prefill.get(digest)
+        if rate is None:
+            known = _mean([estimate.prefill_rate for estimate in self._estimates(digest)])
+            rate = self._prefill[digest] = known or DEFAULT_PREFILL_RATE
+        return rate
+
+    def decode_rate(self, digest: str) -> float:
+        """Output tokens per second; the default if no host has measured it."""
+        rate = self._decode.get(digest)
+        if rate is None:
+            known = _mean([estimate.decode_rate for estimate in self._estimates(digest)])
+            rate = self._decode[digest] = known or DEFAULT_DECODE_RATE
+        return rate
+
+    def output_tokens(self, digest: str) -> float:
+        """How long an answer of this model is, over the whole fleet; the default if none was seen whole."""
+        return self.snapshot.lengths.get(digest, DEFAULT_OUTPUT_TOKENS)
+
+    def copies(self, digest: str) -> int:
+        """Hosts that hold the model in memory."""
+        count = self._copies.get(digest)
+        if count is None:
+            count = self._copies[digest] = sum([1 for host in self.snapshot.hosts if digest in host.loaded])
+        return count
+
+    def _estimates(self, digest: str) -> list[Estimate]:
+        return [host.estimates.get(digest, UNMEASURED) for host in self.snapshot.hosts]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,39 @@
+"""Policies: by what hosts compare. All but ``predictive`` are there to be compared with (bench/routing): they look at no seconds.
+
+Each gives a host a rank of three numbers, the least wins; equal ranks are left to chance. All of them share the filters, the leases and the
+waiting room, which is more than balancers that know them by name have: whoever finds every slot taken waits here, not on a host.
+"""
+
+from enum import StrEnum
+
+from gateway.fleet.host import HostView
+from gateway.record import Costs
+
+Rank = tuple[float, float, float]
+
+
+class Policy(StrEnum):
+    """How hosts compare."""
+
+    PREDICTIVE = "predictive"
+    LEAST_CONNECTIONS = "least_connections"
+    ROUND_ROBIN = "round_robin"
+    RANDOM = "random"
+    WARM_FIRST = "warm_first"
+
+
+def rank(policy: Policy, costs: Costs, view: HostView, ahead: int) -> Rank:
+    """Where this host stands. Of equals: the one with fewer leases, then the one used longest ago (its caches are the least missed)."""
+    if policy is Policy.PREDICTIVE:
+        return costs.total, float(view.leases), view.leased_at
+    busy = float(view.leases + view.elsewhere + ahead)
+    full = 1.0 if busy >= view.host.slots else 0.0
+    match policy:
+        case Policy.LEAST_CONNECTIONS:
+            return busy / view.host.slots, 0.0, view.leased_at
+        case Policy.ROUND_ROBIN:
+            return full, float(ahead), view.leased_at
+        case Policy.WARM_FIRST:
+            return full, 1.0 if costs.load_time > 0 else 0.0, busy / view.host.slots
+        case _:
+            return full, 0.0, 0.0

@@ -1,0 +1,40 @@
+"""Which prompts the slots of a loaded model know."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.fleet.prompts import Chain, after, best, shared
+from tests.profiles import PROPERTY
+
+AFTER: dict[str, tuple[tuple[Chain, ...], Chain, int, tuple[Chain, ...]]] = {
+    "the first": ((), (1, 2), 1, ((1, 2),)),
+    "another where there is room": (((1, 2),), (3,), 2, ((1, 2), (3,))),
+    "another where there is none": (((1, 2),), (3,), 1, ((3,),)),
+    "the one unused for longest goes": (((1,), (2,)), (3,), 2, ((2,), (3,))),
+    "the next turn takes its own slot": (((1, 2), (3,)), (1, 2, 4), 2, ((3,), (1, 2, 4))),
+    "of two that know some, the one that knows more": (((1,), (1, 2)), (1, 2, 3), 3, ((1,), (1, 2, 3))),
+    "too short for a chain": (((1, 2),), (), 1, ((),)),
+    "little in common is nothing": (((1,),), (1, *range(20, 40)), 2, ((1,), (1, *range(20, 40)))),
+}
+
+
+@pytest.mark.parametrize(("held", "chain", "slots", "expected"), AFTER.values(), ids=AFTER)
+def test_after(held: tuple[Chain, ...], chain: Chain, slots: int, expected: tuple[Chain, ...]) -> None:
+    """A prompt takes the slot that knows most of it, else a free one, else the one unused for longest."""
+    assert after(held, chain, slots) == expected
+
+
+chains = st.lists(st.integers(0, 3), max_size=6).map(tuple)
+
+
+@given(st.lists(chains.filter(bool), min_size=1, max_size=20), st.integers(1, 4))
+@PROPERTY
+def test_the_last_prompt_is_known_whole(prompts: list[Chain], slots: int) -> None:
+    """And never more prompts than there are slots; what two share is the same both ways."""
+    held: tuple[Chain, ...] = ()
+    for chain in prompts:
+        held = after(held, chain, slots)
+        assert len(held) <= slots
+        assert best(held, chain) == len(chain)
+        assert all(shared(chain, other) == shared(other, chain) <= best(held, chain) for other in held)
