@@ -147,7 +147,8 @@ class Accounting(StrEnum):
 class Costs(msgspec.Struct, frozen=True, gc=False):
     """What one host would cost one request, in seconds. ``affinity`` is zero or negative; ``total`` is the sum, by which hosts compare.
 
-    ``harm`` is what others would pay (models that must leave, and be loaded again), ``decode`` what the answer takes after its first token.
+    ``harm``: what others would pay, who find their models or their prompts gone; ``decode``: what a slow answer costs after its first token. Both are
+    weighed. ``held``, beside the sum: how long the slot would be taken.
     """
 
     host: str
@@ -159,16 +160,12 @@ class Costs(msgspec.Struct, frozen=True, gc=False):
     penalty: float
     harm: float = 0.0
     decode: float = 0.0
+    held: float = 0.0
 
     @property
     def first_token(self) -> float:
         """Seconds to the first token."""
         return self.queue_wait + self.load_time + self.prefill + self.affinity
-
-    @property
-    def held(self) -> float:
-        """Seconds that the slot is taken."""
-        return self.load_time + self.prefill + self.affinity + self.decode
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):

@@ -43,6 +43,7 @@ TESTED_ELSEWHERE = {
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
     "gateway/telemetry/incidents.py": "tests/flows/test_incidents.py",
     "gateway/routing/averages.py": "tests/routing/test_scorers.py",
+    "gateway/routing/waiting.py": "tests/routing/test_admission.py",
     "gateway/routing/ranks.py": "tests/routing/test_policy.py",
     "gateway/telemetry/catalogue.py": "tests/telemetry/test_metrics.py",
     "gateway/telemetry/gauges.py": "tests/telemetry/test_metrics.py",

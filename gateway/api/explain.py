@@ -68,14 +68,15 @@ class Priced(msgspec.Struct, frozen=True):
     """What one host would cost the request, in seconds."""
 
     host: Annotated[str, doc("the host's name")]
-    total: Annotated[float, doc("the sum of the others, by which hosts compare")]
+    total: Annotated[float, doc("the sum of what follows but `held`, by which hosts compare")]
     queue_wait: Annotated[float, doc("until a slot is free")]
     load_time: Annotated[float, doc("to load the model")]
     prefill: Annotated[float, doc("to read the prompt")]
     affinity: Annotated[float, doc("what is saved where the conversation is cached; zero or negative", le=0)]
     penalty: Annotated[float, doc("for recent failures")]
-    harm: Annotated[float, doc("what others will wait because a model that they use must leave memory")]
-    decode: Annotated[float, doc("an answer of usual length, after its first token")]
+    harm: Annotated[float, doc("half of what others will wait, who find their model or their prompt gone")]
+    decode: Annotated[float, doc("a quarter of an answer of usual length: slow hosts are dearer")]
+    held: Annotated[float, doc("beside the sum: how long the slot would be taken")]
     leases: Annotated[int, doc("slots that are taken", ge=0)]
     slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
     health: Annotated[State, doc("as in a host's row")]

@@ -1,7 +1,7 @@
 """What is known of a request once it is read, and what is known of each path that takes one."""
 
 from collections.abc import Callable
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import msgspec
@@ -20,6 +20,14 @@ class Kind(StrEnum):
     INFER = "infer"
     LOAD = "load"  # an empty prompt: load the model and answer at once
     UNLOAD = "unload"  # an empty prompt and keep_alive 0
+
+
+class Priority(IntEnum):
+    """Whose turn it is, where some have to wait: the least first."""
+
+    INTERACTIVE = 0
+    NORMAL = 1
+    BACKGROUND = 2
 
 
 class Farewell(msgspec.Struct, frozen=True, gc=False):
@@ -76,4 +84,4 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     client: str = ""
     pin: str = ""  # the host that was asked for by name; empty: any
     trace: Trace = NO_TRACE
-    background: bool = False  # it waits until nobody else does
+    priority: Priority = Priority.NORMAL

@@ -5,10 +5,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.fleet.demand import Demand
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health
-from gateway.fleet.prompts import Chain
+from gateway.fleet.prompts import Known
 
 RunnerOptions = tuple[tuple[str, Any], ...]
 
@@ -77,10 +76,13 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
     elsewhere: int = 0  # leases that other gateways hold here, as last told
     ghosts: frozenset[str] = frozenset()  # models listed by /api/tags that requests were told are not there
     ends: tuple[float, ...] = ()  # when each lease should be over
-    prompts: Mapping[str, tuple[Chain, ...]] = msgspec.field(default_factory=dict)  # digest → what its slots know
+    prompts: Mapping[str, tuple[Known, ...]] = msgspec.field(default_factory=dict)  # digest → what its slots know
     load_rate: float | None = None  # bytes per second, over all models that were loaded here
     vram_seen: int = 0  # the most memory that models were seen to use at once
     models_seen: int = 0  # the most models that were seen loaded at once
+    vram_taken: int = 0  # by what is loaded now
+    regrets: Mapping[str, float] = msgspec.field(default_factory=dict)  # digest → what others would wait if it left
+    regret: float = 0.0  # their sum
 
     @property
     def name(self) -> str:
@@ -112,11 +114,10 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class FleetSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """All that one decision needs. Of the whole fleet: ``demand`` by digest and runner options, and by digest ``lengths`` (mean output tokens of an
-    answer) and ``sizes`` (bytes of memory when loaded)."""
+    """All that one decision needs. Of the whole fleet, by digest: ``lengths`` (mean output tokens of an answer) and ``sizes`` (bytes of memory
+    when loaded)."""
 
     taken_at: float
     hosts: tuple[HostView, ...]
-    demand: Mapping[tuple[str, RunnerOptions], Demand] = msgspec.field(default_factory=dict)
     lengths: Mapping[str, float] = msgspec.field(default_factory=dict)
     sizes: Mapping[str, int] = msgspec.field(default_factory=dict)

@@ -3,6 +3,8 @@
 Bounded: what was asked for longest ago is forgotten.
 """
 
+from collections.abc import Iterable
+
 from gateway.fleet.demand import NO_DEMAND, Demand
 from gateway.fleet.ewma import OUTLIER_FACTOR
 from gateway.fleet.host import LoadedModel, RunnerOptions
@@ -18,6 +20,7 @@ class Learned:
         self.demand: dict[tuple[str, RunnerOptions], Demand] = {}
         self.lengths: dict[str, float] = {}
         self.sizes: dict[str, int] = {}
+        self.copies: dict[str, int] = {}  # hosts that hold a model in memory
 
     def asked(self, digest: str, options: RunnerOptions, now: float) -> None:
         """A request for this model, with these runner options."""
@@ -43,3 +46,12 @@ class Learned:
                 self.sizes[model.digest] = model.vram
         while len(self.sizes) > MODELS_LIMIT:
             del self.sizes[next(iter(self.sizes))]
+
+    def moved(self, before: Iterable[str], after: Iterable[str]) -> None:
+        """A host held these, by digest, and now holds those."""
+        for digest in before:
+            self.copies[digest] -= 1
+            if not self.copies[digest]:
+                del self.copies[digest]
+        for digest in after:
+            self.copies[digest] = self.copies.get(digest, 0) + 1

@@ -3,8 +3,20 @@
 A prompt is known by a chain of hashes, one for each block of it from the beginning: two prompts share as many blocks as their chains do.
 """
 
+from math import exp
+from typing import NamedTuple
+
 Chain = tuple[int, ...]
 SIMILAR = 0.1  # of a prompt: a slot that knows less is no better than any other
+CONTINUES = 0.75  # of conversations: that there is another turn
+PAUSE_SECONDS = 90.0  # one that has been silent for so long is a third as likely to go on
+
+
+class Known(NamedTuple):
+    """What one slot knows, and when it was last used."""
+
+    chain: Chain
+    at: float
 
 
 def shared(one: Chain, other: Chain) -> int:
@@ -17,23 +29,30 @@ def shared(one: Chain, other: Chain) -> int:
     return count
 
 
-def best(held: tuple[Chain, ...], chain: Chain) -> int:
+def best(slots: tuple[Known, ...], chain: Chain) -> int:
     """The most blocks of ``chain`` that any slot knows."""
     most = 0
-    for known in held:
-        if known and known[0] == chain[0]:
-            most = max(most, shared(known, chain))
+    for known in slots:
+        if known.chain and known.chain[0] == chain[0]:
+            most = max(most, shared(known.chain, chain))
     return most
 
 
-def after(held: tuple[Chain, ...], chain: Chain, slots: int) -> tuple[Chain, ...]:
-    """What the slots know when this prompt has run, the latest last: it took the slot that knew most of it, else the one unused for longest."""
+def missed(slots: tuple[Known, ...], count: int, now: float) -> float:
+    """Blocks that somebody will have to have read again if a prompt comes that no slot knows: those of the slot unused for longest, if none is empty."""
+    if len(slots) < count or not slots[0].chain:
+        return 0.0
+    return len(slots[0].chain) * CONTINUES * exp(-max(0.0, now - slots[0].at) / PAUSE_SECONDS)
+
+
+def after(slots: tuple[Known, ...], chain: Chain, count: int, now: float) -> tuple[Known, ...]:
+    """What ``count`` slots know when this prompt has run, the latest last: it took the slot that knew most of it, else the one unused for longest."""
     most, place = 0, -1
-    for index, slot in enumerate(held):
-        known = shared(slot, chain)
-        if known > most:
-            most, place = known, index
+    for index, known in enumerate(slots):
+        alike = shared(known.chain, chain)
+        if alike > most:
+            most, place = alike, index
     if most <= SIMILAR * len(chain):
-        place = 0 if len(held) >= slots else -1
-    kept = held if place < 0 else held[:place] + held[place + 1 :]
-    return (*kept[max(0, len(kept) - slots + 1) :], chain)
+        place = 0 if len(slots) >= count else -1
+    kept = slots if place < 0 else slots[:place] + slots[place + 1 :]
+    return (*kept[max(0, len(kept) - count + 1) :], Known(chain, now))

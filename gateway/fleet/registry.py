@@ -21,8 +21,9 @@ from gateway.fleet.host import (
     RunnerOptions,
 )
 from gateway.fleet.learned import Learned
-from gateway.fleet.prompts import Chain, best
+from gateway.fleet.prompts import Chain, Known, best
 from gateway.fleet.prompts import after as prompts_after
+from gateway.fleet.regret import regrets
 from gateway.fleet.residence import Load, Residence, Trigger, Unload
 from gateway.record import Usage
 
@@ -50,7 +51,7 @@ class _HostState:
     elsewhere: int = 0
     ghosts: frozenset[str] = frozenset()
     ends: tuple[float, ...] = ()
-    prompts: Mapping[str, tuple[Chain, ...]] = field(default_factory=dict)
+    prompts: Mapping[str, tuple[Known, ...]] = field(default_factory=dict)
     load_rate: float | None = None
     vram_seen: int = 0
     models_seen: int = 0
@@ -119,13 +120,17 @@ class Fleet:
         """The immutable whole."""
         views = tuple([self._view(state, now) for state in self._states.values()])
         learned = self.learned
-        return FleetSnapshot(now, views, learned.demand, learned.lengths, learned.sizes)
+        return FleetSnapshot(now, views, learned.lengths, learned.sizes)
 
     def _view(self, state: _HostState, now: float) -> HostView:
         if state.health.until and (health := at(state.health, now)) is not state.health:
             state.health = health
             self._touch(state)
         if state.view is None:
+            learned = self.learned
+            missed = regrets(
+                *(state.loaded, state.runners, state.estimates, state.load_rate, learned.demand, learned.copies, now)
+            )
             state.view = HostView(
                 state.host,
                 state.health,
@@ -148,6 +153,9 @@ class Fleet:
                 state.load_rate,
                 state.vram_seen,
                 state.models_seen,
+                sum([model.vram for model in state.loaded.values()]),
+                missed,
+                sum(missed.values()),
             )
         return state.view
 
@@ -167,6 +175,9 @@ class Fleet:
             state.draining = host.name in self._draining
             self._states[host.name] = state
             self._touch(state)
+        for name, state in before.items():
+            if self._states.get(name) is not state:
+                self._holds(state, {})
         self._residence.configure(self._states.keys())
         self.version += 1
 
@@ -188,6 +199,10 @@ class Fleet:
                 state.elsewhere = count
                 self._touch(state)
 
+    def _holds(self, state: _HostState, loaded: Mapping[str, LoadedModel]) -> None:
+        self.learned.moved(state.loaded, loaded)
+        state.loaded = loaded
+
     def _touch(self, state: _HostState) -> None:
         state.view = None
         self.version += 1
@@ -198,6 +213,10 @@ class Fleet:
         """Slots of ``name`` that nobody holds."""
         state = self._states[name]
         return state.host.slots - state.leases
+
+    def is_loading(self, name: str) -> bool:
+        """Whether ``name`` loads a model for a request of ours."""
+        return bool(self._states[name].loading)
 
     def lease(
         self,
@@ -229,7 +248,7 @@ class Fleet:
         self._touch(state)
         if digest is not None:
             self.learned.asked(digest, options, now)
-            state.prompts = {**state.prompts, digest: prompts_after(held, prefix, state.host.slots)}
+            state.prompts = {**state.prompts, digest: prompts_after(held, prefix, state.host.slots, now)}
             if cold and digest not in state.loading:
                 state.loading = {**state.loading, digest: now}
             if state.runners.get(digest) != options:
@@ -277,7 +296,7 @@ class Fleet:
             proof = LoadedModel(
                 model, lease.digest, 0, 0, dict(state.runners.get(lease.digest, ())).get("num_ctx", 0), "", {}
             )
-            state.loaded = {**state.loaded, lease.digest: proof}
+            self._holds(state, {**state.loaded, lease.digest: proof})
 
     # -- learning --------------------------------------------------------------------------------------------------------------
 
@@ -290,7 +309,7 @@ class Fleet:
         state.health = after(state.health, Event.POLL_OK, seen.at, self._policy)
         state.version, state.latency_seconds, state.seen_at = seen.version, seen.latency_seconds, seen.at
         if seen.loaded is not None:
-            state.loaded = {model.digest: model for model in seen.loaded}
+            self._holds(state, {model.digest: model for model in seen.loaded})
             state.runners = {
                 digest: options
                 for digest, options in state.runners.items()
@@ -315,7 +334,7 @@ class Fleet:
         state.health = after(state.health, event, now, self._policy, why)
         self._touch(state)
         if event is Event.UNREACHABLE:
-            state.loaded = {}
+            self._holds(state, {})
             state.runners = {}
             state.prompts = {}
             self._residence.lost(name, now)
@@ -336,7 +355,7 @@ class Fleet:
         if state is None:
             return
         if state.available and (found := state.available.get(model)):
-            state.loaded = {digest: value for digest, value in state.loaded.items() if digest != found.digest}
+            self._holds(state, {digest: value for digest, value in state.loaded.items() if digest != found.digest})
             self._touch(state)
             self._residence.unloaded(name, found.digest, now)
 

@@ -15,7 +15,7 @@ from gateway.config import GenerationsConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing
 from gateway.dialects.read import read
-from gateway.dialects.request import InferenceRequest
+from gateway.dialects.request import InferenceRequest, Priority
 from gateway.errors import CorralError, ShuttingDown, internal
 from gateway.record import new_id
 from gateway.relay.failures import broken_off
@@ -80,7 +80,7 @@ class Detached:
         trace = self._contexts.follow(id_)
         request = read(ENDPOINTS[path], body, id_, _JSON, "", session, client, pin, trace=trace)
         if background:
-            request = msgspec.structs.replace(request, background=True)
+            request = msgspec.structs.replace(request, priority=Priority.BACKGROUND)
         return await self.start(request, _OF_OUR_OWN, "", self._generations.clock(), keep=keep)
 
     def fresh_id(self) -> str:

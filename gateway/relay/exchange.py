@@ -12,13 +12,13 @@ from gateway.dialects.lines import Framing, Meter, framing_of
 from gateway.dialects.request import Kind
 from gateway.dialects.usage import usage_of
 from gateway.fleet.host import Lease
-from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Trigger
 from gateway.record import AttemptOutcome, Outcome, Phase, Usage
 from gateway.relay.failures import discreet
 from gateway.relay.generations import Generation
 from gateway.relay.headers import RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
+from gateway.routing.admission import Admission
 
 COLLECT_LIMIT_BYTES = 64 * 1024
 HIGH_WATER_BYTES = 64 * 1024  # where asyncio's and uvloop's transports call writing paused
@@ -78,11 +78,11 @@ class Exchange:
     _waiter: "asyncio.Future[None] | None" = None
 
     def __init__(
-        self, generation: Generation, lease: Lease, sink: Sink, fleet: Fleet, clock: Callable[[], float]
+        self, generation: Generation, lease: Lease, sink: Sink, admission: Admission, clock: Callable[[], float]
     ) -> None:
         self.generation = generation
         self.sink = sink
-        self._fleet = fleet
+        self._admission = admission
         self._lease = lease
         self._clock = clock
         self._pass: Callable[[bytes], None]
@@ -203,7 +203,7 @@ class Exchange:
         generation.first_byte = now
         generation.phase = Phase.STREAMING
         trigger = Trigger.PRELOAD if generation.request.kind is Kind.LOAD else Trigger.REQUEST
-        self._fleet.answered(self._lease, generation.request.model, now, trigger)
+        self._admission.answered(self._lease, generation.request.model, now, trigger)
         if (raw := self.sink.raw) is not None and meter.terminator and self._connection is not None:
             self._pass, self._backlog = raw
             self._connection.pass_whole(meter.terminator)

@@ -88,7 +88,7 @@ class Relay:
                 raise asyncio.CancelledError  # noqa: TRY301 - as if a moment later
             while True:
                 lease = self._leased(generation, tried) or await self._admitted(generation, tried, failures)
-                exchange = Exchange(generation, lease, sink, self._fleet, self._clock)
+                exchange = Exchange(generation, lease, sink, self._admission, self._clock)
                 try:
                     await self._attempt(exchange, lease.host, headers, query)
                 finally:

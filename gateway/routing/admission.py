@@ -1,30 +1,36 @@
 """The waiting room. One synchronous function, ``assign``, looks at all that waits and all that is free and hands out what can be
-handed out; it runs whenever anything changed: a request came, a slot was freed, a poll came in, a waiter left.
+handed out; it runs whenever anything changed: a request came, a slot was freed, a model is loaded, a poll came in, a waiter left.
 
-A request is bound late: to the host that is cheapest when it is granted, counting those that wait before it. It is granted only
-if that host has a free slot; if waiting for a warm host is cheaper than loading the model on a free one, it waits.
+A request is bound late: to the host that is cheapest when it is granted, counting those that wait before it. It is granted only if that host has a
+free slot, and loads nothing else if it has to load; if waiting for a warm host is cheaper than loading the model on a free one, it waits.
 
-Waiters stand in lanes, one per model, runner options and pin, each first come, first served. ``assign`` merges the lanes by age, those of
-what runs in the background (titles) behind all others, and looks at most LOOK_AHEAD deep into a lane that gets nothing: so one long lane cannot make a step slow, nor starve another lane.
+Whose turn it is:
+1. by priority, then by fair shares of predicted seconds (shares.py), then first come, first served;
+2. but who needs a model loaded stands back, by the seconds that the load costs them and others: those who want what is loaded go together;
+3. and of ELDEST_EVERY grants one goes to whoever has waited longest, whatever the above: nobody starves.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gateway.dialects.request import InferenceRequest
+from gateway.dialects.request import InferenceRequest, Priority
 from gateway.errors import QueueFull
-from gateway.fleet.host import Lease
+from gateway.fleet.host import FleetSnapshot, HostView, Lease
 from gateway.fleet.registry import Fleet
-from gateway.record import Route
+from gateway.fleet.residence import Trigger
+from gateway.record import Costs, Route
+from gateway.routing.averages import Averages
 from gateway.routing.policy import Chance, Unroutable, choose
 from gateway.routing.ranks import Policy
+from gateway.routing.shares import Shares
+from gateway.routing.waiting import Kind, KindKey, Waiter, add, spread
 
 NOBODY: frozenset[str] = frozenset()
-LOOK_AHEAD = 32
 RETRY_AFTER_SECONDS = 5.0
+LOOK_AHEAD = 32  # of one kind: those behind are decided on when somebody before them has left
+ELDEST_EVERY = 16
 
 
 class Grant(NamedTuple):
@@ -37,25 +43,13 @@ class Grant(NamedTuple):
 Verdict = Grant | Unroutable
 
 
-class Waiter:
-    """One request in the waiting room. ``deliver`` takes the verdict, or answers False if nobody is there to take it."""
+class Turn(NamedTuple):
+    """Where somebody stands: the least is next. ``back``: of ``stands``, the seconds by which they stand back."""
 
-    __slots__ = ("deliver", "lane", "request", "seq", "since", "tried")
-
-    def __init__(
-        self,
-        request: InferenceRequest,
-        tried: AbstractSet[str],
-        seq: int,
-        since: float,
-        deliver: Callable[[Verdict], bool],
-    ) -> None:
-        self.request = request
-        self.tried = tried
-        self.seq = seq
-        self.since = since
-        self.deliver = deliver
-        self.lane = (request.background, request.model, request.runner_options, request.pin)
+    priority: int
+    stands: float
+    seq: int
+    back: float
 
 
 class Admission:
@@ -65,22 +59,24 @@ class Admission:
         self._fleet = fleet
         self._rng = rng
         self.policy = policy
-        self._lanes: dict[tuple[bool, str, Any, str], deque[Waiter]] = {}
-        self._waiting = 0
+        self._waiters: dict[int, Waiter] = {}  # by arrival
+        self._kinds: dict[KindKey, Kind] = {}
+        self._shares = {priority: Shares() for priority in Priority}
         self._settled = -1  # the fleet's version when everybody who waits was last looked at
         self._ahead: dict[str, int] = {}  # how many waited for each host then
         self._seq = 0
+        self._younger = 0  # grants since one went to whoever had waited longest
         self.limit = limit
 
     def __repr__(self) -> str:
-        return f"<Admission [{self._waiting} of {self.limit} waiting in {len(self._lanes)} lanes]>"
+        return f"<Admission [{len(self)} of {self.limit} waiting, of {len(self._kinds)} kinds]>"
 
     def __len__(self) -> int:
-        return self._waiting
+        return len(self._waiters)
 
     def waiting(self) -> list[Waiter]:
         """Everyone who waits, in order of arrival."""
-        return sorted((waiter for lane in self._lanes.values() for waiter in lane), key=lambda waiter: waiter.seq)
+        return list(self._waiters.values())
 
     def places(self) -> dict[str, int]:
         """The ids of all that wait → their place, 1 for the one that is looked at first. Others may pass it: for a host that it does not want."""
@@ -93,9 +89,18 @@ class Admission:
         Who waits comes first: time alone may have freed a host (its ejection is over) since anybody was asked. Then nobody is
         overtaken by taking what is free still.
         """
-        if self._waiting and not self._is_settled(now):
+        if self._waiters and not self._is_settled(now):
             self.assign(now)
-        return self._decide(request, tried, now, {})
+        snapshot = self._fleet.snapshot(now)
+        route = self._choose(request, snapshot, tried, {})
+        if isinstance(route, Unroutable):
+            return route
+        if not self._may(route.costs[0]):
+            return None
+        granted = self._leased(request, route, now)
+        if self._waiters:  # a slot that is taken changes nothing for the better
+            self._settled = self._fleet.version
+        return granted
 
     def join(
         self,
@@ -105,91 +110,164 @@ class Admission:
         tried: AbstractSet[str] = NOBODY,
     ) -> Waiter:
         """Enter the waiting room; ``deliver`` may be called before this returns. Raises QueueFull."""
-        if self._waiting >= self.limit:
-            raise QueueFull(
-                f"the queue is full: {self._waiting} requests wait already", retry_after=RETRY_AFTER_SECONDS
-            )
+        if len(self) >= self.limit:
+            raise QueueFull(f"the queue is full: {len(self)} requests wait already", retry_after=RETRY_AFTER_SECONDS)
         self._seq += 1
         waiter = Waiter(request, tried, self._seq, now, deliver)
-        lane = self._lanes.setdefault(waiter.lane, deque())
-        lane.append(waiter)
-        self._waiting += 1
-        if self._waiting == 1:
+        if not self._waiters:
             self._ahead, self._settled = {}, self._fleet.version
+        kind = self._enter(waiter)
         if not self._is_settled(now):
             self.assign(now)
-        elif (
-            len(lane) <= LOOK_AHEAD
-        ):  # nothing changed for the others; counting those ahead, another host may be cheaper
-            self._offer(waiter, now, self._ahead)
+            return waiter
+        # nothing changed for the others; counting those ahead, another host may be cheaper
+        if kind.count <= LOOK_AHEAD:
+            route = self._choose(request, self._fleet.snapshot(now), tried, self._ahead)
+            if isinstance(route, Unroutable):
+                self._refuse(waiter, route)
+            elif self._may(route.costs[0]):
+                self._let_in(waiter, route, now)
+                self._settled = self._fleet.version
+            else:
+                waiter.seconds = route.predicted_seconds
+                add({route.host: 1}, self._ahead)
+                add({route.host: 1}, kind.ahead)
         return waiter
 
     def withdraw(self, waiter: Waiter, now: float) -> None:
         """The waiter left. Nobody gains by it at once: who waits, waits for a host without a free slot."""
-        lane = self._lanes.get(waiter.lane)
-        if lane is None or waiter not in lane:
+        if waiter.seq not in self._waiters:
             return
-        lane.remove(waiter)
-        self._left(waiter)
+        far = self._kinds[waiter.kind].count > LOOK_AHEAD
+        self._leave(waiter)
         self._settled = -1
-        if len(lane) >= LOOK_AHEAD:  # somebody comes within sight
+        if far:  # somebody comes within sight
             self.assign(now)
 
     def release(self, lease: Lease, now: float) -> None:
         """Give a slot back and hand it to whoever is next."""
-        if self._fleet.release(lease) and self._waiting:
+        if self._fleet.release(lease) and self._waiters:
+            self.assign(now)
+
+    def answered(self, lease: Lease, model: str, now: float, trigger: Trigger = Trigger.REQUEST) -> None:
+        """The first byte of an answer came: if the model was loaded for it, the next load can begin."""
+        self._fleet.answered(lease, model, now, trigger)
+        if lease.cold and self._waiters:
             self.assign(now)
 
     def assign(self, now: float) -> None:
         """Hand out all that can be handed out."""
-        if not self._waiting:
+        if not self._waiters:
+            return
+        free = self._free(now)
+        if not free:  # nobody can be let in, and who waits for whom has not changed
+            self._settled = self._fleet.version
             return
         ahead: dict[str, int] = {}
-        heads = [(key[0], lane[0].seq, key, 0) for key, lane in self._lanes.items()]
-        heapq.heapify(heads)
-        lanes = {key: list(lane) for key, lane in self._lanes.items()}
-        misses = dict.fromkeys(lanes, 0)
-        free = sum(view.free_slots for view in self._fleet.snapshot(now).hosts)
-        while heads and free > 0:
-            _, _, key, index = heapq.heappop(heads)
-            waiter = lanes[key][index]
-            taken = self._offer(waiter, now, ahead)
-            if taken is None:
-                misses[key] += 1
-            elif taken:
-                free -= 1
-            if index + 1 < len(lanes[key]) and misses[key] < LOOK_AHEAD:
-                heapq.heappush(heads, (key[0], lanes[key][index + 1].seq, key, index + 1))
-
+        for kind in self._kinds.values():
+            kind.begin()
+        heap = [self._turn(waiter, 0.0) for waiter in self._waiters.values()]
+        heapq.heapify(heap)
+        while heap and free:
+            turn = heapq.heappop(heap)
+            waiter = self._waiters[turn.seq]
+            again = self._turn(waiter, turn.back)
+            if again != turn:  # its principal was served meanwhile
+                heapq.heappush(heap, again)
+                continue
+            back = self._attend(waiter, turn.back, now, ahead)
+            if back is not None:
+                heapq.heappush(heap, self._turn(waiter, back))
+            elif turn.seq not in self._waiters:
+                free = self._free(now)
         self._settled, self._ahead = self._fleet.version, ahead
 
-    def _is_settled(self, now: float) -> bool:
-        """Whether nothing has changed since ``assign`` looked at everybody; time alone may end an ejection."""
-        self._fleet.snapshot(now)
-        return self._settled == self._fleet.version
+    def _free(self, now: float) -> bool:
+        """Whether any host has a free slot."""
+        return any(view.leases < view.host.slots for view in self._fleet.snapshot(now).hosts)
 
-    def _offer(self, waiter: Waiter, now: float, ahead: dict[str, int]) -> bool | None:
-        """Decide on one who waits: whether a slot was taken. None: they wait on."""
-        verdict = self._decide(waiter.request, waiter.tried, now, ahead)
-        if verdict is None:
+    def _turn(self, waiter: Waiter, back: float) -> "Turn":
+        """Where somebody stands among all who wait."""
+        if self._younger >= ELDEST_EVERY and waiter.seq == next(iter(self._waiters)):
+            return Turn(-1, 0.0, waiter.seq, back)
+        priority = waiter.request.priority
+        return Turn(priority, self._shares[priority].stands(waiter.request.client) + back, waiter.seq, back)
+
+    def _attend(self, waiter: Waiter, back: float, now: float, ahead: dict[str, int]) -> float | None:
+        """Look at one who waits: they are let in, refused or wait on (None), or stand back by so many seconds."""
+        kind = self._kinds[waiter.kind]
+        if kind.over:
             return None
-        self._lanes[waiter.lane].remove(waiter)
-        self._left(waiter)
-        if not waiter.deliver(verdict) and isinstance(verdict, Grant):
-            self._fleet.release(verdict.lease)
-            return False
-        return isinstance(verdict, Grant)
-
-    def _decide(
-        self, request: InferenceRequest, tried: AbstractSet[str], now: float, ahead: dict[str, int]
-    ) -> Verdict | None:
-        """A grant, a refusal, or None: the best host is worth waiting for (which is then noted in ``ahead``)."""
-        route = choose(request, self._fleet.snapshot(now), self._rng, tried, ahead, self.policy)
+        if kind.passed:
+            kind.passed -= 1
+            return None
+        if kind.back > back and self._younger < ELDEST_EVERY:
+            return kind.back
+        snapshot = self._fleet.snapshot(now)
+        if not _any_free(waiter.request.model, snapshot):
+            kind.over = True
+            add(kind.ahead, ahead)
+            return None
+        route = self._choose(waiter.request, snapshot, waiter.tried, ahead)
         if isinstance(route, Unroutable):
-            return route
-        if self._fleet.free_slots(route.host) <= ahead.get(route.host, 0):
-            ahead[route.host] = ahead.get(route.host, 0) + 1
+            self._refuse(waiter, route)
             return None
+        waiter.seconds = route.predicted_seconds
+        costs = route.costs[0]
+        if not self._may(costs):
+            self._wait_on(kind, route, snapshot, ahead)
+            return None
+        kind.back = costs.load_time + costs.harm if self.policy is Policy.PREDICTIVE else 0.0
+        if kind.back > back and self._younger < ELDEST_EVERY:
+            return kind.back
+        self._let_in(waiter, route, now)
+        return None
+
+    def _wait_on(self, kind: Kind, route: Route, snapshot: FleetSnapshot, ahead: dict[str, int]) -> None:
+        """The first of its kind waits: those behind it too, but for one who, counting them all, finds a free host cheaper."""
+        count, more = 1, {route.host: 1}
+        index = 1
+        if self.policy is Policy.PREDICTIVE:
+            count = min(kind.count, LOOK_AHEAD)
+            views: dict[str, HostView] = {view.host.name: view for view in snapshot.hosts}
+            index, more = spread(route.costs, views, Averages(snapshot), self._may, count)
+        kind.ahead = more
+        add(more, ahead)
+        kind.over = index >= count
+        kind.passed = index - 1
+
+    # -- one decision ----------------------------------------------------------------------------------------------------------
+
+    def _choose(
+        self, request: InferenceRequest, snapshot: FleetSnapshot, tried: AbstractSet[str], ahead: Mapping[str, int]
+    ) -> Route | Unroutable:
+        return choose(request, snapshot, self._rng, tried, ahead, self.policy)
+
+    def _may(self, costs: Costs) -> bool:
+        """Whether a host takes one more now. One load at a time: Ollama would let the second wait where nobody can take it back.
+
+        Who waits for a host with a free slot waits for a load to end, and keeps the slot from nobody.
+        """
+        if self._fleet.free_slots(costs.host) <= 0:
+            return False
+        return costs.load_time == 0.0 or not self._fleet.is_loading(costs.host)
+
+    def _let_in(self, waiter: Waiter, route: Route, now: float) -> None:
+        eldest = waiter.seq == next(iter(self._waiters))
+        grant = self._leased(waiter.request, route, now)
+        there = waiter.deliver(grant)
+        if there:
+            self._younger = 0 if eldest else self._younger + 1
+            self._shares[waiter.request.priority].served(waiter.request.client, route.costs[0].held)
+        self._leave(waiter)
+        if not there:
+            self._fleet.release(grant.lease)
+
+    def _refuse(self, waiter: Waiter, verdict: Unroutable) -> None:
+        self._leave(waiter)
+        waiter.deliver(verdict)
+
+    def _leased(self, request: InferenceRequest, route: Route, now: float) -> Grant:
         costs = route.costs[0]
         lease = self._fleet.lease(
             route.host,
@@ -202,7 +280,35 @@ class Admission:
         )
         return Grant(route, lease)
 
-    def _left(self, waiter: Waiter) -> None:
-        self._waiting -= 1
-        if not self._lanes[waiter.lane]:
-            del self._lanes[waiter.lane]
+    def _is_settled(self, now: float) -> bool:
+        """Whether nothing has changed since ``assign`` looked at everybody; time alone may end an ejection."""
+        self._fleet.snapshot(now)
+        return self._settled == self._fleet.version
+
+    def _enter(self, waiter: Waiter) -> Kind:
+        self._waiters[waiter.seq] = waiter
+        kind = self._kinds.get(waiter.kind)
+        if kind is None:
+            kind = self._kinds[waiter.kind] = Kind()
+        kind.count += 1
+        self._shares[waiter.request.priority].come(waiter.request.client)
+        return kind
+
+    def _leave(self, waiter: Waiter) -> None:
+        del self._waiters[waiter.seq]
+        kind = self._kinds[waiter.kind]
+        kind.count -= 1
+        if not kind.count:
+            del self._kinds[waiter.kind]
+        self._shares[waiter.request.priority].left(waiter.request.client)
+
+
+def _any_free(model: str, snapshot: FleetSnapshot) -> bool:
+    """Whether a decision is worth its price: a host with a free slot could take it, or nobody can any more."""
+    known = False
+    for view in snapshot.hosts:
+        if view.available is None or model in view.available:
+            known = True
+            if view.leases < view.host.slots:
+                return True
+    return not known

@@ -19,7 +19,6 @@ class Averages:
         self._load: dict[str, float | None] = {}
         self._prefill: dict[str, float] = {}
         self._decode: dict[str, float] = {}
-        self._copies: dict[str, int] = {}
 
     def service_seconds(self) -> float:
         """How long a lease is held; the default if no host has measured it."""
@@ -53,13 +52,6 @@ class Averages:
     def output_tokens(self, digest: str) -> float:
         """How long an answer of this model is, over the whole fleet; the default if none was seen whole."""
         return self.snapshot.lengths.get(digest, DEFAULT_OUTPUT_TOKENS)
-
-    def copies(self, digest: str) -> int:
-        """Hosts that hold the model in memory."""
-        count = self._copies.get(digest)
-        if count is None:
-            count = self._copies[digest] = sum([1 for host in self.snapshot.hosts if digest in host.loaded])
-        return count
 
     def _estimates(self, digest: str) -> list[Estimate]:
         return [host.estimates.get(digest, UNMEASURED) for host in self.snapshot.hosts]

@@ -27,10 +27,11 @@ def rank(policy: Policy, costs: Costs, view: HostView, ahead: int) -> Rank:
     if policy is Policy.PREDICTIVE:
         return costs.total, float(view.leases), view.leased_at
     busy = float(view.leases + view.elsewhere + ahead)
-    full = 1.0 if busy >= view.host.slots else 0.0
+    blocked = costs.load_time > 0 and bool(view.loading)  # one load at a time
+    full = 1.0 if blocked or busy >= view.host.slots else 0.0
     match policy:
         case Policy.LEAST_CONNECTIONS:
-            return busy / view.host.slots, 0.0, view.leased_at
+            return (1.0 if blocked else 0.0), busy / view.host.slots, view.leased_at
         case Policy.ROUND_ROBIN:
             return full, float(ahead), view.leased_at
         case Policy.WARM_FIRST:

@@ -5,13 +5,17 @@
 
 from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
 from gateway.fleet.host import HostView, LoadedModel, RunnerOptions
-from gateway.fleet.prompts import best
+from gateway.fleet.prompts import best, missed
+from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, default_load_seconds
+from gateway.fleet.regret import load_seconds as measured_load
 from gateway.record import Costs
 from gateway.routing.averages import DEFAULT_OUTPUT_TOKENS, DEFAULT_PREFILL_RATE, UNMEASURED, Averages
-from gateway.routing.eviction import DEFAULT_LOAD_BASE_SECONDS, harm, load_seconds
+from gateway.routing.eviction import harm
 
 PENALTY_SECONDS = 5.0  # for one fresh failure
 PENALTY_HALF_LIFE_SECONDS = 30.0
+DECODE_SHARE = 0.25  # a second after the first token is a quarter as long as one before it
+HARM_SHARE = 0.5  # others' seconds are those of requests that may never come, or find another host
 OVERDUE = 0.25  # of the seconds for which a lease is held there: one that should be over has at least so many left
 
 
@@ -21,27 +25,37 @@ def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     now = snapshot.taken_at
     row = view.available.get(request.model) if view.available else None
     digest = None if row is None else row.digest
+    warm = digest is not None and is_warm(request.runner_options, view, digest)
+    taken = view.leases + view.elsewhere
     wait = 0.0
-    if view.leases + view.elsewhere + ahead >= view.host.slots:
+    if taken >= view.host.slots or (not warm and taken + ahead >= view.host.slots):
+        # who waits for a host with a free slot waits for it to load, and is in the way of those only who need a load too
         wait = queue_wait(view, averages, ahead, now)
     load = evicting = prefill = cached = 0.0
     if digest is None:
         load = DEFAULT_LOAD_BASE_SECONDS
-    elif not is_warm(request.runner_options, view, digest):
+    elif not warm:
         size = row.size if row is not None else 0
         load = load_time(request.runner_options, view, digest, size, averages, now)
         if load > 0.0 and digest not in view.loading:
-            evicting = harm(view, digest, size, snapshot, averages)
+            evicting = harm(view, digest, snapshot.sizes.get(digest, size))
+            if view.loading:
+                wait = max(wait, load_under_way(view, averages, now))
     if request.prompt_tokens:
         rate = prefill_rate(view, averages, digest)
         prefill = request.prompt_tokens / rate
-        if request.prefix and load == 0.0 and digest is not None and digest in view.prompts:
-            known = best(view.prompts[digest], request.prefix) * BLOCK_TOKENS
-            cached = -min(known, request.prompt_tokens) / rate
+        if load == 0.0 and digest is not None and (slots := view.prompts.get(digest)):
+            blocks = best(slots, request.prefix) if request.prefix else 0
+            if blocks:
+                cached = -min(blocks * BLOCK_TOKENS, request.prompt_tokens) / rate
+            else:
+                evicting = missed(slots, view.host.slots, now) * BLOCK_TOKENS / rate
     answer = decode(view, averages, digest)
+    slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
     fault = penalty(view, now) if view.health.attempt_failures or view.health.poll_failures else 0.0
-    total = wait + load + prefill + cached + fault + evicting + answer
-    return Costs(view.host.name, total, wait, load, prefill, cached, fault, evicting, answer)
+    total = wait + load + prefill + cached + fault + evicting + slow
+    held = load + prefill + cached + answer
+    return Costs(view.host.name, total, wait, load, prefill, cached, fault, evicting, slow, held)
 
 
 def queue_wait(view: HostView, averages: Averages, ahead: int, now: float) -> float:
@@ -77,6 +91,19 @@ def load_time(options: RunnerOptions, view: HostView, digest: str, size: int, av
     return seconds
 
 
+def load_seconds(view: HostView, digest: str, size: int, averages: Averages) -> float:
+    """A load from nothing: as measured there, or at the host's pace for other models, or as it took elsewhere, or the default."""
+    seconds = measured_load(digest, size, view.estimates, view.load_rate)
+    if seconds is None:
+        seconds = averages.load_seconds(digest)
+    return default_load_seconds(size) if seconds is None else seconds
+
+
+def load_under_way(view: HostView, averages: Averages, now: float) -> float:
+    """Until the host has loaded what it is loading: one load at a time."""
+    return max([load_seconds(view, digest, 0, averages) - (now - since) for digest, since in view.loading.items()])
+
+
 def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel) -> bool:
     """Would Ollama serve ``wanted`` without a reload? ``sent``: the options last sent for this runner, None if not by us."""
     if wanted == sent or (not wanted and not sent):
@@ -97,7 +124,7 @@ def prefill_rate(view: HostView, averages: Averages, digest: str | None) -> floa
 
 
 def decode(view: HostView, averages: Averages, digest: str | None) -> float:
-    """An answer of usual length at this host's pace: what a slow host costs after the first token."""
+    """Seconds of an answer of usual length at this host's pace."""
     if digest is None:
         return DEFAULT_OUTPUT_TOKENS / averages.decode_rate("")
     rate = view.estimates.get(digest, UNMEASURED).decode_rate or averages.decode_rate(digest)

@@ -52,3 +52,13 @@ def test_bounded() -> None:
     assert ("1", ()) not in learned.demand
     assert "0" in learned.lengths
     assert "1" not in learned.lengths
+
+
+def test_who_holds_what() -> None:
+    """Counted as it comes and goes."""
+    learned = Learned()
+    learned.moved((), ("a", "b"))
+    learned.moved((), ("a",))
+    assert learned.copies == {"a": 2, "b": 1}
+    learned.moved(("a", "b"), ("a",))
+    assert learned.copies == {"a": 2}

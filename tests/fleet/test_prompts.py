@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fleet.prompts import Chain, after, best, shared
+from gateway.fleet.prompts import CONTINUES, PAUSE_SECONDS, Chain, Known, after, best, missed, shared
 from tests.profiles import PROPERTY
 
 AFTER: dict[str, tuple[tuple[Chain, ...], Chain, int, tuple[Chain, ...]]] = {
@@ -19,10 +19,26 @@ AFTER: dict[str, tuple[tuple[Chain, ...], Chain, int, tuple[Chain, ...]]] = {
 }
 
 
+def knowing(*chains: Chain, at: float = 0.0) -> tuple[Known, ...]:
+    """Slots that know these."""
+    return tuple(Known(chain, at) for chain in chains)
+
+
 @pytest.mark.parametrize(("held", "chain", "slots", "expected"), AFTER.values(), ids=AFTER)
 def test_after(held: tuple[Chain, ...], chain: Chain, slots: int, expected: tuple[Chain, ...]) -> None:
     """A prompt takes the slot that knows most of it, else a free one, else the one unused for longest."""
-    assert after(held, chain, slots) == expected
+    then = after(knowing(*held), chain, slots, 5.0)
+    assert tuple(known.chain for known in then) == expected
+    assert then[-1].at == 5.0
+
+
+def test_missed() -> None:
+    """Who takes the last slot takes somebody's prompt, who may well come back, the less the longer they have been silent."""
+    full = knowing((1, 2), (3,), at=10.0)
+    assert missed(full, 3, 10.0) == 0.0
+    assert missed(full, 2, 10.0) == pytest.approx(2 * CONTINUES)
+    assert missed(full, 2, 10.0 + PAUSE_SECONDS) == pytest.approx(2 * CONTINUES / 2.718281828)
+    assert missed(knowing((), (3,)), 2, 0.0) == 0.0
 
 
 chains = st.lists(st.integers(0, 3), max_size=6).map(tuple)
@@ -32,9 +48,10 @@ chains = st.lists(st.integers(0, 3), max_size=6).map(tuple)
 @PROPERTY
 def test_the_last_prompt_is_known_whole(prompts: list[Chain], slots: int) -> None:
     """And never more prompts than there are slots; what two share is the same both ways."""
-    held: tuple[Chain, ...] = ()
+    held: tuple[Known, ...] = ()
     for chain in prompts:
-        held = after(held, chain, slots)
+        held = after(held, chain, slots, 0.0)
         assert len(held) <= slots
         assert best(held, chain) == len(chain)
-        assert all(shared(chain, other) == shared(other, chain) <= best(held, chain) for other in held)
+        for other in held:
+            assert shared(chain, other.chain) == shared(other.chain, chain) <= best(held, chain)

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import BreakerPolicy, Event, State
+from gateway.fleet.prompts import Known
 from gateway.fleet.registry import SAMPLES_PER_SECOND, Fleet
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import SIZE, available, digest_of, host, observation, told
@@ -298,11 +299,11 @@ def test_what_prompts_a_host_knows() -> None:
     made = fleet(slots=2, holds=[TEXT])
     for number in range(3):
         made.lease("gpu1", TEXT, (), 0.0, cold=False, prefix=(number,))
-    assert made.view("gpu1", 0.0).prompts == {DIGEST: ((1,), (2,))}
+    assert made.view("gpu1", 0.0).prompts == {DIGEST: (Known((1,), 0.0), Known((2,), 0.0))}
     made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=True, prefix=(7,))
-    assert made.view("gpu1", 0.0).prompts == {DIGEST: ((7,),)}
+    assert made.view("gpu1", 0.0).prompts == {DIGEST: (Known((7,), 0.0),)}
     made.observe("gpu1", observation(1.0, holds=[OTHER]))
-    assert made.view("gpu1", 1.0).prompts == {DIGEST: ((7,),)}, "it is being loaded"
+    assert made.view("gpu1", 1.0).prompts == {DIGEST: (Known((7,), 0.0),)}, "it is being loaded"
     made = fleet(holds=[TEXT])
     made.lease("gpu1", TEXT, (), 0.0, cold=False, prefix=(1,))
     made.observe("gpu1", observation(1.0, holds=[OTHER]))

@@ -6,13 +6,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.dialects.request import Priority
 from gateway.errors import QueueFull
 from gateway.fleet.health import BreakerPolicy, Event
 from gateway.fleet.host import Host, Lease
 from gateway.fleet.registry import Fleet
 from gateway.record import Route
-from gateway.routing.admission import LOOK_AHEAD, Admission, Grant, Verdict, Waiter
+from gateway.routing.admission import ELDEST_EVERY, LOOK_AHEAD, Admission, Grant, Verdict
 from gateway.routing.policy import Unroutable, choose
+from gateway.routing.waiting import Waiter
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import host, observation, request, told
 from tests.profiles import MACHINE
@@ -46,9 +48,10 @@ class Client:
         return True
 
     @property
-    def lane(self) -> tuple[Any, ...]:
+    def line(self) -> tuple[Any, ...]:
         """Who has the same waits in the same line."""
-        return self.request.model, self.request.runner_options, self.tried
+        asked = self.request
+        return asked.model, asked.runner_options, self.tried, asked.priority, asked.client
 
     @property
     def grant(self) -> Grant:
@@ -101,12 +104,15 @@ def test_a_free_slot_is_taken_at_once() -> None:
     assert (room.fleet.lease_count, len(room.admission), client.grant.lease.cold) == (1, 0, False)
 
 
-def test_a_model_that_has_to_be_loaded() -> None:
-    """The lease says so, and those who come see it."""
-    room = Room(host(slots=2), holds=())
-    first, second = room.many(2)
-    assert (first.grant.lease.cold, second.grant.lease.cold) == (True, True)
+def test_one_load_at_a_time() -> None:
+    """Who needs a load, of the same model or another, waits here until the host has loaded what it loads; what is loaded goes on."""
+    room = Room(host(slots=3), holds=(OTHER,))
+    first, second, third = (room.come(Client(model)) for model in (TEXT, TEXT, OTHER))
+    assert first.grant.lease.cold
+    assert (second.verdicts, third.grant.lease.cold) == ([], False)
     assert room.fleet.view("gpu1", 0.0).loading == {first.grant.lease.digest: 0.0}
+    room.admission.answered(first.grant.lease, TEXT, 2.0)
+    assert not second.grant.lease.cold
 
 
 def test_an_unknown_model_is_refused_at_once() -> None:
@@ -181,8 +187,8 @@ def test_a_reload_under_way_is_no_warm_runner() -> None:
         if name == "other":
             room.fleet.release(lease)
     first, second, third = room.many(3, runner_options=CONTEXT)
-    assert (third.grant.route.host, third.grant.lease.cold) == ("other", True), "12 s are more than 6 s and the harm"
-    assert first.verdicts == second.verdicts == []
+    assert (second.grant.route.host, second.grant.lease.cold) == ("other", True), "8 s are more than 6 s and the harm"
+    assert first.verdicts == third.verdicts == []
     fourth = choose(first.request, room.fleet.snapshot(0.0), First())
     assert isinstance(fourth, Route)
     assert fourth.host == "warm", "4 s for a slot there are less than the 6 s that the other still loads"
@@ -210,26 +216,77 @@ def test_who_waits_for_what_is_gone_is_refused() -> None:
     room.end(busy)
 
 
-def test_the_oldest_of_all_lanes_is_first() -> None:
-    """Whatever it asks for, and whatever stands in other lanes."""
+def order(room: Room, clients: list[Client]) -> list[int]:
+    """End one after the other; in which order they were let in."""
+    while running := [client for client in clients if client.verdicts and client.waiter is not client]:
+        for client in running:
+            client.waiter = client  # type: ignore[assignment]  # done
+            if client.grant.lease.cold:
+                room.fleet.answered(client.grant.lease, client.request.model, 0.0)
+            room.end(client)
+    return sorted(range(len(clients)), key=lambda index: clients[index].grant.lease.number)
+
+
+def test_who_waits_for_a_load_keeps_no_slot() -> None:
+    """From those who want what is loaded beside it."""
+    room = Room(host(slots=2), holds=())
+    room.many(2)
+    other = room.come(Client(OTHER))
+    assert other.verdicts == []
+    room.fleet.observe("gpu1", observation(1.0, holds=[OTHER]))
+    room.admission.assign(1.0)
+    assert not other.grant.lease.cold
+
+
+def test_those_who_want_what_is_loaded_go_together() -> None:
+    """Who needs a load stands back: one load, not one for each."""
     room = Room()
     clients = [room.come(Client(model)) for model in (TEXT, OTHER, TEXT, OTHER, TEXT)]
-    for index, client in enumerate(clients):
-        assert granted(clients) == [True] * (index + 1) + [False] * (4 - index)
-        room.end(client)
+    assert order(room, clients) == [0, 2, 4, 1, 3]
+
+
+def test_nobody_starves() -> None:
+    """Of so many grants one goes to whoever has waited longest, though they need a load, or are of no priority."""
+    room = Room(limit=1000)
+    holder = room.come(Client())
+    cold = room.come(Client(OTHER))
+    slow = room.come(Client(priority=Priority.BACKGROUND))
+    clients = [holder, cold, slow, *room.many(3 * ELDEST_EVERY)]
+    places = order(room, clients)
+    assert places.index(1) == ELDEST_EVERY + 1
+    assert places.index(2) <= 2 * (ELDEST_EVERY + 1) + 1
+
+
+def test_principals_share() -> None:
+    """However many requests one sends, another's come in turn with them."""
+    room = Room()
+    greedy = room.many(20, client="greedy")
+    modest = room.many(5, client="modest")
+    places = order(room, [*greedy, *modest])
+    assert [place >= 20 for place in places[1:11]] == [False, True] * 5
+
+
+@pytest.mark.parametrize("first", [Priority.INTERACTIVE, Priority.NORMAL])
+def test_priorities(first: Priority) -> None:
+    """Who has one goes before those who have less, whoever they are and whenever they came."""
+    room = Room()
+    holder = room.come(Client(client="b"))
+    low = room.many(3, priority=Priority.BACKGROUND, client="a")
+    high = room.many(3, priority=first, client="b")
+    assert order(room, [holder, *low, *high]) == [0, 4, 5, 6, 1, 2, 3]
 
 
 def test_what_runs_in_the_background_is_last() -> None:
     """It waits until nobody else does, whatever came first; a free slot that nobody waits for it takes at once."""
     room = Room()
     holder = room.come(Client())
-    titles = [room.come(Client(background=True)) for _ in range(2)]
+    titles = [room.come(Client(priority=Priority.BACKGROUND)) for _ in range(2)]
     later = [room.come(Client()) for _ in range(2)]
     for one in (holder, *later, titles[0]):
         room.admission.release(one.grant.lease, 1.0)
     assert titles[1].verdicts
     room.admission.release(titles[1].grant.lease, 1.0)
-    assert room.come(Client(background=True)).verdicts
+    assert room.come(Client(priority=Priority.BACKGROUND)).verdicts
 
 
 def test_many_are_let_in_at_once() -> None:
@@ -485,10 +542,18 @@ class Anything(RuleBasedStateMachine):
             if client not in self.running and client.verdicts and isinstance(client.verdicts[0], Grant):
                 self.running.append(client)
 
-    @rule(model=wanted, runner_options=options, tried=st.sampled_from(["", "", "", "a", "b"]))
-    def come(self, model: str, runner_options: Any, tried: str) -> None:
+    @rule(
+        model=wanted,
+        runner_options=options,
+        tried=st.sampled_from(["", "", "", "a", "b"]),
+        priority=st.sampled_from([Priority.NORMAL, *Priority]),
+        who=st.sampled_from(["me", "you"]),
+    )
+    def come(
+        self, model: str, runner_options: Any, tried: str, priority: Priority = Priority.NORMAL, who: str = "me"
+    ) -> None:
         """A request comes."""
-        client = Client(model, tried, runner_options=runner_options)
+        client = Client(model, tried, runner_options=runner_options, priority=priority, client=who)
         verdict = self.admission.grant(client.request, self.now, client.tried)
         if verdict is not None:
             self.clients.append(client)
@@ -508,7 +573,8 @@ class Anything(RuleBasedStateMachine):
         client = data.draw(st.sampled_from(self.running))
         lease: Lease = client.grant.lease
         if answered:
-            self.fleet.answered(lease, client.request.model, self.now)
+            self.admission.answered(lease, client.request.model, self.now)
+            self.took()
         self.running.remove(client)
         self.clients.remove(client)
         self.admission.release(lease, self.now)
@@ -583,36 +649,32 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_beside_a_free_slot(self) -> None:
-        """Counting those before them, everyone's best host is taken."""
-        for client, route in self.best():
-            assert isinstance(route, Unroutable) or route is None, f"{client.request.model} could run on {route.host}"
+        """Everyone's best host is taken, or loads something before it can load what they want."""
+        snapshot = self.fleet.snapshot(self.now)
+        for client in self.waiting:
+            route = self.route(client)
+            if isinstance(route, Unroutable):
+                assert not any(view.free_slots for view in snapshot.hosts), "refused as soon as a slot is free"
+            elif self.fleet.free_slots(route.host) and client.there:
+                blocked = route.costs[0].load_time and self.fleet.view(route.host, self.now).loading
+                assert blocked, f"{client.request.model} could run on {route.host}"
 
     @invariant()
     def nobody_is_overtaken_to_their_harm(self) -> None:
-        """Who comes later is served first only by another host, which is dearer than what those before are waiting for."""
-        waits = [(client, route) for client, route in self.best(every=True) if client.there]
+        """Of two alike who came later is served first only by a host that is dearer than what the other waits for."""
         last = [client for client in self.running if client.grant.lease.number == self.fleet.leases_granted]
         for later in last:
-            for earlier, route in waits:
-                if self.clients.index(earlier) < self.clients.index(later) and earlier.tried == later.tried:
+            for earlier in self.waiting:
+                alike = earlier.line == later.line and earlier.there and later.waiter is not None
+                if alike and self.clients.index(earlier) < self.clients.index(later):
                     assert len(self.fleet.hosts) > 1
-                    if earlier.lane == later.lane and later.grant.lease.since == self.now:
-                        assert route.predicted_seconds <= later.grant.route.predicted_seconds + 1e-9
+                    route = self.route(earlier)
+                    if later.grant.lease.since == self.now and isinstance(route, Route):
+                        assert route.costs[0].total <= later.grant.route.costs[0].total + 1e-9
 
-    def best(self, *, every: bool = False) -> list[tuple[Client, Any]]:
-        """Who waits, with the route that they could take now; ``every``: with the one that they wait for."""
-        ahead: dict[str, int] = {}
-        found: list[tuple[Client, Any]] = []
-        snapshot = self.fleet.snapshot(self.now)
-        for client in self.waiting:
-            route = choose(client.request, snapshot, First(), client.tried, ahead)
-            free = not isinstance(route, Unroutable) and self.fleet.free_slots(route.host) > ahead.get(route.host, 0)
-            if isinstance(route, Unroutable):
-                assert not any(view.free_slots for view in snapshot.hosts), "refused as soon as a slot is free"
-                continue
-            found.append((client, route if free or every else None))
-            ahead[route.host] = ahead.get(route.host, 0) + (not free)
-        return found
+    def route(self, client: Client) -> Route | Unroutable:
+        """Where it would go if nobody else waited."""
+        return choose(client.request, self.fleet.snapshot(self.now), First(), client.tried)
 
     def teardown(self) -> None:
         """In the end, everyone who waits gets their turn."""

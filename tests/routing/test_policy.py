@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fleet.demand import Demand
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.fleet.prompts import Known
 from gateway.record import Rejected, Route, RouteReason
 from gateway.routing.filters import Rejection, reject
 from gateway.routing.policy import Unroutable, choose
@@ -67,7 +67,7 @@ REASONS: dict[str, tuple[list[HostView], dict[str, Any], str, RouteReason]] = {
     ),
     "all are cold": ([view("a", estimates={DIGEST: Estimate(1.0)}), view("b")], {}, "a", RouteReason.COLD_LOAD),
     "the prompt is cached there": (
-        [view("a", holds=[TEXT]), view("b", holds=[TEXT], prompts={DIGEST: ((7,),)})],
+        [view("a", holds=[TEXT]), view("b", holds=[TEXT], prompts={DIGEST: (Known((7,), 0.0),)})],
         {"prefix": (7,), "prompt_tokens": 5000},
         "b",
         RouteReason.AFFINITY,
@@ -91,8 +91,8 @@ REASONS: dict[str, tuple[list[HostView], dict[str, Any], str, RouteReason]] = {
         RouteReason.LEAST_BUSY,
     ),
     "counting those ahead": (
-        [view("a", holds=[TEXT], service_seconds=2.0), view("b", estimates={DIGEST: Estimate(3.0)})],
-        {"ahead": {"a": 2}},
+        [view("a", holds=[TEXT], leases=1, service_seconds=2.0), view("b", estimates={DIGEST: Estimate(3.0)})],
+        {"ahead": {"a": 1}},
         "b",
         RouteReason.COLD_LOAD,
     ),
@@ -289,12 +289,13 @@ def fleets(draw: st.DrawFn) -> FleetSnapshot:
                 has=draw(st.none() | models),
                 holds=draw(models),
                 health=health,
-                prompts={DIGEST: draw(st.sampled_from([(), ((7,),)]))},
+                prompts={DIGEST: draw(st.sampled_from([(), (Known((7,), 0.0),)]))},
+                regret=draw(seconds),
                 service_seconds=draw(st.none() | seconds),
                 estimates={DIGEST: Estimate(draw(st.none() | seconds), draw(st.none() | seconds), None)},
             )
         )
-    return snapshot(*hosts, demand=draw(st.sampled_from([{}, {(digest_of(OTHER), ()): Demand(1.0, 0.0)}])))
+    return snapshot(*hosts)
 
 
 asked = st.builds(

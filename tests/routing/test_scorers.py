@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
-from gateway.fleet.demand import Demand
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import FleetSnapshot, HostView, RunnerOptions
+from gateway.fleet.prompts import CONTINUES, Known
+from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, DEFAULT_LOAD_RATE
 from gateway.record import Costs
 from gateway.routing.averages import (
     DEFAULT_DECODE_RATE,
@@ -19,8 +20,9 @@ from gateway.routing.averages import (
     DEFAULT_SERVICE_SECONDS,
     Averages,
 )
-from gateway.routing.eviction import DEFAULT_LOAD_BASE_SECONDS, DEFAULT_LOAD_RATE
 from gateway.routing.scorers import (
+    DECODE_SHARE,
+    HARM_SHARE,
     OVERDUE,
     PENALTY_HALF_LIFE_SECONDS,
     PENALTY_SECONDS,
@@ -194,7 +196,8 @@ def test_prefill_rate() -> None:
 
 def known(*chains: tuple[int, ...]) -> dict[str, Any]:
     """A host whose slots know these prompts, and which reads 100 tokens per second."""
-    return {"holds": [TEXT], "prompts": {DIGEST: chains}, **learned(prefill_rate=100.0)}
+    slots = tuple(Known(chain, 0.0) for chain in chains)
+    return {"holds": [TEXT], "prompts": {DIGEST: slots}, **learned(prefill_rate=100.0)}
 
 
 HELD = {
@@ -211,9 +214,19 @@ HELD = {
 @pytest.mark.parametrize(("host", "seconds"), HELD.values(), ids=HELD)
 def test_affinity(host: dict[str, Any], seconds: float) -> None:
     """What the prompt's cached beginning saves, at most the whole prompt."""
-    one = view(slots=3, **host)
+    one = view(slots=4, **host)
     asked = request(prefix=(1, 2, 3), prompt_tokens=1500)
     assert priced(asked, one, snapshot(one)).affinity == pytest.approx(seconds)
+
+
+def test_another_conversation_is_in_the_way() -> None:
+    """Who takes the only slot that knows somebody's prompt pays for what that one will have to have read again."""
+    one, roomy = view(**known((8, 9))), view(slots=2, **known((8, 9)))
+    found = priced(request(prefix=(1,), prompt_tokens=600), one, snapshot(one))
+    assert found.harm == pytest.approx(HARM_SHARE * CONTINUES * 2 * BLOCK_TOKENS / 100.0)
+    assert priced(request(prompt_tokens=60), one, snapshot(one)).harm == found.harm, "short prompts take a slot as well"
+    assert priced(request(prefix=(8,), prompt_tokens=600), one, snapshot(one)).harm == 0.0
+    assert priced(request(prefix=(1,), prompt_tokens=600), roomy, snapshot(roomy)).harm == 0.0
 
 
 # -- the answer -----------------------------------------------------------------------------------------------------------------------
@@ -257,8 +270,9 @@ def test_an_idle_warm_host_costs_nothing() -> None:
     host = view(holds=[TEXT])
     answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
     found = priced(request(), host, snapshot(host))
-    assert found == Costs("gpu1", answer, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, answer)
-    assert (found.first_token, found.held) == (0.0, answer)
+    slow = DECODE_SHARE * answer
+    assert found == Costs("gpu1", slow, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, slow, answer)
+    assert found.first_token == 0.0
 
 
 def test_everything_at_once() -> None:
@@ -271,20 +285,20 @@ def test_everything_at_once() -> None:
         service_seconds=4.0,
         estimates={
             DIGEST: Estimate(load_seconds=7.0, prefill_rate=100.0, decode_rate=50.0),
-            digest_of(OTHER): Estimate(load_seconds=3.0),
         },
+        regrets={digest_of(OTHER): 3.0},
+        regret=3.0,
     )
-    busy = {(digest_of(OTHER), ()): Demand(10.0, 10.0)}
-    fleet = snapshot(host, at=10.0, demand=busy, lengths={DIGEST: 100.0})
+    fleet = snapshot(host, at=10.0, lengths={DIGEST: 100.0})
     found = priced(request(prompt_tokens=500, prefix=(7,)), host, fleet, 1)
-    parts = (8.0, 7.0, 5.0, 0.0, PENALTY_SECONDS, pytest.approx(3.0), 2.0)
-    assert found == Costs("gpu1", pytest.approx(25.0 + PENALTY_SECONDS), *parts)
-    assert (found.first_token, found.held) == (20.0, 14.0)
+    parts = (8.0, 7.0, 5.0, 0.0, PENALTY_SECONDS, HARM_SHARE * 3.0, DECODE_SHARE * 2.0)
+    assert found == Costs("gpu1", pytest.approx(sum(parts)), *parts, 14.0)
+    assert found.first_token == 20.0
 
 
 def test_a_cache_is_worth_nothing_where_the_model_must_be_loaded() -> None:
     """A load begins with an empty cache."""
-    cold, warm = view(prompts={DIGEST: ((7,),)}), view(holds=[TEXT], prompts={DIGEST: ((7,),)})
+    cold, warm = view(prompts={DIGEST: (Known((7,), 0.0),)}), view(holds=[TEXT], prompts={DIGEST: (Known((7,), 0.0),)})
     asked = request(prompt_tokens=500, prefix=(7,))
     assert priced(asked, cold, snapshot(cold)).affinity == 0.0
     assert priced(asked, warm, snapshot(warm)).first_token == pytest.approx(0.0)
@@ -328,7 +342,7 @@ def test_costs_are_sane(
         service_seconds=service,
         estimates={DIGEST: Estimate(load, rate, None)},
         health=Health(State.SUSPECT, attempt_failures=failures, failed_at=0.0),
-        prompts={DIGEST: (tuple(range(cached)),)},
+        prompts={DIGEST: (Known(tuple(range(cached)), 0.0),)},
     )
     fleet = snapshot(host, at=age)
     asked = request(prompt_tokens=tokens, prefix=tuple(range(64)))
@@ -338,5 +352,5 @@ def test_costs_are_sane(
     assert -found.prefill <= found.affinity <= 0.0
     assert found.total == pytest.approx(sum(parts) + found.affinity)
     assert (found.load_time == 0.0) is warm
-    assert (found.queue_wait == 0.0) is (leases + ahead < slots)
+    assert (found.queue_wait == 0.0) is (leases < slots and (warm or leases + ahead < slots))
     assert priced(asked, host, fleet, ahead + 1).total >= found.total
