@@ -9,7 +9,13 @@ from gateway.fleet.prompts import best, missed
 from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, default_load_seconds
 from gateway.fleet.regret import load_seconds as measured_load
 from gateway.record import Costs
-from gateway.routing.averages import DEFAULT_OUTPUT_TOKENS, DEFAULT_PREFILL_RATE, UNMEASURED, Averages
+from gateway.routing.averages import (
+    DEFAULT_DECODE_RATE,
+    DEFAULT_OUTPUT_TOKENS,
+    DEFAULT_PREFILL_RATE,
+    UNMEASURED,
+    Averages,
+)
 from gateway.routing.eviction import harm
 
 PENALTY_SECONDS = 5.0  # for one fresh failure
@@ -24,38 +30,55 @@ def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     snapshot = averages.snapshot
     now = snapshot.taken_at
     row = view.available.get(request.model) if view.available else None
-    digest = None if row is None else row.digest
-    warm = digest is not None and is_warm(request.runner_options, view, digest)
+    if row is None:
+        return _blindly(request, view, averages, ahead)
+    digest, slots = row.digest, view.host.slots
+    estimate = view.estimates.get(digest, UNMEASURED)
+    loaded = view.loaded.get(digest)
+    warm = (
+        loaded is not None
+        and digest not in view.loading
+        and fits(request.runner_options, view.runners.get(digest), loaded)
+    )
     taken = view.leases + view.elsewhere
     wait = 0.0
-    if taken >= view.host.slots or (not warm and taken + ahead >= view.host.slots):
+    if taken >= slots or (ahead and not warm and taken + ahead >= slots):
         # who waits for a host with a free slot waits for it to load, and is in the way of those only who need a load too
         wait = queue_wait(view, averages, ahead, now)
     load = evicting = prefill = cached = 0.0
-    if digest is None:
-        load = DEFAULT_LOAD_BASE_SECONDS
-    elif not warm:
-        size = row.size if row is not None else 0
-        load = load_time(request.runner_options, view, digest, size, averages, now)
+    if not warm:
+        load = load_time(request.runner_options, view, digest, row.size, averages, now)
         if load > 0.0 and digest not in view.loading:
-            evicting = harm(view, digest, snapshot.sizes.get(digest, size))
+            evicting = harm(view, digest, snapshot.sizes.get(digest, row.size))
             if view.loading:
                 wait = max(wait, load_under_way(view, averages, now))
     if request.prompt_tokens:
-        rate = prefill_rate(view, averages, digest)
+        rate = estimate.prefill_rate or averages.prefill_rate(digest)
         prefill = request.prompt_tokens / rate
-        if load == 0.0 and digest is not None and (slots := view.prompts.get(digest)):
-            blocks = best(slots, request.prefix) if request.prefix else 0
+        if load == 0.0 and (known := view.prompts.get(digest)):
+            blocks = best(known, request.prefix) if request.prefix else 0
             if blocks:
                 cached = -min(blocks * BLOCK_TOKENS, request.prompt_tokens) / rate
             else:
-                evicting = missed(slots, view.host.slots, now) * BLOCK_TOKENS / rate
-    answer = decode(view, averages, digest)
+                evicting = missed(known, slots, now) * BLOCK_TOKENS / rate
+    answer = averages.output_tokens(digest) / (estimate.decode_rate or averages.decode_rate(digest))
+    health = view.health
+    fault = penalty(view, now) if health.attempt_failures or health.poll_failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
-    fault = penalty(view, now) if view.health.attempt_failures or view.health.poll_failures else 0.0
     total = wait + load + prefill + cached + fault + evicting + slow
     held = load + prefill + cached + answer
     return Costs(view.host.name, total, wait, load, prefill, cached, fault, evicting, slow, held)
+
+
+def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Costs:
+    """For a host that has not told its models: what is known of it, and defaults."""
+    now = averages.snapshot.taken_at
+    wait = queue_wait(view, averages, ahead, now)
+    prefill = request.prompt_tokens / DEFAULT_PREFILL_RATE
+    answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
+    load, fault, slow = DEFAULT_LOAD_BASE_SECONDS, penalty(view, now), DECODE_SHARE * answer
+    total, held = wait + load + prefill + fault + slow, load + prefill + answer
+    return Costs(view.host.name, total, wait, load, prefill, 0.0, fault, 0.0, slow, held)
 
 
 def queue_wait(view: HostView, averages: Averages, ahead: int, now: float) -> float:
@@ -74,12 +97,6 @@ def queue_wait(view: HostView, averages: Averages, ahead: int, now: float) -> fl
     if left < OVERDUE * service:  # the longer it is overdue, the longer it may yet be
         left = max(OVERDUE * service, -left)
     return left + (beyond - 1) * service / slots
-
-
-def is_warm(options: RunnerOptions, view: HostView, digest: str) -> bool:
-    """Whether a runner is loaded that serves these options as it is."""
-    loaded = view.loaded.get(digest)
-    return loaded is not None and digest not in view.loading and fits(options, view.runners.get(digest), loaded)
 
 
 def load_time(options: RunnerOptions, view: HostView, digest: str, size: int, averages: Averages, now: float) -> float:
@@ -114,21 +131,6 @@ def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel)
     if asked != had:
         return False
     return context == loaded.context if context is not None else had_context is None
-
-
-def prefill_rate(view: HostView, averages: Averages, digest: str | None) -> float:
-    """Prompt tokens per second."""
-    if digest is None:
-        return DEFAULT_PREFILL_RATE
-    return view.estimates.get(digest, UNMEASURED).prefill_rate or averages.prefill_rate(digest)
-
-
-def decode(view: HostView, averages: Averages, digest: str | None) -> float:
-    """Seconds of an answer of usual length at this host's pace."""
-    if digest is None:
-        return DEFAULT_OUTPUT_TOKENS / averages.decode_rate("")
-    rate = view.estimates.get(digest, UNMEASURED).decode_rate or averages.decode_rate(digest)
-    return averages.output_tokens(digest) / rate
 
 
 def penalty(view: HostView, now: float) -> float:

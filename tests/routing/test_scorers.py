@@ -27,12 +27,9 @@ from gateway.routing.scorers import (
     PENALTY_HALF_LIFE_SECONDS,
     PENALTY_SECONDS,
     costs,
-    decode,
     fits,
-    is_warm,
     load_time,
     penalty,
-    prefill_rate,
     queue_wait,
 )
 from tests.builders import OTHER, TEXT
@@ -125,7 +122,6 @@ LOADS = {
 @pytest.mark.parametrize(("host", "options", "seconds"), LOADS.values(), ids=LOADS)
 def test_load_time(host: HostView, options: RunnerOptions, seconds: float) -> None:
     """Nothing when a runner that fits is loaded, what is left of a load under way, else the learned or estimated load."""
-    assert not is_warm(options, host, DIGEST)
     size = (host.available or {})[TEXT].size
     assert load_time(options, host, DIGEST, size, averages(host), 10.0) == pytest.approx(seconds)
     assert priced(request(runner_options=options), host, snapshot(host, at=10.0)).load_time == pytest.approx(seconds)
@@ -141,11 +137,9 @@ WARM = {
 
 
 @pytest.mark.parametrize(("host", "options", "expected"), WARM.values(), ids=WARM)
-def test_is_warm(host: HostView, options: RunnerOptions, expected: bool) -> None:
-    """Whether nothing has to be loaded; then a load costs nothing."""
-    assert is_warm(options, host, DIGEST) is expected
-    if expected:
-        assert priced(request(runner_options=options), host, snapshot(host)).load_time == 0.0
+def test_warm(host: HostView, options: RunnerOptions, expected: bool) -> None:
+    """Nothing has to be loaded; then a load costs nothing."""
+    assert (priced(request(runner_options=options), host, snapshot(host)).load_time == 0.0) is expected
 
 
 def test_a_host_that_has_not_told_its_models() -> None:
@@ -188,10 +182,11 @@ def test_fits(wanted: RunnerOptions, sent: RunnerOptions | None, context: int, e
 def test_prefill_rate() -> None:
     """The host's own, else the fleet's, else a stated default."""
     own, new = view("own", **learned(prefill_rate=100.0)), view("new")
-    assert prefill_rate(own, averages(own, new), DIGEST) == 100.0
-    assert prefill_rate(new, averages(own, new), DIGEST) == 100.0
-    assert prefill_rate(new, averages(new), DIGEST) == DEFAULT_PREFILL_RATE
-    assert prefill_rate(own, averages(own), None) == DEFAULT_PREFILL_RATE
+    asked = request(prompt_tokens=1000)
+    assert priced(asked, own, snapshot(own, new)).prefill == 10.0
+    assert priced(asked, new, snapshot(own, new)).prefill == 10.0
+    for unknown in (new, view("silent", has=None)):
+        assert priced(asked, unknown, snapshot(unknown)).prefill == 1000 / DEFAULT_PREFILL_RATE
 
 
 def known(*chains: tuple[int, ...]) -> dict[str, Any]:
@@ -233,13 +228,13 @@ def test_another_conversation_is_in_the_way() -> None:
 
 
 def test_decode() -> None:
-    """An answer of usual length, at the host's pace, else the fleet's, else a stated default."""
-    own, new = view("own", **learned(decode_rate=50.0)), view("new")
+    """An answer of usual length, at the host's pace, else the fleet's, else a stated default: all of it is held, a share is a cost."""
+    own, new = view("own", holds=[TEXT], **learned(decode_rate=50.0)), view("new", holds=[TEXT])
     fleet = snapshot(own, new, lengths={DIGEST: 200.0})
-    assert decode(own, Averages(fleet), DIGEST) == 4.0
-    assert decode(new, Averages(fleet), DIGEST) == 4.0
-    assert decode(new, averages(new), DIGEST) == DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
-    assert decode(new, averages(new), None) == DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
+    for one in (own, new):
+        found = priced(request(), one, fleet)
+        assert (found.held, found.decode) == (4.0, DECODE_SHARE * 4.0)
+    assert priced(request(), new, snapshot(new)).held == DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
 
 
 # -- failures -------------------------------------------------------------------------------------------------------------------------
