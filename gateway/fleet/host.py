@@ -83,6 +83,9 @@ class HostView(msgspec.Struct, frozen=True, gc=False):
     vram_taken: int = 0  # by what is loaded now
     regrets: Mapping[str, float] = msgspec.field(default_factory=dict)  # digest → what others would wait if it left
     regret: float = 0.0  # their sum
+    memo: dict[Any, Any] = msgspec.field(
+        default_factory=dict
+    )  # what routing has worked out of the above, until any of it changes
 
     @property
     def name(self) -> str:

@@ -3,8 +3,10 @@
 ``docs/routing.md`` explains each with its formula.
 """
 
+from typing import NamedTuple
+
 from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
-from gateway.fleet.host import HostView, LoadedModel, RunnerOptions
+from gateway.fleet.host import AvailableModel, HostView, LoadedModel, RunnerOptions
 from gateway.fleet.prompts import best, missed
 from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, default_load_seconds
 from gateway.fleet.regret import load_seconds as measured_load
@@ -22,7 +24,18 @@ PENALTY_SECONDS = 5.0  # for one fresh failure
 PENALTY_HALF_LIFE_SECONDS = 30.0
 DECODE_SHARE = 0.25  # a second after the first token is a quarter as long as one before it
 HARM_SHARE = 0.5  # others' seconds are those of requests that may never come, or find another host
+MEMO_LIMIT = 64  # models and runner options that are remembered of a host, until it changes
 OVERDUE = 0.25  # of the seconds for which a lease is held there: one that should be over has at least so many left
+
+
+class Price(NamedTuple):
+    """Whether a runner that fits is there; seconds of a load, and what others pay for it; tokens per second as measured there (0: not yet)."""
+
+    warm: bool
+    load: float
+    harm: float
+    prefill_rate: float
+    decode_rate: float
 
 
 def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Costs:
@@ -33,27 +46,25 @@ def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     if row is None:
         return _blindly(request, view, averages, ahead)
     digest, slots = row.digest, view.host.slots
-    estimate = view.estimates.get(digest, UNMEASURED)
-    loaded = view.loaded.get(digest)
-    warm = (
-        loaded is not None
-        and digest not in view.loading
-        and fits(request.runner_options, view.runners.get(digest), loaded)
-    )
+    key = (request.model, request.runner_options)
+    price: Price | None = view.memo.get(key)
+    if price is None:
+        price = _price(request, view, row, averages)
+        own = price.load == 0.0 or measured_load(digest, row.size, view.estimates, view.load_rate) is not None
+        if (
+            own and not view.loading and len(view.memo) < MEMO_LIMIT
+        ):  # what others measure changes, and a load gets shorter
+            view.memo[key] = price
+    warm, load, evicting, prefill_rate, decode_rate = price
     taken = view.leases + view.elsewhere
-    wait = 0.0
+    wait = prefill = cached = 0.0
     if taken >= slots or (ahead and not warm and taken + ahead >= slots):
         # who waits for a host with a free slot waits for it to load, and is in the way of those only who need a load too
         wait = queue_wait(view, averages, ahead, now)
-    load = evicting = prefill = cached = 0.0
-    if not warm:
-        load = load_time(request.runner_options, view, digest, row.size, averages, now)
-        if load > 0.0 and digest not in view.loading:
-            evicting = harm(view, digest, snapshot.sizes.get(digest, row.size))
-            if view.loading:
-                wait = max(wait, load_under_way(view, averages, now))
+    if load > 0.0 and view.loading and digest not in view.loading:
+        wait = max(wait, load_under_way(view, averages, now))
     if request.prompt_tokens:
-        rate = estimate.prefill_rate or averages.prefill_rate(digest)
+        rate = prefill_rate or averages.prefill_rate(digest)
         prefill = request.prompt_tokens / rate
         if load == 0.0 and (known := view.prompts.get(digest)):
             blocks = best(known, request.prefix) if request.prefix else 0
@@ -61,13 +72,28 @@ def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
                 cached = -min(blocks * BLOCK_TOKENS, request.prompt_tokens) / rate
             else:
                 evicting = missed(known, slots, now) * BLOCK_TOKENS / rate
-    answer = averages.output_tokens(digest) / (estimate.decode_rate or averages.decode_rate(digest))
+    answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
     health = view.health
     fault = penalty(view, now) if health.attempt_failures or health.poll_failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
     total = wait + load + prefill + cached + fault + evicting + slow
     held = load + prefill + cached + answer
     return Costs(view.host.name, total, wait, load, prefill, cached, fault, evicting, slow, held)
+
+
+def _price(request: InferenceRequest, view: HostView, row: AvailableModel, averages: Averages) -> Price:
+    """What does not depend on the prompt, nor on who else waits."""
+    digest, snapshot = row.digest, averages.snapshot
+    estimate = view.estimates.get(digest, UNMEASURED)
+    loaded = view.loaded.get(digest)
+    fit = loaded is not None and fits(request.runner_options, view.runners.get(digest), loaded)
+    warm = fit and digest not in view.loading
+    load = evicting = 0.0
+    if not warm:
+        load = load_time(request.runner_options, view, digest, row.size, averages, snapshot.taken_at)
+        if load > 0.0 and digest not in view.loading:
+            evicting = harm(view, digest, snapshot.sizes.get(digest, row.size))
+    return Price(warm, load, evicting, estimate.prefill_rate or 0.0, estimate.decode_rate or 0.0)
 
 
 def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Costs:

@@ -143,7 +143,7 @@ def test_the_fleets_averages_are_worked_out_once() -> None:
     hosts = [view(f"gpu{number}", leases=1, estimates=Counted()) for number in range(20)]
     route = chosen(*hosts, prompt_tokens=500, prefix=(7,))
     assert len(route.costs) == 20
-    assert {host.estimates.looks for host in hosts} == {5}  # its own, twice where it must load, and the three averages
+    assert {host.estimates.looks for host in hosts} == {6}  # its own, twice more for a load, and the three averages
 
 
 # -- ties -----------------------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import FleetSnapshot, HostView, RunnerOptions
+from gateway.fleet.host import FleetSnapshot, HostView, Lease, RunnerOptions
 from gateway.fleet.prompts import CONTINUES, Known
+from gateway.fleet.registry import Fleet
 from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, DEFAULT_LOAD_RATE
 from gateway.record import Costs
 from gateway.routing.averages import (
@@ -23,6 +24,7 @@ from gateway.routing.averages import (
 from gateway.routing.scorers import (
     DECODE_SHARE,
     HARM_SHARE,
+    MEMO_LIMIT,
     OVERDUE,
     PENALTY_HALF_LIFE_SECONDS,
     PENALTY_SECONDS,
@@ -33,7 +35,7 @@ from gateway.routing.scorers import (
     queue_wait,
 )
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import SIZE, available, digest_of, loaded, request, snapshot, view
+from tests.fleet.builders import SIZE, available, digest_of, host, loaded, observation, request, snapshot, told, view
 from tests.profiles import PROPERTY
 
 DIGEST = digest_of(TEXT)
@@ -185,7 +187,7 @@ def test_prefill_rate() -> None:
     asked = request(prompt_tokens=1000)
     assert priced(asked, own, snapshot(own, new)).prefill == 10.0
     assert priced(asked, new, snapshot(own, new)).prefill == 10.0
-    for unknown in (new, view("silent", has=None)):
+    for unknown in (view("alone"), view("silent", has=None)):
         assert priced(asked, unknown, snapshot(unknown)).prefill == 1000 / DEFAULT_PREFILL_RATE
 
 
@@ -234,7 +236,8 @@ def test_decode() -> None:
     for one in (own, new):
         found = priced(request(), one, fleet)
         assert (found.held, found.decode) == (4.0, DECODE_SHARE * 4.0)
-    assert priced(request(), new, snapshot(new)).held == DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
+    alone = view("alone", holds=[TEXT])
+    assert priced(request(), alone, snapshot(alone)).held == DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
 
 
 # -- failures -------------------------------------------------------------------------------------------------------------------------
@@ -297,6 +300,27 @@ def test_a_cache_is_worth_nothing_where_the_model_must_be_loaded() -> None:
     asked = request(prompt_tokens=500, prefix=(7,))
     assert priced(asked, cold, snapshot(cold)).affinity == 0.0
     assert priced(asked, warm, snapshot(warm)).first_token == pytest.approx(0.0)
+
+
+def test_what_was_worked_out_is_remembered() -> None:
+    """For each model and runner options, as long as the host stays as it is; but for a load under way, which gets shorter."""
+    fleet = Fleet([host()])
+    fleet.observe("gpu1", observation(0.0, holds=[TEXT]))
+    blank = fleet.snapshot(0.0)
+    priced(request(OTHER), blank.hosts[0], blank)
+    assert blank.hosts[0].memo == {}, "what a load takes is known from others at best, who may learn"
+    fleet.learn(Lease(0, "gpu1", DIGEST, cold=True, since=0.0), 9.0, told(3.0))
+    before = fleet.snapshot(0.0)
+    priced(request(), before.hosts[0], before)
+    assert before.hosts[0].memo.keys() == {(TEXT, ())}
+    for number in range(2 * MEMO_LIMIT):
+        priced(request(runner_options=(("num_ctx", number),)), before.hosts[0], before)
+    assert len(before.hosts[0].memo) == MEMO_LIMIT
+    fleet.lease("gpu1", OTHER, (), 1.0, cold=True)
+    after = [fleet.snapshot(now) for now in (1.0, 2.0)]
+    loads = [priced(request(OTHER), one.hosts[0], one).load_time for one in after]
+    assert loads == [3.0, 2.0]
+    assert after[0].hosts[0].memo == {}
 
 
 seconds = st.floats(0.01, 1000.0)
