@@ -59,7 +59,6 @@ from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
-from gateway.routing.ranks import Policy
 from gateway.sharing import draining, shared, sharing
 from gateway.store.engine import Database
 from gateway.store.session_store import SessionStore
@@ -91,7 +90,7 @@ class Gateway:
         relay = config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
         self.fleet = configured(config, self.metrics.moved)
-        self.admission = Admission(self.fleet, config.queue.limit, self.rng, Policy(config.routing.policy))
+        self.admission = Admission(self.fleet, config.queue.limit, self.rng, config.routing.policy)
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"

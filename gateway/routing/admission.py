@@ -55,10 +55,10 @@ class Turn(NamedTuple):
 class Admission:
     """Grants leases. ``limit``: requests that may wait, in all."""
 
-    def __init__(self, fleet: Fleet, limit: int, rng: Chance, policy: Policy = Policy.PREDICTIVE) -> None:
+    def __init__(self, fleet: Fleet, limit: int, rng: Chance, policy: str = Policy.PREDICTIVE) -> None:
         self._fleet = fleet
         self._rng = rng
-        self.policy = policy
+        self.policy = Policy(policy)
         self._waiters: dict[int, Waiter] = {}  # by arrival
         self._kinds: dict[KindKey, Kind] = {}
         self._shares = {priority: Shares() for priority in Priority}
@@ -80,7 +80,7 @@ class Admission:
 
     def places(self) -> dict[str, int]:
         """The ids of all that wait → their place, 1 for the one that is looked at first. Others may pass it: for a host that it does not want."""
-        order = sorted(self.waiting(), key=lambda waiter: waiter.request.background)
+        order = sorted(self._waiters.values(), key=lambda waiter: self._turn(waiter, 0.0))
         return {waiter.request.id: place for place, waiter in enumerate(order, 1)}
 
     def grant(self, request: InferenceRequest, now: float, tried: AbstractSet[str] = NOBODY) -> Verdict | None:

@@ -393,7 +393,9 @@ def test_everyone_who_waits_is_known() -> None:
 def test_places() -> None:
     """In the order in which they are looked at: what runs in the background behind all others. Who has a slot waits for nothing."""
     room = Room()
-    holder, first, title, second = [room.come(Client(background=number == 2)) for number in range(4)]
+    holder, first, title, second = [
+        room.come(Client(priority=Priority.BACKGROUND if number == 2 else Priority.NORMAL)) for number in range(4)
+    ]
     ids = [client.request.id for client in (first, second, title)]
     assert room.admission.places() == {id_: place for place, id_ in enumerate(ids, 1)}
     room.end(holder)
