@@ -28,15 +28,15 @@ from gateway.api.handler import Part
 from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
 from gateway.api.jobs import JobsApi
-from gateway.api.manners import Manners, is_loopback, under
+from gateway.api.manners import Manners, is_loopback
 from gateway.api.messages import MessagesApi
 from gateway.api.middleware import boundary
 from gateway.api.models import Models
-from gateway.api.openapi import OpenApi
 from gateway.api.ops import Ops
 from gateway.api.requests import RequestsApi
 from gateway.api.sessions import SessionsApi
 from gateway.api.show import Show
+from gateway.api.site import CUT_SECONDS, runner
 from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
 from gateway.api.turns import TurnsApi
@@ -75,7 +75,6 @@ log = logging.getLogger(__name__)
 FIRST_ROUND_SECONDS = 2.0  # how long a start waits for the hosts' first word
 DATABASE_SECONDS = 5.0  # how long a start waits for the database; migrations go on after it
 REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
-CUT_SECONDS = 2.0  # how long streams that were cut at shutdown have for their last words
 DELIVERY_SECONDS = 0.02
 BACKLOG = 4096
 
@@ -207,24 +206,12 @@ class Gateway:
         )
 
     async def _listen(self) -> None:
-        app = web.Application(
-            client_max_size=self.config.relay.body_limit_bytes,
-            middlewares=[
-                visits(self.contexts, self.manners.prefix, self.clock, time.time, self.log.visited),
-                boundary(self.manners, self.metrics.responded),
-            ],
+        prefix, limit = self.manners.prefix, self.config.relay.body_limit_bytes
+        middlewares = (
+            visits(self.contexts, prefix, self.clock, time.time, self.log.visited),
+            boundary(self.manners, self.metrics.responded),
         )
-        routes = [route for part in self._parts() for route in part.routes()]
-        routes += OpenApi(routes, self.manners.prefix, package_version()).routes()
-        app.add_routes([*routes, *under(self.manners.prefix, routes)])
-        self._runner = web.AppRunner(
-            app,
-            handler_cancellation=True,
-            access_log=None,
-            auto_decompress=False,
-            shutdown_timeout=CUT_SECONDS,
-            lingering_time=1.0,
-        )
+        self._runner = runner(self._parts(), middlewares, prefix, package_version(), limit)
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
