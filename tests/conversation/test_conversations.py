@@ -171,7 +171,10 @@ async def test_a_panel(corral: Corral, url: str) -> None:
 
 async def test_side_by_side_on_different_hosts(corral: Corral, url: str) -> None:
     """Each host takes one, though each could take both."""
-    stage = await stage_of(corral, url, simulated("gpu1"), simulated("gpu2"), slots=4)
+    hosts = simulated("gpu1"), simulated("gpu2")
+    stage = await stage_of(corral, url, *hosts, slots=4)
+    for host in hosts:  # the first still loads when it is asked where the second shall go
+        host.faults.set("slow_load", seconds=0.3)
     for _ in range(2):
         events = told(await hold(stage, ANN | SHORT, BOB | SHORT | {"model": OTHER}, mode="compare"))
         assert {one["host"] for one in of(events, "turn_end")} == {"gpu1", "gpu2"}

@@ -19,7 +19,7 @@ async def test_conformance_of_real_hosts() -> None:
     arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/test_conformance.py")
     text, embedding = "qwen3:0.6b", "nomic-embed-text:latest"
     assert {text, embedding}.isdisjoint({TEXT, EMBEDDING})
-    async with simulated("a", text, embedding, seed=2) as a, simulated("b", text, embedding, seed=3) as b:
+    async with simulated("a", text, embedding, seed=2) as a, simulated("b", text, embedding, seed=2) as b:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *arguments, "-k", "odd or copy or delete"),
             cwd=ROOT,
