@@ -9,6 +9,7 @@ from typing import NamedTuple
 Chain = tuple[int, ...]
 SIMILAR = 0.1  # of a prompt: a slot that knows less is no better than any other
 CONTINUES = 0.75  # of conversations: that there is another turn
+SLOTS_MOST = 32  # of one model on one host that are remembered: each decision looks at all of them
 PAUSE_SECONDS = 90.0  # one that has been silent for so long is a third as likely to go on
 
 
@@ -47,6 +48,7 @@ def missed(slots: tuple[Known, ...], count: int, now: float) -> float:
 
 def after(slots: tuple[Known, ...], chain: Chain, count: int, now: float) -> tuple[Known, ...]:
     """What ``count`` slots know when this prompt has run, the latest last: it took the slot that knew most of it, else the one unused for longest."""
+    count = min(count, SLOTS_MOST)
     most, place = 0, -1
     for index, known in enumerate(slots):
         alike = shared(known.chain, chain)

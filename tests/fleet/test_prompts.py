@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fleet.prompts import CONTINUES, PAUSE_SECONDS, Chain, Known, after, best, missed, shared
+from gateway.fleet.prompts import CONTINUES, PAUSE_SECONDS, SLOTS_MOST, Chain, Known, after, best, missed, shared
 from tests.profiles import PROPERTY
 
 AFTER: dict[str, tuple[tuple[Chain, ...], Chain, int, tuple[Chain, ...]]] = {
@@ -55,3 +55,11 @@ def test_the_last_prompt_is_known_whole(prompts: list[Chain], slots: int) -> Non
         assert best(held, chain) == len(chain)
         for other in held:
             assert shared(chain, other.chain) == shared(other.chain, chain) <= best(held, chain)
+
+
+def test_so_many_are_remembered_at_most() -> None:
+    """A host that is said to have thousands of slots costs no more to choose."""
+    slots: tuple[Known, ...] = ()
+    for number in range(10 * SLOTS_MOST):
+        slots = after(slots, (number, number), 10_000, float(number))
+    assert [known.chain[0] for known in slots] == list(range(9 * SLOTS_MOST, 10 * SLOTS_MOST))
