@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="NAME=URL",
-            help="an Ollama host; may be repeated; without NAME= it is named after its address",
+            help="an Ollama host, an address alone means port 11434; may be repeated; without NAME= it is named after its address",
         )
         command.set_defaults(run=run)
     text = "three simulated hosts and the gateway, until Ctrl-C"

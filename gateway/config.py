@@ -12,6 +12,7 @@ from gateway.errors import ConfigError
 from gateway.listen import is_there, next_to
 
 DEFAULT_LISTEN = "127.0.0.1:11434"
+USUAL_PORT = 11434  # Ollama's own
 DNS = "dns+"  # before a host's url: one host for each address of the name
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 TRACES_PATH = "/v1/traces"  # where a collector takes spans
@@ -301,6 +302,15 @@ def check_hosts(hosts: Iterable[HostConfig]) -> None:
 def place_of(url: str) -> str:
     """A host's URL, the same for spellings that are the same host."""
     return url.rstrip("/").lower()
+
+
+def with_scheme(url: str) -> str:
+    """A host's URL as Ollama takes an address: without a scheme it is http, and a port that is missing is Ollama's own."""
+    if "://" in url:
+        return url
+    authority, slash, path = url.partition("/")
+    bare = not re.search(r":\d*\Z", authority)
+    return f"http://{authority}{f':{USUAL_PORT}' if authority and bare else ''}{slash}{path}"
 
 
 def split_listen(listen: str) -> tuple[str, int]:

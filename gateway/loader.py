@@ -6,6 +6,7 @@ commas); hosts as ``CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.config import DEFAULT_LISTEN, HOW_TO_NAME_HOSTS, TABLES, TRACES_PATH, Config, DatabaseConfig, checked
+from gateway.complaint import in_words
+from gateway.config import (
+    DEFAULT_LISTEN,
+    HOW_TO_NAME_HOSTS,
+    TABLES,
+    TRACES_PATH,
+    Config,
+    DatabaseConfig,
+    checked,
+    with_scheme,
+)
 from gateway.errors import ConfigError
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -26,6 +37,8 @@ _PARSED: dict[type, Callable[[str], Any]] = {
     bool: lambda text: _TRUTH[text.lower()],
     tuple: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
 }
+_WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
+_COLON_FOR_EQUALS = re.compile(r"([A-Za-z0-9_.-]+):((?:dns\+)?https?://.*)\Z")
 
 
 def load(
@@ -48,9 +61,13 @@ def load(
     try:
         return from_tree(tree)
     except ConfigError as error:
-        if file is None or error.message == HOW_TO_NAME_HOSTS:
+        if error.message == HOW_TO_NAME_HOSTS:
             raise
-        raise ConfigError(f"{error.message} ({file}, environment and flags together)") from None
+        overruled = {"CORRAL_LISTEN"} if listen is not None else set()
+        message = _naming_variable(error.message, {name: env[name] for name in env if name not in overruled})
+        if file is not None and message == error.message:
+            message += f" ({file}, environment and flags together)"
+        raise ConfigError(message) from None
 
 
 def database_config(path: Path | None, environ: Mapping[str, str]) -> DatabaseConfig:
@@ -58,7 +75,10 @@ def database_config(path: Path | None, environ: Mapping[str, str]) -> DatabaseCo
     _, tree = _tree(path, environ)
     table = {"database": tree["database"]}
     _refuse_unknown(table, Config, "")
-    return _converted(table).database
+    try:
+        return _converted(table).database
+    except ConfigError as error:
+        raise ConfigError(_naming_variable(error.message, environ)) from None
 
 
 def _tree(path: Path | None, env: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
@@ -105,23 +125,44 @@ def from_tree(tree: dict[str, Any]) -> Config:
 
 def _converted(tree: dict[str, Any]) -> Config:
     try:
-        return msgspec.convert(tree, Config)
+        config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(_in_words(str(error))) from None
+        raise ConfigError(_in_words(error)) from None
+    _refuse_endless(config)
+    return config
 
 
-def _in_words(complaint: str) -> str:
-    """msgspec's message in the words of a TOML file."""
-    text = (
-        complaint.replace("`$.", "`")
-        .replace(" - at ", " at ")
-        .replace("`array`", "a list")
-        .replace("`object`", "a table")
-    )
-    if enum := re.match(r"Invalid enum value .* at `(\w+)\.(\w+)`", text):
-        allowed = get_args(get_type_hints(get_type_hints(Config)[enum[1]])[enum[2]])
-        text += f": it is one of {', '.join(map(str, allowed))}"
-    return text + (": each host begins with [[hosts]]" if text.endswith("got a table at `hosts`") else "")
+def _refuse_endless(config: Config) -> None:
+    """TOML and the environment can say inf and nan, and no clock can count them."""
+    for section in dataclasses.fields(config):
+        table = getattr(config, section.name)
+        for key in dataclasses.fields(table) if dataclasses.is_dataclass(table) else ():
+            value = getattr(table, key.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{section.name}.{key.name} must be a finite number, not {value}")
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    """What is wrong, in the words of a TOML file."""
+    text = in_words(error).replace("an object", "a table")
+    if enum := re.match(r"(\w+)\.(\w+) cannot be ", text):
+        text += f": it is one of {', '.join(_words_of(enum[1], enum[2]))}"
+    return text + (": each host begins with [[hosts]]" if text.startswith("hosts must be a list") else "")
+
+
+def _words_of(section: str, key: str) -> tuple[str, ...]:
+    """The words that a key can be; none where it is no choice of words."""
+    hint = get_type_hints(get_type_hints(Config)[section])[key] if section else str
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def _naming_variable(message: str, env: Mapping[str, str]) -> str:
+    """The same; a key at its beginning that the environment has set goes by the name of its variable."""
+    key = re.match(r"[a-z_]+(?:\.[a-z_]+)?", message)
+    name = f"CORRAL_{key[0].replace('.', '_')}".upper() if key else ""
+    if key is None or name not in environment_names() or not env.get(name):
+        return message
+    return name + message[key.end() :]
 
 
 def environment_names() -> dict[str, tuple[str, str, type]]:
@@ -155,10 +196,12 @@ def _overlay_environment(tree: dict[str, Any], env: Mapping[str, str]) -> None:
         text = env.get(name)
         if not text:
             continue
+        if text.lower() in _words_of(section, key):
+            text = text.lower()
         try:
             value = _PARSED[kind](text)
         except (ValueError, KeyError):
-            raise ConfigError(f"{name}={text!r}: expected {kind.__name__}") from None
+            raise ConfigError(f"{name} must be {_WANTED[kind]}, not {text!r}") from None
         table = tree.setdefault(section, {}) if section else tree
         if isinstance(table, dict):  # else the file is wrong, and is told so
             table[key] = value
@@ -204,10 +247,14 @@ def _host_flag(text: str) -> dict[str, Any]:
     name, equals, url = text.strip().partition("=")
     if not equals or "/" in name:
         name, url = "", text.strip()
-    if "://" not in url:
-        url = f"http://{url}"
+        if meant := _COLON_FOR_EQUALS.match(url):
+            raise ConfigError(f"host {url!r}: write {meant[1]}={meant[2]}")
+    elif not name.strip():
+        raise ConfigError(f"host {text.strip()!r} has no name before its '=': write name=url, or the url alone")
+    url = with_scheme(url)
     if not name:
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", url.partition("://")[2].partition("/")[0]).strip("-.")
+        bare = text.strip().partition("://")[2] or text.strip()
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", bare.partition("/")[0]).strip("-.")
     return {"name": name, "url": url}
 
 
@@ -215,7 +262,7 @@ def _refuse_unknown(tree: Mapping[str, Any], kind: type, where: str) -> None:
     hints = get_type_hints(kind)
     for key, value in tree.items():
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.6)
             known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(hints)}"
             raise ConfigError(f"unknown key {where + key!r}: {known}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, dict):

@@ -127,7 +127,7 @@ def test_every_scalar_has_a_variable(name: str) -> None:
 def test_a_truth_in_the_environment(text: str, value: bool) -> None:
     """As people write it; anything else is refused."""
     assert load(None, HOSTS | {"CORRAL_RELAY_MODEL_AT_HOST": text}).relay.model_at_host is value
-    with pytest.raises(ConfigError, match="CORRAL_RELAY_MODEL_AT_HOST='maybe': expected bool"):
+    with pytest.raises(ConfigError, match="CORRAL_RELAY_MODEL_AT_HOST must be true or false, not 'maybe'"):
         load(None, HOSTS | {"CORRAL_RELAY_MODEL_AT_HOST": "maybe"})
 
 
@@ -233,7 +233,10 @@ def test_placement_that_places_nothing(rule: dict[str, Any], words: str) -> None
     [
         ("gpu1=http://10.0.0.5:11434", "gpu1", "http://10.0.0.5:11434"),
         ("gpu1=10.0.0.5:11434", "gpu1", "http://10.0.0.5:11434"),
-        ("gpu1=gpu1.lan", "gpu1", "http://gpu1.lan"),
+        ("gpu1=gpu1.lan", "gpu1", "http://gpu1.lan:11434"),
+        ("gpu1.lan/ollama", "gpu1.lan", "http://gpu1.lan:11434/ollama"),
+        ("local=[::1]", "local", "http://[::1]:11434"),
+        ("local=[::1]:80", "local", "http://[::1]:80"),
         (" gpu1=http://10.0.0.5 ", "gpu1", "http://10.0.0.5"),
         ("http://10.0.0.5:11434", "10.0.0.5-11434", "http://10.0.0.5:11434"),
         ("10.0.0.5:11434", "10.0.0.5-11434", "http://10.0.0.5:11434"),
@@ -243,7 +246,7 @@ def test_placement_that_places_nothing(rule: dict[str, Any], words: str) -> None
     ],
 )
 def test_host_flags(flag: str, name: str, url: str) -> None:
-    """``name=url`` or a URL, from which a name is made; http unless it says otherwise."""
+    """``name=url`` or a URL, from which a name is made; http and Ollama's port where no scheme is written."""
     (host,) = load(hosts=[flag]).hosts
     assert (host.name, host.url) == (name, url)
 
@@ -289,7 +292,7 @@ def test_urls_that_say_too_much(url: str) -> None:
     assert "must hold no user, query or fragment" in refused({"hosts": [HOST | {"url": url}]})
 
 
-@pytest.mark.parametrize("flag", ["http://[::1", "gpu1=http://[::1", "gpu1=", "=", "http://"])
+@pytest.mark.parametrize("flag", ["http://[::1", "gpu1=http://[::1", "gpu1=", "=", "=http://gpu1", "http://"])
 def test_bad_flags(flag: str) -> None:
     """What is wrong with a flag is said like anything else, not with a traceback."""
     with pytest.raises(ConfigError):
@@ -329,6 +332,7 @@ def test_no_hosts(environ: dict[str, str]) -> None:
         ({"hosts": [HOST | {"slot": 2}]}, "unknown key 'hosts.slot': did you mean 'slots'?"),
         ({"queue": {"zzz": 5}}, "unknown key 'queue.zzz': known here: limit"),
         ({"zzz": 5}, "unknown key 'zzz': known here: listen, hosts"),
+        ({"bogus": 5}, "unknown key 'bogus': known here: listen, hosts"),
     ],
 )
 def test_unknown_keys(tree: dict[str, Any], message: str) -> None:
@@ -337,19 +341,24 @@ def test_unknown_keys(tree: dict[str, Any], message: str) -> None:
 
 
 WRONG = {
-    "text for a number": ({"queue": {"limit": "many"}}, "`queue.limit`"),
-    "a fraction for a count": ({"queue": {"limit": 1.5}}, "`queue.limit`"),
-    "a truth value for a count": ({"queue": {"limit": True}}, "`queue.limit`"),
+    "text for a number": ({"queue": {"limit": "many"}}, "queue.limit "),
+    "a fraction for a count": ({"queue": {"limit": 1.5}}, "queue.limit "),
+    "a truth value for a count": ({"queue": {"limit": True}}, "queue.limit "),
     "no slots": ({"hosts": [HOST | {"slots": 0}]}, "slots"),
-    "no room": ({"queue": {"limit": 0}}, "`queue.limit`"),
-    "no attempts": ({"relay": {"attempts": 0}}, "`relay.attempts`"),
-    "no time": ({"poll": {"interval_seconds": 0}}, "`poll.interval_seconds`"),
-    "less than no time": ({"shutdown": {"grace_seconds": -1}}, "`shutdown.grace_seconds`"),
-    "not a number": ({"poll": {"interval_seconds": float("nan")}}, "interval_seconds"),
-    "an unknown word": ({"log": {"format": "xml"}}, "`log.format`"),
-    "a number for text": ({"listen": 11434}, "`listen`"),
-    "a number for a section": ({"queue": 5}, "`queue`"),
-    "a table for hosts": ({"hosts": {"gpu1": URL}}, "`hosts`"),
+    "no room": ({"queue": {"limit": 0}}, "queue.limit "),
+    "no attempts": ({"relay": {"attempts": 0}}, "relay.attempts "),
+    "no time": ({"poll": {"interval_seconds": 0}}, "poll.interval_seconds "),
+    "less than no time": ({"shutdown": {"grace_seconds": -1}}, "shutdown.grace_seconds "),
+    "not a number": ({"poll": {"interval_seconds": float("nan")}}, "poll.interval_seconds "),
+    "without an end": (
+        {"relay": {"deadline_seconds": float("inf")}},
+        "relay.deadline_seconds must be a finite number, not inf",
+    ),
+    "words": ({"queue": {"limit": "many"}}, "queue.limit must be a whole number, not a text"),
+    "an unknown word": ({"log": {"format": "xml"}}, "log.format "),
+    "a number for text": ({"listen": 11434}, "listen "),
+    "a number for a section": ({"queue": 5}, "queue "),
+    "a table for hosts": ({"hosts": {"gpu1": URL}}, "hosts "),
     "text for a host": ({"hosts": [URL]}, "hosts"),
     "a host without a url": ({"hosts": [{"name": "gpu1"}]}, "url"),
     "text for tags": ({"hosts": [HOST | {"tags": "fast"}]}, "tags"),
@@ -365,20 +374,34 @@ def test_wrong_values(tree: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("CORRAL_QUEUE_LIMIT", "many", "CORRAL_QUEUE_LIMIT='many': expected int"),
-        ("CORRAL_QUEUE_LIMIT", "1.5", "CORRAL_QUEUE_LIMIT='1.5': expected int"),
-        ("CORRAL_QUEUE_LIMIT", "0", "queue.limit"),
-        ("CORRAL_POLL_INTERVAL_SECONDS", "2s", "expected float"),
-        ("CORRAL_POLL_INTERVAL_SECONDS", "nan", "interval_seconds"),
-        ("CORRAL_LOG_LEVEL", "loud", "log.level"),
-        ("CORRAL_LISTEN", "nowhere", "listen = 'nowhere'"),
+        ("CORRAL_QUEUE_LIMIT", "many", "CORRAL_QUEUE_LIMIT must be a whole number, not 'many'"),
+        ("CORRAL_QUEUE_LIMIT", "1.5", "CORRAL_QUEUE_LIMIT must be a whole number, not '1.5'"),
+        ("CORRAL_QUEUE_LIMIT", "0", "^CORRAL_QUEUE_LIMIT must be at least 1"),
+        ("CORRAL_POLL_INTERVAL_SECONDS", "2s", "CORRAL_POLL_INTERVAL_SECONDS must be a number, not '2s'"),
+        ("CORRAL_POLL_INTERVAL_SECONDS", "nan", "^CORRAL_POLL_INTERVAL_SECONDS "),
+        ("CORRAL_RELAY_DEADLINE_SECONDS", "inf", "^CORRAL_RELAY_DEADLINE_SECONDS must be a finite number, not inf$"),
+        ("CORRAL_LOG_LEVEL", "loud", "^CORRAL_LOG_LEVEL cannot be 'loud': it is one of debug, "),
+        ("CORRAL_LISTEN", "nowhere", "^CORRAL_LISTEN = 'nowhere'"),
         ("CORRAL_HOSTS", "gpu1=ftp://x", "'gpu1'"),
+        ("CORRAL_HOSTS", "a:http://10.0.0.5:11434", "write a=http://10.0.0.5:11434$"),
     ],
 )
 def test_wrong_variables(name: str, text: str, words: str) -> None:
     """So does that of a variable."""
     with pytest.raises(ConfigError, match=words):
         load(None, HOSTS | {name: text})
+
+
+def test_a_flag_is_not_the_variable() -> None:
+    """What a flag overrules is not to blame."""
+    with pytest.raises(ConfigError, match=r"^listen = 'there'"):
+        load(None, HOSTS | {"CORRAL_LISTEN": "127.0.0.1:1"}, listen="there")
+
+
+def test_a_word_in_capitals() -> None:
+    """As other programs have it in their variables."""
+    log = load(None, HOSTS | {"CORRAL_LOG_LEVEL": "DEBUG", "CORRAL_LOG_FORMAT": "Json"}).log
+    assert (log.level, log.format) == ("debug", "json")
 
 
 def test_a_variable_of_a_section_that_is_none(tmp_path: Path) -> None:
@@ -554,7 +577,7 @@ def test_a_protocol_that_is_not_spoken() -> None:
         ({"endpoint": "tempo:4318"}, "is not like http://tempo:4318"),
         ({"endpoint": "http://user:secret@tempo"}, "must hold no user"),
         ({"redact": ["("]}, "is not a regular expression"),
-        ({"ratio": 1.5}, "<= 1"),
+        ({"ratio": 1.5}, "tracing.ratio must be at most 1"),
         ({"mode": "some"}, "off, errors, sampled, all"),
     ],
 )

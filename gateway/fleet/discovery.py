@@ -19,7 +19,7 @@ import msgspec
 import yaml
 
 from gateway.complaint import in_words
-from gateway.config import DNS, Config, HostConfig, check_hosts, place_of
+from gateway.config import DNS, Config, HostConfig, check_hosts, place_of, with_scheme
 from gateway.errors import ConfigError
 from gateway.fleet.health import BreakerPolicy
 from gateway.fleet.host import Host
@@ -137,7 +137,7 @@ def _host(target: str, entry: Target) -> HostConfig:
         raise ValueError(f"{target}: slots = {slots!r} is not a number of requests")
     return HostConfig(
         name=name or re.sub(r"[^A-Za-z0-9_.-]+", "-", bare.partition("/")[0]).strip("-.")[:63],
-        url=target if "://" in target else f"http://{target}",
+        url=with_scheme(target),
         slots=int(slots),
         tags=tuple(tag.strip() for tag in str(entry.labels.get("tags", "")).split(",") if tag.strip()),
     )

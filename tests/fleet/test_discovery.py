@@ -61,6 +61,15 @@ async def test_a_name_with_addresses() -> None:
         assert (host.slots, host.tags) == (4, ("dns",))
 
 
+def test_an_address_without_a_port(tmp_path: Path) -> None:
+    """Is where an Ollama listens, as everywhere."""
+    file = Path(written(tmp_path / "hosts.json", [{"targets": ["10.0.0.7", "http://10.0.0.8"]}]))
+    assert [(host.name, host.url) for host in read_targets(file)] == [
+        ("10.0.0.7", "http://10.0.0.7:11434"),
+        ("10.0.0.8", "http://10.0.0.8"),
+    ]
+
+
 async def test_a_name_server_that_fails(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """What was found last stays; it is logged once, and again after it had worked."""
     found = Found(LOCAL, STATIC)
