@@ -15,7 +15,7 @@ from gateway.api.manners import CORS, exposing
 from gateway.config import Config
 from gateway.dialects.managing import ManagementRequest, Operation, read_management
 from gateway.dialects.ollama import compact
-from gateway.errors import Cancelled, CorralError, NoHost, ShuttingDown
+from gateway.errors import BadRequest, Cancelled, CorralError, NoHost, ShuttingDown
 from gateway.fleet.blobs import Blobs, checked_digest
 from gateway.fleet.client import HostAnswer, HostClient
 from gateway.fleet.fanout import FanOut
@@ -148,8 +148,14 @@ class Models:
         return exactly(these) if these else taking(views)
 
     def _named(self, request: web.Request, host: str = "") -> Sequence[HostView]:
-        """The hosts that the caller names, in the header or at the model's name; none where all are meant."""
-        return named(",".join(request.headers.getall("X-Corral-Hosts", ())) or host, self._views)
+        """The hosts that the caller names, in the header or at the model's name; none where all are meant. Raises BadRequest."""
+        header = ",".join(request.headers.getall("X-Corral-Hosts", ()))
+        these = named(header or host, self._views)
+        if host and [view.name for view in these] != [host]:
+            raise BadRequest(
+                f"X-Corral-Hosts says {header!r}, and the model's name ends in @{host}: one of them has to go"
+            )
+        return these
 
     def _several(self) -> bool:
         """Whether errors have to say which host's they are."""

@@ -10,7 +10,7 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical, full, is_name
 from gateway.dialects.ollama import PLAIN
-from gateway.dialects.read import model_named
+from gateway.dialects.read import agreed, model_named
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import BadRequest, CorralError, ModelNotFound, NoHost
 from gateway.fleet.client import HostAnswer, HostClient, HostError
@@ -59,7 +59,7 @@ class Show:
         named, at, body = model_named(body, self._fleet.names if self._model_at_host else ())
         if not is_name(named):
             raise BadRequest("invalid model name")
-        wanted = _loading(named, body, pin or at)
+        wanted = _loading(named, body, agreed(pin, at))
         if not self._having(wanted):
             await self._refresh()
         having = self._having(wanted)

@@ -1,6 +1,6 @@
 """Reading what changes the models on disk: which model, and whether progress is wanted line by line."""
 
-from collections.abc import Container
+from collections.abc import Collection
 from enum import StrEnum
 
 import msgspec
@@ -30,7 +30,7 @@ class ManagementRequest(msgspec.Struct, frozen=True, gc=False):
     host: str = ""
 
 
-def read_management(operation: Operation, body: bytes, at_hosts: Container[str] = ()) -> ManagementRequest:
+def read_management(operation: Operation, body: bytes, at_hosts: Collection[str] = ()) -> ManagementRequest:
     """Read ``body``. Raises BadRequest for what is no JSON object; what is wrong in it, hosts say in their own words.
 
     Hosts are always asked to stream: progress is followed whatever the caller wants to see of it. Only a body that says

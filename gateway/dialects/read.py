@@ -5,7 +5,7 @@ spellings, which could be read in two ways, is refused. Bytes after the first JS
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -62,12 +62,12 @@ def read(
     session: str | None = None,
     client: str = "",
     pin: str = "",
-    at_hosts: Container[str] = (),
+    at_hosts: Collection[str] = (),
     trace: Trace = NO_TRACE,
 ) -> InferenceRequest:
     """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one.
 
-    ``at_hosts``: names that a model may end in, as in ``llama3@gpu1``, which pins the request and is taken out of the body.
+    ``at_hosts``: the hosts that a model may end in, as in ``llama3@gpu1``, which pins the request and is taken out of the body.
     """
     if endpoint.multipart:
         requested = _form_field(body, content_type, "model")
@@ -82,7 +82,7 @@ def read(
     if named:
         if endpoint.multipart or content_encoding:
             raise BadRequest(f"a body of this kind cannot name a host: set X-Corral-Host: {named}")
-        pin = pin or named
+        pin = agreed(pin, named)
         body = renamed(fields, "model", requested)
     if len(requested) > NAME_LIMIT:
         raise BadRequest(f"the model's name is over {NAME_LIMIT} characters")
@@ -107,7 +107,7 @@ def read(
     )
 
 
-def model_named(body: bytes, at_hosts: Container[str] = ()) -> tuple[str, str, bytes]:
+def model_named(body: bytes, at_hosts: Collection[str] = ()) -> tuple[str, str, bytes]:
     """(model, host, body) of a request about a model: ``model``, else ``name``, as sent. Raises BadRequest as Ollama words it.
 
     ``at_hosts``: as for ``read``; "" where the name does not end in one.
@@ -125,10 +125,26 @@ def model_key(fields: dict[str, Any]) -> str:
     return "model" if text_of(fields, "model") else "name"
 
 
-def at_host(requested: str, at_hosts: Container[str]) -> tuple[str, str]:
-    """A model's name like ``llama3@gpu1`` as (``llama3``, ``gpu1``); no host where it ends in none of these."""
+def at_host(requested: str, at_hosts: Collection[str]) -> tuple[str, str]:
+    """A model's name like ``llama3@gpu1`` as (``llama3``, ``gpu1``); no host where it has none, or where there are no ``at_hosts``.
+
+    Raises BadRequest for a host that is none of these: no model's name has an @.
+    """
     model, _, host = requested.rpartition("@")
-    return (model, host) if model and host in at_hosts else (requested, "")
+    if not model or not at_hosts:
+        return requested, ""
+    if host not in at_hosts:
+        raise BadRequest(f"no host is named {host!r}; there are: {', '.join(at_hosts)}")
+    return model, host
+
+
+def agreed(header: str, named: str) -> str:
+    """The one host that X-Corral-Host and a model's name mean; "" where neither names one. Raises BadRequest where they differ."""
+    if header and named and header != named:
+        raise BadRequest(
+            f"X-Corral-Host names {header!r}, and the model's name ends in @{named}: one of them has to go"
+        )
+    return header or named
 
 
 def renamed(fields: dict[str, Any], key: str, model: str) -> bytes:

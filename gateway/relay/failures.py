@@ -60,10 +60,18 @@ def unroutable(request: InferenceRequest, verdict: Unroutable, failures: list[st
     if failures:
         return hosts_failed(failures, 0)
     if verdict.unknown_model:
-        where = f" on host {request.pin}" if request.pin else ""
+        where = f" on host {request.pin}" if request.pin else _hint(request.requested_model, verdict)
         return ModelNotFound(request.endpoint.not_found.format(request.requested_model) + where)
     reasons = "; ".join(f"{left_out.host} {left_out.why}" for left_out in verdict.rejected)
     return NoHost(f"no host can take {request.requested_model!r}: {reasons}", retry_after=RETRY_AFTER_SECONDS)
+
+
+def _hint(asked: str, verdict: Unroutable) -> str:
+    """For who writes ``model@host`` where that means nothing."""
+    model, _, host = asked.rpartition("@")
+    if not model or host not in {left_out.host for left_out in verdict.rejected}:
+        return ""
+    return f"; for {model!r} on host {host} set X-Corral-Host, or relay.model_at_host = true in Corral's configuration"
 
 
 def hosts_failed(failures: list[str], status: int) -> HostsFailed:

@@ -443,7 +443,7 @@ def test_the_model_of_any_form(model: str, before: list[tuple[str, bytes]], afte
 AT: dict[str, tuple[str, tuple[str, str]]] = {
     "a host": ("llama3@gpu1", ("llama3", "gpu1")),
     "a tag and a host": ("llama3:8b@gpu1", ("llama3:8b", "gpu1")),
-    "no such host": ("llama3@gpu9", ("llama3@gpu9", "")),
+    "no host": ("llama3", ("llama3", "")),
     "no model": ("@gpu1", ("@gpu1", "")),
     "two": ("llama3@gpu1@gpu1", ("llama3@gpu1", "gpu1")),
 }
@@ -462,10 +462,21 @@ def test_a_model_at_a_host(path: str, given_: str, expected: tuple[str, str]) ->
     }
 
 
-def test_a_header_beats_a_model_at_a_host() -> None:
-    """Both name the host: the header's word counts, the model's name is cleaned all the same."""
-    request = read(ENDPOINTS["/api/chat"], call("/api/chat", "m@gpu1").body, "g1", pin="gpu2", at_hosts=("gpu1",))
-    assert (request.requested_model, request.pin) == ("m", "gpu2")
+def test_a_header_and_a_model_at_a_host() -> None:
+    """Both may name the same host; where they differ, nobody guesses."""
+    sent = call("/api/chat", "m@gpu1").body
+    request = read(ENDPOINTS["/api/chat"], sent, "g1", pin="gpu1", at_hosts=("gpu1",))
+    assert (request.requested_model, request.pin) == ("m", "gpu1")
+    with pytest.raises(BadRequest, match="X-Corral-Host names 'gpu2', and the model's name ends in @gpu1"):
+        read(ENDPOINTS["/api/chat"], sent, "g1", pin="gpu2", at_hosts=("gpu1", "gpu2"))
+
+
+def test_a_model_at_no_host() -> None:
+    """Is told which hosts there are: no model's name has an @."""
+    sent = call("/api/chat", "m@zz").body
+    with pytest.raises(BadRequest, match="no host is named 'zz'; there are: gpu1, gpu2"):
+        read(ENDPOINTS["/api/chat"], sent, "g1", at_hosts=("gpu1", "gpu2"))
+    assert read(ENDPOINTS["/api/chat"], sent, "g1").requested_model == "m@zz"
 
 
 def test_a_form_cannot_name_a_host() -> None:

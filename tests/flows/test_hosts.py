@@ -214,12 +214,20 @@ async def test_a_model_at_a_host(corral: Corral) -> None:
     stage = await corral(simulated("gpu1"), simulated("gpu2"), relay={"model_at_host": True})
     answer = await stage.ask(call("/api/generate", f"{TEXT}@gpu2", stream=False))
     assert (answer.get("X-Corral-Host"), json.loads(answer.body)["model"]) == ("gpu2", TEXT)
-    unknown = await stage.ask(call("/api/generate", f"{TEXT}@gpu3"))
-    assert unknown.status == 404
+    pull = json.dumps({"model": f"{TEXT}@gpu3"}).encode()
+    for unknown in (
+        await stage.ask(call("/api/generate", f"{TEXT}@gpu3")),
+        await ask(stage.url, "POST", "/api/show", pull),
+        await ask(stage.url, "POST", "/api/pull", pull),
+    ):
+        assert (unknown.status, json.loads(unknown.body)["error"]) == (
+            400,
+            "no host is named 'gpu3'; there are: gpu1, gpu2",
+        )
 
 
 async def test_managing_a_model_at_a_host(corral: Corral) -> None:
-    """The same name means the same host where models are shown, fetched, copied, pushed and deleted; a header comes first."""
+    """The same name means the same host where models are shown, fetched, copied, pushed and deleted; a header that says otherwise is refused."""
     one, two = simulated("gpu1"), simulated("gpu2")
     stage = await corral(one, two, relay={"model_at_host": True})
 
@@ -232,12 +240,20 @@ async def test_managing_a_model_at_a_host(corral: Corral) -> None:
         return [answer.get("X-Corral-Host") or answer.get("X-Corral-Hosts")]
 
     assert await asked("/api/show", model=f"{TEXT}@gpu2") == ["gpu2"]
-    assert await asked("/api/show", name=f"{TEXT}@gpu2", headers={"X-Corral-Host": "gpu1"}) == ["gpu1"]
+    assert await asked("/api/show", name=f"{TEXT}@gpu2", headers={"X-Corral-Host": "gpu2"}) == ["gpu2"]
     assert await asked("/api/pull", model="qwen2.5:0.5b@gpu2") == ["gpu2"]
     assert await asked("/api/create", **{"model": "mine@gpu2", "from": TEXT, "stream": False}) == ["gpu2"]
     assert await asked("/api/copy", source=f"{TEXT}@gpu2", destination="other") == ["gpu2"]
     assert await asked("/api/push", model=f"{TEXT}@gpu2") == ["gpu2"]
-    assert await asked("/api/pull", model=f"{TEXT}@gpu2", headers={"X-Corral-Hosts": "gpu1"}) == ["gpu1"]
+    assert await asked("/api/pull", model=f"{TEXT}@gpu2", headers={"X-Corral-Hosts": "gpu2"}) == ["gpu2"]
+    for path, header, value in (
+        ("/api/show", "X-Corral-Host", "gpu1"),
+        ("/api/pull", "X-Corral-Hosts", "gpu1"),
+        ("/api/push", "X-Corral-Hosts", "gpu1,gpu2"),
+    ):
+        two_words = await ask(stage.url, "POST", path, json.dumps({"model": f"{TEXT}@gpu2"}).encode(), {header: value})
+        assert two_words.status == 400
+        assert "the model's name ends in @gpu2: one of them has to go" in json.loads(two_words.body)["error"]
     for model in ("qwen2.5:0.5b", "mine", "other"):
         assert [host.store.find(model) is not None for host in (one, two)] == [False, True]
     assert await asked("/api/delete", "DELETE", model=f"{TEXT}@gpu2") == ["gpu2"]
@@ -247,9 +263,12 @@ async def test_managing_a_model_at_a_host(corral: Corral) -> None:
 
 
 async def test_a_model_at_a_host_where_it_is_not_enabled(corral: Corral) -> None:
-    """Is a model that nobody has."""
+    """Is a model that nobody has; where a host has that name, the error says what was probably meant."""
     stage = await corral(simulated("gpu1"), simulated("gpu2"))
-    assert (await stage.ask(call("/api/generate", f"{TEXT}@gpu2"))).status == 404
+    hint = f"; for '{TEXT}' on host gpu2 set X-Corral-Host, or relay.model_at_host = true in Corral's configuration"
+    for host, more in (("gpu2", hint), ("gpu3", "")):
+        answer = await stage.ask(call("/api/generate", f"{TEXT}@{host}"))
+        assert (answer.status, json.loads(answer.body)["error"]) == (404, f"model '{TEXT}@{host}' not found{more}")
     assert (await ask(stage.url, "POST", "/api/show", b'{"model":"llama3.2:1b@gpu2"}')).status == 400
 
 
