@@ -43,7 +43,7 @@ from gateway.api.turns import TurnsApi
 from gateway.api.visits import visits
 from gateway.config import Config, split_listen
 from gateway.fleet.client import HostClient
-from gateway.fleet.discovery import Discovery, configured
+from gateway.fleet.discovery import Discovery, configured, tell_changes
 from gateway.fleet.host import Host
 from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
@@ -52,6 +52,7 @@ from gateway.keeping import keeper, stored
 from gateway.live import HealthTeller, live, watch_lag
 from gateway.lookout import Lookout
 from gateway.observing import Messages, poll_news, tracer, turned_away
+from gateway.plural import counted
 from gateway.process import package_version
 from gateway.record import CancelSource, GenerationRecord
 from gateway.relay.connections import Connections
@@ -262,13 +263,12 @@ class Gateway:
                 await self.detached.shelf.idle()
                 await self._delivered()
         except TimeoutError:
-            cut, jobs = self.stop_all()
-            log.warning("cut %d generations that outlasted the grace period, and %d jobs", cut, jobs)
+            self.stop_all("that outlasted the grace period")
             try:
                 async with asyncio.timeout(CUT_SECONDS):
                     await self.idle()
             except TimeoutError:
-                log.warning("%d generations did not end in time", len(self.generations))
+                log.warning("%s did not end in time", counted(len(self.generations), "generation"))
         try:
             async with asyncio.timeout(CUT_SECONDS):
                 await self.chats.busy.idle()
@@ -280,10 +280,11 @@ class Gateway:
         await self.generations.idle()
         await self.jobs.idle()
 
-    def stop_all(self) -> tuple[int, int]:
-        """Stop every generation and every job; how many."""
+    def stop_all(self, which: str) -> None:
+        """Stop every generation and every job; ``which`` they were, for the log."""
         why = "the gateway is shutting down"
-        return self.generations.stop_all(CancelSource.SHUTDOWN, why), self.jobs.stop_all(why)
+        cut, jobs = self.generations.stop_all(CancelSource.SHUTDOWN, why), self.jobs.stop_all(why)
+        log.warning("cut %s %s, and %s", counted(cut, "generation"), which, counted(jobs, "job"))
 
     async def _delivered(self) -> None:
         """Wait until clients have taken what is written for them: a host may be done long before a slow client is."""
@@ -339,12 +340,10 @@ class Gateway:
         self._lookout.reload()
 
     def _configure(self, hosts: tuple[Host, ...]) -> None:
-        before = set(self.fleet.names)
+        tell_changes(self.fleet.hosts, hosts)
         self.fleet.configure(hosts)
         self.connections.configure(hosts)
         self.poller.watch()
-        if (now := set(self.fleet.names)) != before:
-            log.info("hosts: added %s, removed %s", sorted(now - before) or "none", sorted(before - now) or "none")
         self.admission.assign(self.clock())
 
     @property

@@ -1,8 +1,11 @@
 """``corral check``: what is in force, and whether it works."""
 
 import dataclasses
+import errno
 import json
+import os
 import time
+from pathlib import Path
 
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
@@ -26,18 +29,20 @@ def effective(config: Config) -> str:
 async def probe(config: Config) -> bool:
     """Ask every host and the database, and print what they say; whether all is well."""
     hosts = await _hosts(config)
-    return await _database(config) and hosts
+    database = await _database(config)
+    return _log(config.log.path) and database and hosts
 
 
 async def _hosts(config: Config) -> bool:
     client = HostClient(config.poll.timeout_seconds, config.relay.connect_timeout_seconds)
     hosts: list[Host] = []
     try:
-        await Discovery(config, hosts.extend).step()
+        discovery = Discovery(config, hosts.extend)
+        await discovery.step()
         healthy = [await _host(client, host) for host in hosts]
     finally:
         await client.close()
-    return bool(healthy) and all(healthy)
+    return bool(healthy) and all(healthy) and not discovery.failing
 
 
 async def _host(client: HostClient, host: Host) -> bool:
@@ -52,6 +57,22 @@ async def _host(client: HostClient, host: Host) -> bool:
         return False
     names = ", ".join(model.name for model in loaded) or "none"
     print(f"{host.name:12} {host.url:36} ok: Ollama {version}, {len(models)} models, loaded: {names}")
+    return True
+
+
+def _log(path: str) -> bool:
+    """Whether the log can be written. It is not made here: the next who opens it may be another user."""
+    if not path:
+        return True
+    try:
+        folder = Path(path).parent
+        if Path(path).exists():
+            Path(path).open("ab").close()
+        elif folder.stat() and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        print(f"{'log':12} {path:36} FAILED: {error.strerror}")
+        return False
     return True
 
 

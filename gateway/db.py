@@ -29,7 +29,11 @@ async def _opened(config: DatabaseConfig, *, new: bool = False) -> AsyncIterator
         raise ConfigError(f"there is no database: {NO_DATABASE}")
     database = Database(config, time.monotonic)
     try:
-        if not new and await database.revision() is None:
+        try:
+            found = await database.revision()
+        except StoreUnavailable as error:  # else a start would try again and again, and say so
+            raise StoreUnavailable(f"{database.name}: {error.message}") from None
+        if not new and found is None:
             raise StoreUnavailable(f"{database.name}: there is nothing; corral db migrate makes the tables")
         await database.start(PATIENCE_SECONDS)
         if database.state is not State.UP:

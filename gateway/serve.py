@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.app import Gateway
 from gateway.config import Config
+from gateway.plural import counted
 from gateway.process import build, package_version, tune_gc
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ async def serve(config: Config, load: Callable[[], Config] | None = None, file: 
 
     def stop() -> None:
         if stopping.is_set():
-            gateway.stop_all()
+            gateway.stop_all("at a second signal")
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -32,9 +33,8 @@ async def serve(config: Config, load: Callable[[], Config] | None = None, file: 
     if hasattr(signal, "SIGHUP"):
         loop.add_signal_handler(signal.SIGHUP, gateway.reload)
     tune_gc(gateway.metrics)
-    log.info(
-        "corral %s (%s) listens on %s for %d hosts", package_version(), build(), gateway.url, len(gateway.fleet.names)
-    )
+    hosts = counted(len(gateway.fleet.names), "host")
+    log.info("corral %s (%s) listens on %s for %s", package_version(), build(), gateway.url, hosts)
     await stopping.wait()
-    log.info("stopping: %d generations in flight", len(gateway.generations))
+    log.info("stopping: %s in flight", counted(len(gateway.generations), "generation"))
     await gateway.stop()

@@ -129,6 +129,39 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert "FAILED: cannot connect" in second
 
 
+def test_check_where_serve_would_not_start(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A log that cannot be written; a source of hosts that is not there is told once and makes an exit code of 1 as well."""
+    monkeypatch.setenv("CORRAL_DATABASE_URL", "none")
+    monkeypatch.setenv("CORRAL_LOG_PATH", str(tmp_path / "nowhere" / "corral.log"))
+    monkeypatch.setenv("CORRAL_DISCOVERY_FILES", "hosts.json")
+    with nobody() as url:
+        assert main(["check", "--host", f"gpu1={url}"]) == 1
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.split() == f"log {tmp_path}/nowhere/corral.log FAILED: No such file or directory".split()
+    assert caplog.messages == ["hosts.json tells no hosts: No such file or directory"]
+
+
+def test_check_leaves_no_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who checks may be another user than who serves."""
+    path = tmp_path / "corral.log"
+    monkeypatch.setenv("CORRAL_DATABASE_URL", "none")
+    monkeypatch.setenv("CORRAL_LOG_PATH", str(path))
+    with nobody() as url:
+        main(["check", "--host", f"gpu1={url}"])
+        assert not path.exists()
+        path.write_text("before", encoding="utf-8")
+        main(["check", "--host", f"gpu1={url}"])
+    assert path.read_text(encoding="utf-8") == "before"
+    assert "log.path" not in capsys.readouterr().out
+
+
 # -- serve ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +193,7 @@ async def test_serving(tmp_path: Path) -> None:
             assert (await ask(url, "GET", "/")).body == b"Ollama is running"
             async with streaming(url) as client:
                 process.signal()
-                await process.line("stopping: 1 generations in flight")
+                await process.line("stopping: 1 generation in flight")
                 assert not await answers(url)
                 lines = await rest(client)
             assert lines[-1]["done_reason"] == "length"
@@ -178,8 +211,9 @@ async def test_a_second_signal(tmp_path: Path) -> None:
             url = await process.listens()
             async with streaming(url) as client:
                 process.signal()
-                await process.line("stopping: 1 generations in flight")
+                await process.line("stopping: 1 generation in flight")
                 process.signal()
+                await process.line("cut 1 generation at a second signal, and 0 jobs")
                 lines = await rest(client)
             assert lines[-1] == {"error": "the gateway is shutting down"}
             await host.wait_until(lambda: host.ledger.in_flight == 0)
@@ -197,7 +231,7 @@ async def test_a_grace_period_that_is_over(tmp_path: Path) -> None:
                 process.interrupt()
                 lines = await rest(client)
             assert lines[-1] == {"error": "the gateway is shutting down"}
-            await process.line("cut 1 generations that outlasted the grace period")
+            await process.line("cut 1 generation that outlasted the grace period")
             assert await process.ended() == (0, "")
 
 

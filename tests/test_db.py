@@ -51,6 +51,17 @@ def test_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "both databases are the same" in told(capsys, "copy", "--database", one, "--to", one)[1]
 
 
+def test_copy_to_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Is told once, and which of the two it is."""
+    one = f"sqlite:///{tmp_path}/one.db"
+    assert told(capsys, "migrate", "--database", one)[0] == 0
+    code, text = told(capsys, "copy", "--database", one, "--to", "postgresql://me:secret@127.0.0.1:1/x")
+    assert code == 1
+    assert text.startswith("corral: postgresql://me:***@127.0.0.1:1/x: the database is not available: ")
+    assert text.count("not available") == 1
+    assert caplog.messages == []
+
+
 def test_vacuum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The sizes before and after."""
     url = f"sqlite:///{tmp_path}/x.db"

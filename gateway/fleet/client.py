@@ -15,6 +15,7 @@ from yarl import URL
 
 from gateway.dialects.ollama import message_of
 from gateway.fleet.host import AvailableModel, Host, LoadedModel
+from gateway.fleet.tls import in_words
 
 VERSION = "/api/version"
 GATEWAYS = "X-Corral-Gateways"
@@ -307,6 +308,8 @@ def _words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return "its answer is not HTTP"
     inner = getattr(error, "os_error", None)
-    if isinstance(inner, OSError) and not isinstance(inner, (ssl.SSLError, socket.gaierror)) and inner.errno:
+    if isinstance(inner, ssl.SSLError):
+        return in_words(inner)
+    if isinstance(inner, OSError) and not isinstance(inner, socket.gaierror) and inner.errno:
         return os.strerror(inner.errno)  # the system's own words: asyncio puts others in their place
     return str(getattr(inner, "strerror", None) or getattr(error, "strerror", None) or error or type(error).__name__)

@@ -50,6 +50,11 @@ class Discovery:
         self._left_out: tuple[str, ...] = ()
         self._hosts: tuple[Host, ...] | None = None
 
+    @property
+    def failing(self) -> bool:
+        """Whether a source told nothing when it was looked at last."""
+        return bool(self._failing)
+
     def configure(self, config: Config) -> None:
         """Take what the next ``step`` looks at from here."""
         self._config = config
@@ -74,9 +79,11 @@ class Discovery:
         try:
             self._last[name] = tuple(await look())
         except (OSError, ValueError, RecursionError, ConfigError) as error:
-            if self._failing.get(name) != str(error):
-                log.warning("%s tells no hosts: %s; those it told last stay", name, error)
-            self._failing[name] = str(error)
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
+            if self._failing.get(name) != why:
+                stay = "; those it told last stay" if self._last.get(name) else ""
+                log.warning("%s tells no hosts: %s%s", name, why, stay)
+            self._failing[name] = why
         else:
             if self._failing.pop(name, None) is not None:
                 log.info("%s tells hosts again", name)
@@ -148,6 +155,24 @@ def configured(config: Config, moved: Callable[[Load | Unload], None]) -> Fleet:
     hosts = [host_of(host) for host in config.hosts if not host.url.startswith(DNS)]
     health = config.health
     return Fleet(hosts, BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds), moved)
+
+
+def tell_changes(before: Iterable[Host], now: Iterable[Host]) -> None:
+    """A line in the log where anything changed: ``hosts: added gpu3; changed gpu1 (slots); removed gpu2``."""
+    old, new = {host.name: host for host in before}, {host.name: host for host in now}
+    changed = [
+        f"{name} ({', '.join(keys)})"
+        for name, host in new.items()
+        if name in old
+        and (keys := [key for key in Host.__struct_fields__ if getattr(host, key) != getattr(old[name], key)])
+    ]
+    words = {
+        "added": [name for name in new if name not in old],
+        "changed": changed,
+        "removed": [name for name in old if name not in new],
+    }
+    if told := "; ".join(f"{word} {', '.join(names)}" for word, names in words.items() if names):
+        log.info("hosts: %s", told)
 
 
 def host_of(host: HostConfig) -> Host:

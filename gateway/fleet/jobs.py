@@ -19,6 +19,7 @@ from gateway.record import new_id
 KEPT = 100
 NAME_LIMIT = 200  # characters of a model's name that are kept
 BLOB = "blob"
+LEFT = "the caller left"
 KINDS = (*Operation, BLOB)
 
 
@@ -88,8 +89,13 @@ class Job:
         """The job is over."""
         self.outcome = JobOutcome.CANCELLED if cancelled else _outcome([part.state for part in self.parts.values()])
         for part in self.parts.values():
-            part.end(PartState.STOPPED, "the caller left" if cancelled else "")
+            part.end(PartState.STOPPED, LEFT if cancelled else "")
         self.ended = now
+
+    @property
+    def reason(self) -> str:
+        """Why it was ended before its time; empty where it was not."""
+        return LEFT if self.outcome is JobOutcome.CANCELLED else self.stopped
 
     def seconds(self, now: float) -> float:
         """How long it has taken, or took."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from gateway.fleet.host import Host
+from gateway.fleet.tls import in_words
 from gateway.record import AttemptOutcome
 from gateway.relay.upstream import Connection, UpstreamError
 from gateway.tasks import Tasks
@@ -203,4 +204,6 @@ def _words(error: OSError | None) -> str:
     """The system's own words: asyncio puts others in their place."""
     if error is None:
         return "no address"
-    return os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError) else str(error)
+    if isinstance(error, ssl.SSLError):
+        return in_words(error)
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -88,7 +88,7 @@ def job_fields(job: Job, level: str) -> dict[str, Any]:
         "kind": job.kind,
         "model": job.model,
         "outcome": job.outcome,
-        "reason": job.stopped,
+        "reason": job.reason,
         "started_at": round(job.started, 3),
         "duration_seconds": seconds,
         "hosts": [

@@ -196,6 +196,18 @@ async def test_no_connection_in_time(client: HostClient) -> None:
     assert (caught.value.reason, caught.value.unreachable) == ("connect_error", True)
 
 
+async def test_no_tls_there(client: HostClient) -> None:
+    """A host that was configured with https by mistake."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+
+    async with listening(serve) as url:
+        with pytest.raises(HostError, match=r"^cannot connect: it does not speak TLS \(its url begins with https\)$"):
+            await client.version(at(url.replace("http:", "https:")))
+
+
 async def test_an_error_status_is_an_answer(client: HostClient) -> None:
     """What a host says to a management call goes to the caller as it is, body and type."""
     heads: list[bytes] = []

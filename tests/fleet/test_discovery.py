@@ -6,11 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.config import Config, DiscoveryConfig, HostConfig
 from gateway.errors import ConfigError
-from gateway.fleet.discovery import FILE_LIMIT_BYTES, HOSTS_LIMIT, Discovery, read_targets
+from gateway.fleet.discovery import FILE_LIMIT_BYTES, HOSTS_LIMIT, Discovery, read_targets, tell_changes
 from gateway.fleet.host import Host
 
 STATIC = HostConfig("gpu1", "http://10.0.0.5:11434", 2, ("big",))
@@ -68,6 +69,16 @@ def test_an_address_without_a_port(tmp_path: Path) -> None:
         ("10.0.0.7", "http://10.0.0.7:11434"),
         ("10.0.0.8", "http://10.0.0.8"),
     ]
+
+
+def test_changes_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a host that stays, what is another value; nothing where nothing is."""
+    one, two, three = Host("gpu1", "http://a"), Host("gpu2", "http://b"), Host("gpu3", "http://c")
+    now = (msgspec.structs.replace(one, slots=4, tags=("big",)), three)
+    caplog.set_level(logging.INFO)
+    tell_changes((one, two), now)
+    tell_changes((one, two), (one, two))
+    assert caplog.messages == ["hosts: added gpu3; changed gpu1 (slots, tags); removed gpu2"]
 
 
 async def test_a_name_server_that_fails(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

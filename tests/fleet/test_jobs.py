@@ -43,7 +43,7 @@ def test_the_caller_leaves(error: type[BaseException]) -> None:
     with pytest.raises(error), jobs().track("pull", "m", TWO) as job:  # noqa: PT012
         job.parts["a"].end(PartState.SUCCEEDED)
         raise error
-    assert job.outcome is JobOutcome.CANCELLED
+    assert (job.outcome, job.reason) == (JobOutcome.CANCELLED, "the caller left")
     assert [part.state for part in job.parts.values()] == [PartState.SUCCEEDED, PartState.STOPPED]
 
 

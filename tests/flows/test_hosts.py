@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -415,14 +416,16 @@ async def test_a_host_goes(corral: Corral) -> None:
     assert [task for task in asyncio.all_tasks() if task.get_name() == "poller gpu2"] == []
 
 
-async def test_a_host_moves(corral: Corral) -> None:
+async def test_a_host_moves(corral: Corral, caplog: pytest.LogCaptureFixture) -> None:
     """Another URL is another host: all that was known of it is forgotten."""
+    caplog.set_level(logging.INFO, "gateway.fleet.discovery")
     one, two = simulated("gpu1", TEXT), simulated("gpu2", OTHER)
     stage = await corral(one)
     async with two:
         assert (await stage.ask(call("/api/generate"))).status == 200
         stage.gateway.discovery.configure(Config(hosts=(HostConfig("gpu1", two.url, slots=3),)))
         await stage.gateway.discovery.step()
+        assert caplog.messages[-1] == "hosts: changed gpu1 (url, slots)"
         await stage.gateway.poller.first_round(5.0)
         (row,) = (await told(stage, "/api/models/servers"))["servers"]
         assert (row["url"], row["slots"], row["models_loaded"]) == (two.url, 3, [])

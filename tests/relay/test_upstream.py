@@ -674,7 +674,8 @@ async def test_no_tls_there(pool: Made) -> None:
         await reader.read()
 
     async with listening(serve) as url:
-        assert (await refused(pool(url.replace("http:", "https:")))).why.startswith("cannot connect: ")
+        why = (await refused(pool(url.replace("http:", "https:")))).why
+    assert why == "cannot connect: it does not speak TLS (its url begins with https)"
 
 
 async def test_a_host_that_comes_back(pool: Made) -> None:
