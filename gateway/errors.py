@@ -24,6 +24,7 @@ class CorralError(Exception):
     status = 500
     code = "internal"
     fault = Fault.GATEWAY
+    again = True  # False: clients that retry by themselves are told not to
 
     def __init__(self, message: str, *, retry_after: float | None = None, generation: str = "") -> None:
         super().__init__(message)
@@ -171,8 +172,9 @@ class Cancelled(CorralError):
 
 
 class DeadlineExceeded(CorralError):
-    """The generation's deadline passed before its first byte."""
+    """The generation's deadline passed before its first byte. `x-should-retry: false` tells OpenAI's and Anthropic's clients, which retry a 504, not to."""
 
     status = 504
+    again = False
     code = "deadline"
     fault = Fault.GATEWAY

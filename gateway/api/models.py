@@ -149,7 +149,10 @@ class Models:
 
     def _named(self, request: web.Request, host: str = "") -> Sequence[HostView]:
         """The hosts that the caller names, in the header or at the model's name; none where all are meant. Raises BadRequest."""
-        header = ",".join(request.headers.getall("X-Corral-Hosts", ()))
+        given = request.headers.getall("X-Corral-Hosts", ())
+        header = ",".join(given)
+        if given and not header.strip(", "):
+            raise BadRequest("X-Corral-Hosts names no host: leave the header out where all are meant")
         these = named(header or host, self._views)
         if host and [view.name for view in these] != [host]:
             raise BadRequest(

@@ -209,6 +209,9 @@ async def test_the_caller_names_hosts(corral: Corral) -> None:
     assert having(NEW, a, b, c) == ["a", "c"]
     refused = await stage.ask(manage("/api/pull", on("a", "z"), model=NEW))
     assert error(refused) == (400, "X-Corral-Hosts: no host is named 'z'; known: a, b, c")
+    for empty in ("", " , "):  # a script's variable that was not set: all hosts would be a surprise
+        nobody = await ask(stage.url, "DELETE", "/api/delete", b'{"model":"m"}', {"X-Corral-Hosts": empty})
+        assert error(nobody) == (400, "X-Corral-Hosts names no host: leave the header out where all are meant")
 
 
 async def test_the_header_comes_twice(corral: Corral) -> None:
