@@ -9,7 +9,7 @@
 
 What a method can take, by name:
 
-``path``, ``query``, ``headers``   a Struct of that part of the request; who sends what does not fit is told so (400)
+``path``, ``query``, ``headers``   a Struct of that part of the request; who sends what does not fit, or a query that is not there, is told so (400)
 ``body``                           a Struct, read from JSON; or ``Annotated[bytes, Struct]``: the bytes, which should look like it
 ``request``                        the request, for what has no shape
 
@@ -17,6 +17,7 @@ It answers a Struct or one of several kinds (``A | B``), sent as JSON, or text a
 and that. A stream writes itself and is answered as ``web.StreamResponse``. The docstring's first sentence is the summary, the rest the description. What it raises is named to the decorator.
 """
 
+import difflib
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from gateway.errors import BadRequest, CorralError, TooLarge
 
 Method = Callable[..., Awaitable[Any]]
 Handler = Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
+NAME_MOST = 64  # characters of an unknown parameter that are told
 PARAMETERS = ("path", "query", "headers")
 _TAKEN = (*PARAMETERS, "body", "request")
 
@@ -112,6 +114,7 @@ async def _path(request: web.Request, kind: Any) -> Any:
 
 
 async def _query(request: web.Request, kind: Any) -> Any:
+    _refuse_unknown(request.query, _names(kind))
     return _converted("query", request.query, kind)
 
 
@@ -148,6 +151,15 @@ def _converted(where: str, given: Mapping[str, str], kind: Any) -> Any:
         return msgspec.convert({name: given[name] for name in _names(kind) if name in given}, kind, strict=False)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{where}: {in_words(error)}") from None
+
+
+def _refuse_unknown(query: Mapping[str, str], known: list[str]) -> None:
+    """What would be passed over in silence: a mistyped filter is an answer about everything."""
+    for name in query:
+        if name not in known:
+            near = difflib.get_close_matches(name[:NAME_MOST], known, n=1)
+            more = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise BadRequest(f"unknown parameter {name[:NAME_MOST]!r}; {more}")
 
 
 def _names(kind: Any) -> list[str]:

@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from gateway.api.handler import handler
-from gateway.api.span import known, said, span
+from gateway.api.span import said, span
 from gateway.api.stats import Ended, When
 from gateway.dialects.names import canonical
 from gateway.doc import doc
@@ -112,9 +112,8 @@ class RequestsApi:
         return self._kept
 
     @handler(NotFound, StoreUnavailable, StoreSlow)
-    async def all(self, query: RequestsQuery, request: web.Request) -> RequestsPage:
+    async def all(self, query: RequestsQuery) -> RequestsPage:
         """Single requests, newest first. All that are kept, where nothing is said."""
-        known(request.query, RequestsQuery.__struct_encode_fields__)
         wanted = self._wanted(query)
         before = _position(query.before) if query.before else None
         async with self._stats.reading() as connection:

@@ -1,7 +1,7 @@
 """The time that a question is about, as its query says it: ``range``, ``from``, ``to``, ``step``. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -27,14 +27,6 @@ class Span(NamedTuple):
     def widened(self, step: int) -> "Span":
         """To whole steps."""
         return Span(self.since // step * step, -(-self.until // step) * step)
-
-
-def known(query: Mapping[str, str], names: Iterable[str]) -> None:
-    """Refuse what would be passed over in silence."""
-    names = list(names)
-    for name in query:
-        if name not in names:
-            raise BadRequest(f"unknown parameter {name[:64]!r}; known: {', '.join(names)}")
 
 
 def said(query: Mapping[str, str], name: str) -> str | None:

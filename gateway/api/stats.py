@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from gateway.api.handler import handler
-from gateway.api.span import DURATION, Span, bucket_of, known, said, span, step_of
+from gateway.api.span import DURATION, Span, bucket_of, said, span, step_of
 from gateway.dialects.names import canonical
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreSlow, StoreUnavailable
@@ -162,9 +162,8 @@ class Question(NamedTuple):
     bucket: int
 
 
-def question(query: WhenAndWho, request: web.Request, now: float, minutes_days: int) -> Question:
+def question(query: WhenAndWho, now: float, minutes_days: int) -> Question:
     """What is asked about a whole span. Raises BadRequest."""
-    known(request.query, type(query).__struct_encode_fields__)
     given = _given(query)
     asked = span(given, now)
     bucket = bucket_of(asked, now, minutes_days)
@@ -172,9 +171,8 @@ def question(query: WhenAndWho, request: web.Request, now: float, minutes_days: 
     return Question(asked, _wanted(given, asked), bucket)
 
 
-def question_in_steps(query: InSteps, request: web.Request, now: float, minutes_days: int) -> Question:
+def question_in_steps(query: InSteps, now: float, minutes_days: int) -> Question:
     """What is asked about each step of a span: ``bucket`` is the step. Raises BadRequest."""
-    known(request.query, type(query).__struct_encode_fields__)
     given = _given(query)
     asked = span(given, now)
     step = step_of(given, asked, now, minutes_days)
@@ -207,47 +205,47 @@ class StatsApi:
         return self._kept
 
     @handler(*ERRORS)
-    async def summary(self, query: WhenAndWho, request: web.Request) -> Summary:
+    async def summary(self, query: WhenAndWho) -> Summary:
         """Everything summed up. From minutes up to six hours, from hours beyond: `since` and `until` say what that came to."""
-        asked = self._asked(query, request)
+        asked = self._asked(query)
         totals = await self._stats.totals(asked.wanted, asked.bucket)
         return Summary(**when(asked.span), **numbers(totals.get("", Total())))
 
     @handler(*ERRORS)
-    async def timeseries(self, query: InSteps, request: web.Request) -> Series:
+    async def timeseries(self, query: InSteps) -> Series:
         """Sums over each step of a time."""
-        asked = question_in_steps(query, request, self._wall(), self._minutes_days)
+        asked = question_in_steps(query, self._wall(), self._minutes_days)
         found = await self._stats.series(asked.wanted, asked.bucket)
         points = await asyncio.to_thread(_points, found, asked.span, asked.bucket)
         return Series(**when(asked.span), step_seconds=asked.bucket, points=points)
 
     @handler(*ERRORS)
-    async def models(self, query: WhenAndWho, request: web.Request) -> ByModel:
+    async def models(self, query: WhenAndWho) -> ByModel:
         """Sums by model, the busiest first."""
-        asked, found = await self._by(query, request, "model")
+        asked, found = await self._by(query, "model")
         return ByModel(**when(asked), models=[ModelNumbers(model=name, **numbers(total)) for name, total in found])
 
     @handler(*ERRORS)
-    async def hosts(self, query: WhenAndWho, request: web.Request) -> ByHost:
+    async def hosts(self, query: WhenAndWho) -> ByHost:
         """Sums by host, the busiest first."""
-        asked, found = await self._by(query, request, "host")
+        asked, found = await self._by(query, "host")
         return ByHost(**when(asked), hosts=[HostNumbers(host=name or None, **numbers(total)) for name, total in found])
 
     @handler(*ERRORS)
-    async def errors(self, query: WhenAndWho, request: web.Request) -> Failures:
+    async def errors(self, query: WhenAndWho) -> Failures:
         """What did not go well: how often, by outcome, model and host."""
-        asked = self._asked(query, request)
+        asked = self._asked(query)
         rows = await self._stats.errors(asked.wanted, asked.bucket, MOST_ROWS)
         errors = [Failure(outcome, model, host or None, n, tokens) for outcome, model, host, n, tokens in rows]
         return Failures(**when(asked.span), errors=errors)
 
-    async def _by(self, query: WhenAndWho, request: web.Request, column: str) -> tuple[Span, list[tuple[str, Total]]]:
-        asked = self._asked(query, request)
+    async def _by(self, query: WhenAndWho, column: str) -> tuple[Span, list[tuple[str, Total]]]:
+        asked = self._asked(query)
         found = await self._stats.totals(asked.wanted, asked.bucket, column)
         return asked.span, sorted(found.items(), key=lambda item: (-item[1].requests, item[0]))[:MOST_ROWS]
 
-    def _asked(self, query: WhenAndWho, request: web.Request) -> Question:
-        return question(query, request, self._wall(), self._minutes_days)
+    def _asked(self, query: WhenAndWho) -> Question:
+        return question(query, self._wall(), self._minutes_days)
 
 
 def _given(query: msgspec.Struct) -> dict[str, str]:

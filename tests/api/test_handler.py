@@ -102,7 +102,7 @@ async def asked() -> AsyncIterator[Ask]:
 
 async def test_what_a_method_takes(asked: Ask) -> None:
     """Each part of the request is read into its type, defaults included; header names are of any case."""
-    path, session = "/all_of_it/1?limit=7&exact=true&more=1", {"x-corral-session": "s"}
+    path, session = "/all_of_it/1?limit=7&exact=true", {"x-corral-session": "s"}
     full = await asked(path, b'{"title": "new"}', session)
     assert (full.status, full.body) == (200, b'{"said":["1",7,true,"s","new"]}')
     assert full.get("Content-Type") == "application/json; charset=utf-8"
@@ -115,6 +115,8 @@ async def test_what_a_method_takes(asked: Ask) -> None:
     ("query", "body", "said"),
     {
         "a word for a number": ("?limit=many", b'{"title": "a"}', "query: limit must be a whole number, not a text"),
+        "a mistyped name": ("?limits=1", b'{"title": "a"}', "unknown parameter 'limits'; did you mean 'limit'?"),
+        "a name of nothing": ("?q=1", b'{"title": "a"}', "unknown parameter 'q'; known: limit, exact"),
         "too much": ("?limit=101", b'{"title": "a"}', "query: limit must be at most 100"),
         "no JSON": ("", b"x", "body: not JSON: invalid character (byte 0)"),
         "nothing": ("", b"", "body: the JSON ends too soon"),

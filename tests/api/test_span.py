@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.span import MOST_POINTS, Span, bucket_of, known, moment, said, seconds, span, step_of
+from gateway.api.span import MOST_POINTS, Span, bucket_of, moment, said, seconds, span, step_of
 from gateway.errors import BadRequest
 
 NOW = 1_795_354_517.0
@@ -124,13 +124,6 @@ def test_steps_that_cannot_be(step: str, days: int, words: str) -> None:
 def test_buckets(ago: int, length: int, bucket: int) -> None:
     """Short and recent spans are summed by the minute."""
     assert bucket_of(Span(NOW - ago, NOW - ago + length), NOW, 14) == bucket
-
-
-def test_what_nobody_knows() -> None:
-    """A mistyped filter would answer another question."""
-    known({"model": "m"}, ("model", "host"))
-    with pytest.raises(BadRequest, match="unknown parameter 'modle'; known: model, host"):
-        known({"modle": "m"}, ("model", "host"))
 
 
 def test_words_to_look_for() -> None:

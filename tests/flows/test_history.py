@@ -143,7 +143,7 @@ async def test_requests(stage: Stage) -> None:
     ("path", "status", "words"),
     [
         ("/api/stats/summary?range=1y", 400, "must be of the form"),
-        ("/api/stats/summary?modle=x", 400, "unknown parameter 'modle'; known: range"),
+        ("/api/stats/summary?modle=x", 400, "unknown parameter 'modle'; did you mean 'model'?"),
         ("/api/stats/summary?step=1m", 400, "unknown parameter 'step'"),
         ("/api/stats/timeseries?range=30d&step=1m", 400, "kept for 14 days"),
         ("/api/stats/breakdown?parts=51", 400, "parts must be at most 50"),
