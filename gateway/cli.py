@@ -1,9 +1,7 @@
-"""The command line: parse, call, exit code."""
+"""The command line: parse, call, exit code. Each command loads what it needs when it is called: `corral status` in a script waits for no database's code."""
 
 import argparse
-import asyncio
 import errno
-import importlib
 import importlib.util
 import json
 import math
@@ -13,30 +11,17 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway import check, db, demo, status
-from gateway.api.span import span
 from gateway.config import DEFAULT_LISTEN, Config, DatabaseConfig, split_listen
 from gateway.errors import BadRequest, ConfigError, StoreUnavailable
-from gateway.listen import explain_taken
 from gateway.loader import config_file, database_config, gateway_url, mistyped
 from gateway.loader import load as read_config
 from gateway.process import build, package_version
 from gateway.record import Outcome
-from gateway.serve import serve
-from gateway.store.export import STDOUT, CsvSink, ParquetSink, Sink
-from gateway.store.history import Filter
-from gateway.top.asking import Unreachable, looked
 
-LOOP: Callable[[], asyncio.AbstractEventLoop]
-try:
-    import uvloop
-
-    LOOP = uvloop.new_event_loop
-except ImportError:  # Windows, PyPy: asyncio's own loop serves as well, only slower
-    LOOP = asyncio.new_event_loop
-
+if TYPE_CHECKING:
+    from gateway.store.export import Sink
 
 BROKEN_PIPE = 141  # as a shell has it of who dies of SIGPIPE
 PROGRAMS = {"simulate": "simulator", "dashboard": "dashboard"}
@@ -94,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--listen", default=DEFAULT_LISTEN, help=f"address:port (default {DEFAULT_LISTEN}, another if that is taken)"
     )
-    command.set_defaults(run=lambda parsed: demo.demo(parsed.listen, _serve_config))
+    command.set_defaults(run=_demo)
     _add_watching(commands)
     _add_db(commands)
     _add_export(commands)
@@ -133,12 +118,16 @@ def _interval(text: str) -> float:
 
 
 def _top(parsed: argparse.Namespace) -> int:
+    from gateway.top import program
+
     url = gateway_url(parsed.gateway, os.environ)
-    program = importlib.import_module("gateway.top.program")  # and rich with it, which no other command needs
     return int(_run(program.run(url, parsed.interval)))
 
 
 def _status(parsed: argparse.Namespace) -> int:
+    from gateway import status
+    from gateway.top.asking import Unreachable, looked
+
     url = gateway_url(parsed.gateway, os.environ)
     try:
         look = _run(looked(url))
@@ -154,22 +143,35 @@ def _add_db(commands: Any) -> None:
     text = "look after the database of sessions and requests"
     command = commands.add_parser("db", help=text, description=text)
     steps = command.add_subparsers(required=True, metavar="STEP")
-    for name, step, what in (
-        ("migrate", db.migrate, "bring the database to this version's schema; corral serve does it as well"),
-        ("check", db.check, "say what is in it, and whether it is sound"),
-        ("prune", db.prune, "delete what is over its time now; corral serve does so by the hour"),
-        ("vacuum", db.vacuum, "give back the space of what was deleted"),
+    for name, what in (
+        ("migrate", "bring the database to this version's schema; corral serve does it as well"),
+        ("check", "say what is in it, and whether it is sound"),
+        ("prune", "delete what is over its time now; corral serve does so by the hour"),
+        ("vacuum", "give back the space of what was deleted"),
     ):
         parser = steps.add_parser(name, help=what, description=what)
         _add_database(parser)
-        parser.set_defaults(run=partial(_db, step))
+        parser.set_defaults(run=partial(_db_step, name))
     what = "everything into another database, which must be empty; stop the gateways first"
     parser = steps.add_parser("copy", help=what, description=what)
     _add_database(parser)
     parser.add_argument(
         "--to", required=True, metavar="URL", help="postgresql://user:password@host/name, or sqlite:///…"
     )
-    parser.set_defaults(run=lambda parsed: _db(partial(db.copy, to=parsed.to), parsed))
+    parser.set_defaults(run=partial(_db_step, "copy"))
+
+
+def _db_step(name: str, parsed: argparse.Namespace) -> int:
+    from gateway import db
+
+    steps: dict[str, Callable[[DatabaseConfig], Coroutine[Any, Any, str]]] = {
+        "migrate": db.migrate,
+        "check": db.check,
+        "prune": db.prune,
+        "vacuum": db.vacuum,
+        "copy": lambda config: db.copy(config, parsed.to),
+    }
+    return _db(steps[name], parsed)
 
 
 def _add_database(parser: argparse.ArgumentParser) -> None:
@@ -196,11 +198,16 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> int:
+    from gateway import db
+    from gateway.api.span import span
+    from gateway.store.export import STDOUT, CsvSink, ParquetSink
+    from gateway.store.history import Filter
+
     query = {name: value for name in ("range", "from", "to") if (value := getattr(parsed, name))} or {"from": "0"}
     sink: Callable[[], Sink] = partial(CsvSink, parsed.csv) if parsed.csv else partial(ParquetSink, parsed.parquet)
     try:
         wanted = Filter(*span(query, time.time()), model=parsed.model, host=parsed.host, outcome=parsed.outcome)
-        return _db(partial(db.export, wanted=wanted, sink=sink), parsed)
+        return _db(partial(db.export, wanted=wanted, sink=sink), parsed, quiet=parsed.csv == STDOUT)
     except BadRequest as error:
         print(f"corral: --{error.message}", file=sys.stderr)
     except BrokenPipeError:
@@ -210,18 +217,17 @@ def _export(parsed: argparse.Namespace) -> int:
     return 1
 
 
-def _db(step: Callable[[DatabaseConfig], Coroutine[Any, Any, str]], parsed: argparse.Namespace) -> int:
+def _db(
+    step: Callable[[DatabaseConfig], Coroutine[Any, Any, str]], parsed: argparse.Namespace, *, quiet: bool = False
+) -> int:
+    """``quiet``: standard output is for the rows."""
     environ = dict(os.environ) | ({"CORRAL_DATABASE_URL": parsed.database} if parsed.database else {})
     try:
-        print(_run(step(database_config(parsed.config, environ))), file=sys.stderr if _takes_stdout(parsed) else None)
+        print(_run(step(database_config(parsed.config, environ))), file=sys.stderr if quiet else None)
     except StoreUnavailable as error:
         print(f"corral: {error.message}", file=sys.stderr)
         return 1
     return 0
-
-
-def _takes_stdout(parsed: argparse.Namespace) -> bool:
-    return getattr(parsed, "csv", None) == STDOUT
 
 
 def _config(parsed: argparse.Namespace) -> Config:
@@ -234,7 +240,16 @@ def _serve(parsed: argparse.Namespace) -> int:
     return _serve_config(_config(parsed), lambda: _config(parsed), config_file(parsed.config, os.environ))
 
 
+def _demo(parsed: argparse.Namespace) -> int:
+    from gateway.demo import demo
+
+    return demo(parsed.listen, _serve_config)
+
+
 def _serve_config(config: Config, load: Callable[[], Config] | None = None, file: Path | None = None) -> int:
+    from gateway.listen import explain_taken
+    from gateway.serve import serve
+
     try:
         _run(serve(config, load, file))
     except OSError as error:
@@ -247,11 +262,17 @@ def _serve_config(config: Config, load: Callable[[], Config] | None = None, file
 
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio
+
+    from gateway.loop import LOOP
+
     with asyncio.Runner(loop_factory=LOOP) as runner:
         return runner.run(coroutine)
 
 
 def _check(parsed: argparse.Namespace) -> int:
+    from gateway import check
+
     config = _config(parsed)
     print(check.effective(config))
     return 0 if _run(check.probe(config)) else 1

@@ -3,9 +3,11 @@
 import gc
 import time
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from gateway.relay import relay as relay_module
-from gateway.telemetry.metrics import Metrics
+if TYPE_CHECKING:  # `corral --version` needs none of it
+    from gateway.telemetry.metrics import Metrics
 
 GC_THRESHOLDS = (50_000, 20, 20)  # docs/decisions/0002
 
@@ -20,10 +22,11 @@ def package_version() -> str:
 
 def build() -> str:
     """``compiled`` where the request's path runs as C (docs/decisions/0007), else ``python``."""
-    return "python" if str(relay_module.__file__).endswith(".py") else "compiled"
+    found = find_spec("gateway.relay.relay")
+    return "python" if found is None or str(found.origin).endswith(".py") else "compiled"
 
 
-def tune_gc(metrics: Metrics) -> None:
+def tune_gc(metrics: "Metrics") -> None:
     """Take what lives for ever out of the collector's way, collect rarely, and measure its pauses."""
     began = 0.0
     children = [metrics.gc_pause.labels(str(generation)) for generation in range(3)]

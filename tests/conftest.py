@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from gateway.app import Gateway
-from gateway.cli import LOOP
+from gateway.loop import LOOP
 from tests.builders import config
 from tests.stage import Host, Stage
 from tests.store.postgres import Postgres

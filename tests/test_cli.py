@@ -17,7 +17,7 @@ from gateway.cli import main
 from simulator.__main__ import main as simulate
 from tests.builders import TEXT, call, simulated
 from tests.contract.raw import Connection, ask
-from tests.processes import ROOT, answers, corral, program
+from tests.processes import ROOT, answers, corral, program, python
 from tests.sockets import listening, nobody, saying
 
 ANY = ("--listen", "127.0.0.1:0")
@@ -73,6 +73,30 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().err
     assert "usage: corral" in said
     assert "invalid _" not in said, "a function's name"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "spared"),
+    [
+        (["--version"], 0, {"asyncio", "aiohttp", "sqlalchemy", "gateway.app"}),
+        (["status", "--gateway", "http://127.0.0.1:1"], 2, {"sqlalchemy", "alembic", "yaml", "gateway.app"}),
+    ],
+)
+async def test_what_a_command_does_not_load(tmp_path: Path, arguments: list[str], code: int, spared: set[str]) -> None:
+    """A script asks often, and for little: what only a gateway needs costs a second."""
+    calling = (
+        "import sys, gateway.cli\n"
+        "try: code = gateway.cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: code = end.code\n"
+        "print('loaded:', *sys.modules)\n"
+        "sys.exit(code)"
+    )
+    async with python(tmp_path, "-c", calling, *arguments) as process:
+        ended = await process.ended()
+        loaded = set(process.lines[-1].split())
+    assert ended[0] == code
+    assert "gateway.cli" in loaded
+    assert loaded & spared == set()
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])

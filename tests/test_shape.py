@@ -14,6 +14,9 @@ ROOT = Path(__file__).parent.parent
 GATEWAY = sorted((ROOT / "gateway").rglob("*.py"))
 MODULES = [path for path in GATEWAY if path.name != "__init__.py"]
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+LAZY = (
+    "gateway/cli.py",
+)  # `corral status` in a script shall not load a database's code; import-linter sees these imports all the same
 
 TESTED_ELSEWHERE = {
     "gateway/__main__.py": "tests/test_cli.py",
@@ -52,6 +55,7 @@ TESTED_ELSEWHERE = {
     "gateway/relay/failures.py": "tests/flows/test_failover.py",
     "gateway/relay/relay.py": "tests/flows/test_relay.py",
     "gateway/relay/overheard.py": "tests/flows/test_tracing.py",
+    "gateway/loop.py": "tests/test_cli.py",
     "gateway/fleet/tls.py": "tests/fleet/test_client.py",
     "gateway/telemetry/lines.py": "tests/telemetry/test_logs.py",
     "gateway/telemetry/otlp.py": "tests/flows/test_tracing.py",
@@ -157,7 +161,7 @@ def test_nothing_fails_silently(path: Path) -> None:
 
 @pytest.mark.parametrize("path", named(MODULES))
 def test_imports_stand_at_the_top(path: Path) -> None:
-    """None hides in a function, and all are absolute."""
+    """None hides in a function, but for the command line's, whose commands load what they need; and all are absolute."""
     tree = tree_of(path)
     inner = [
         node
@@ -165,7 +169,7 @@ def test_imports_stand_at_the_top(path: Path) -> None:
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
-    assert [node.lineno for node in inner] == []
+    assert path.relative_to(ROOT).as_posix() in LAZY or [node.lineno for node in inner] == []
     assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level] == []
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.cli import LOOP
+from gateway.loop import LOOP
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
