@@ -36,10 +36,10 @@ REQUEST_HEADERS = {
     "kept session they are recorded into it.",
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "
     "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`, "
-    "where models are managed too.",
+    "where models are managed too; a header that names another host is then a 400.",
     "traceparent": "Inference: the caller's place in a trace, by W3C's Trace Context; `tracestate` goes along.",
     "X-Corral-Hosts": "Managing models, as in `gpu1,gpu3`: these hosts and no others, whatever the rules say, draining or not; an unknown name is a 400 "
-    "that lists the known ones.",
+    "that lists the known ones, and no name at all is a 400 too.",
 }
 ANSWER_HEADERS = {
     "X-Corral-Generation": "Inference: the generation's id.",
