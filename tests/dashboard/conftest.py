@@ -1,5 +1,6 @@
 """The app before a real gateway with simulated hosts: in Streamlit's own tester, and in a real browser."""
 
+import json
 import os
 import re
 import shutil
@@ -37,33 +38,67 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 class Demo:
-    """``corral demo``, as a process of its own: an app's script blocks the thread that runs it. ``url``: its gateway."""
+    """Three simulated hosts whose models say little unless they are told to, and ``corral serve`` before them; processes of their own, for an app's
+    script blocks the thread that runs it. ``url``: the gateway, which can go away and come back there.
+    """
 
     def __init__(self, folder: Path) -> None:
-        usual = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
-        command = [sys.executable, "-m", "gateway", "demo", "--listen", "127.0.0.1:0"]
-        environ = usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(
-            command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.url = self._line(r"listens on (http://\S+) for")
+        self._folder = folder
+        simulate = ["simulator", "--hosts", "3", "--base-port", "0", "--num-predict", "30", "--json"]
+        self._simulator = started(folder, *simulate, "--load-seconds-per-gb", "0.2")
+        assert self._simulator.stdout is not None
+        rows = [json.loads(self._simulator.stdout.readline()) for _ in range(3)]
+        hosts = [
+            f'[[hosts]]\nname = "{row["name"]}"\nurl = "{row["url"]}"\nvram_bytes = {row["vram_bytes"]}' for row in rows
+        ]
+        database = f'[database]\nurl = "sqlite:///{folder}/corral.db"'
+        (folder / "corral.toml").write_text("\n".join([database, *hosts]), encoding="utf-8")
+        self.url = "http://127.0.0.1:0"
+        self.come()
 
-    def _line(self, pattern: str) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if found := re.search(pattern, line):
-                return found[1]
-        raise AssertionError("the demo did not start")
+    def come(self) -> None:
+        """Start the gateway, with what it kept."""
+        self._gateway = started(self._folder, "gateway", "serve", "--listen", self.url.removeprefix("http://"))
+        self.url = told(self._gateway, r"listens on (http://\S+) for")
+
+    def go(self) -> None:
+        """End the gateway."""
+        ended(self._gateway)
 
     def stop(self) -> None:
-        """As Ctrl-C would."""
-        self._process.send_signal(signal.SIGTERM)
-        self._process.communicate(timeout=20)
+        """End all of it."""
+        self.go()
+        ended(self._simulator)
 
 
-@pytest.fixture(scope="module")
+def started(folder: Path, *module: str) -> subprocess.Popen[str]:
+    """One of our programs, with nothing of the tester's own settings."""
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
+    environ = usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", *module]
+    return subprocess.Popen(
+        command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def told(process: subprocess.Popen[str], pattern: str) -> str:
+    """What it says at its start where this is found."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(pattern, line):
+            return found[1]
+    raise AssertionError(f"{process.args} did not start")
+
+
+def ended(process: subprocess.Popen[str]) -> None:
+    """As Ctrl-C would."""
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="package")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """A gateway with three simulated hosts and a database."""
+    """A gateway with three simulated hosts and a database, for all tests here: each leaves it with nothing running and all hosts taking requests."""
     demo = Demo(tmp_path_factory.mktemp("demo"))
     yield demo
     demo.stop()
@@ -129,26 +164,15 @@ def free(gateway: Gateway, id_: str) -> list[dict[str, Any]]:
     raise AssertionError("it never ended")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def site(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app as a process; its address."""
-    command = [sys.executable, "-m", "dashboard", "--gateway", demo.url, "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path_factory.mktemp("app"),
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    found = next(found for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-    yield found[0]
-    process.terminate()
-    process.communicate(timeout=20)
+    process = started(tmp_path_factory.mktemp("app"), "dashboard", "--gateway", demo.url, "--listen", "127.0.0.1:0")
+    yield told(process, r"(http://127\.0\.0\.1:\d+)")
+    ended(process)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """One browser for all tests."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
@@ -163,7 +187,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def context(chromium: Browser, site: str) -> Iterator[BrowserContext]:
     """A browser that was never here; it asks nobody but the app."""
-    context = chromium.new_context(base_url=site, viewport={"width": 1280, "height": 800})
+    context = chromium.new_context(base_url=site, viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
     foreign: list[str] = []
     context.on(

@@ -24,7 +24,7 @@ def answered(page: Page, count: int = 2) -> None:
 def long_answers(page: Page) -> None:
     """From now on."""
     page.get_by_role("button", name="Options").click()
-    page.get_by_label("num_predict").fill("1000")
+    page.get_by_label("num_predict").fill("4000")
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
 
@@ -33,7 +33,6 @@ def test_a_chat(context: BrowserContext) -> None:
     """The answer grows; then it has facts, can be made again, and both can be looked at."""
     page = opened(context)
     say(page, "Why is the sky blue?")
-    expect(page.get_by_role("button", name="Stop")).to_be_visible()
     answered(page)
     first = page.get_by_test_id("stChatMessage").last.inner_text()
     page.get_by_role("button", name="Why this host?").click()
@@ -79,16 +78,6 @@ def test_reload_and_second_tab(context: BrowserContext, gateway: Gateway) -> Non
     expect(page.get_by_text("Stopped.")).to_be_visible()
     assert gateway.get("/api/generations")["generations"] == []
     assert running["session"] is not None
-
-
-def test_in_russian(context: BrowserContext) -> None:
-    """The language is chosen once, and is there at once after a reload."""
-    page = opened(context)
-    page.get_by_test_id("stSidebar").get_by_text("Русский").click()
-    expect(page.get_by_role("button", name="Новый чат")).to_be_visible()
-    page.reload()
-    expect(page.get_by_role("button", name="Новый чат")).to_be_visible()
-    expect(page.get_by_text("Что вы хотите узнать?")).to_be_visible()
 
 
 def test_edit(context: BrowserContext) -> None:
