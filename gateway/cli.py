@@ -23,6 +23,7 @@ from gateway.record import Outcome
 if TYPE_CHECKING:
     from gateway.store.export import Sink
 
+DEFAULT_APP = "127.0.0.1:8501"
 BROKEN_PIPE = 141  # as a shell has it of who dies of SIGPIPE
 PROGRAMS = {"simulate": "simulator", "dashboard": "dashboard"}
 
@@ -74,10 +75,16 @@ def parser() -> argparse.ArgumentParser:
             help="an Ollama host, an address alone means port 11434; may be repeated; without NAME= it is named after its address",
         )
         command.set_defaults(run=run)
-    text = "three simulated hosts and the gateway, until Ctrl-C"
+    text = "three simulated hosts, the gateway and the app, until Ctrl-C"
     command = commands.add_parser("demo", help=text, description=text)
     command.add_argument(
         "--listen", default=DEFAULT_LISTEN, help=f"address:port (default {DEFAULT_LISTEN}, another if that is taken)"
+    )
+    command.add_argument(
+        "--app",
+        default=DEFAULT_APP,
+        metavar="LISTEN",
+        help=f"address:port of the app, which comes with the extra [dashboard]; empty: no app (default {DEFAULT_APP}, another if that is taken)",
     )
     command.set_defaults(run=_demo)
     _add_watching(commands)
@@ -243,7 +250,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 def _demo(parsed: argparse.Namespace) -> int:
     from gateway.demo import demo
 
-    return demo(parsed.listen, _serve_config)
+    return demo(parsed.listen, parsed.app, _serve_config)
 
 
 def _serve_config(config: Config, load: Callable[[], Config] | None = None, file: Path | None = None) -> int:

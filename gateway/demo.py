@@ -1,40 +1,70 @@
-"""``corral demo``: simulated hosts, a gateway before them, and what to try."""
+"""``corral demo``: simulated hosts, a gateway before them, the app before that, and what to try."""
 
 import asyncio
+import contextlib
+import importlib.util
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.config import Config, split_listen
 from gateway.loader import from_tree
 
 HOSTS = 3
+GRACE_SECONDS = 5.0
+"""For the programs beside the gateway to end by themselves, once it has ended."""
 
 
-def demo(wanted: str, serve: Callable[[Config], int]) -> int:
-    """Start the hosts, then ``serve`` until it ends; its exit code."""
-    command = [sys.executable, "-m", "simulator", "--hosts", str(HOSTS), "--base-port", "0", "--json"]
-    # In a session of its own: Ctrl-C is for the gateway, which lets streams finish; the hosts end after it.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as simulator:
+def demo(wanted: str, app: str, serve: Callable[[Config], int]) -> int:
+    """Start the hosts, and the app at ``app`` (empty: none) where it is installed, then ``serve`` until it ends; its exit code."""
+    with contextlib.ExitStack() as beside:
+        simulator = beside.enter_context(
+            _running("simulator", "--hosts", str(HOSTS), "--base-port", "0", "--json", stdout=subprocess.PIPE)
+        )
+        assert simulator.stdout is not None
         try:
-            assert simulator.stdout is not None
             rows = [json.loads(simulator.stdout.readline()) for _ in range(HOSTS)]
-            hosts = [{key: row[key] for key in ("name", "url", "vram_bytes")} for row in rows]
-            listen = _free_listen(wanted)
-            if listen != wanted and not wanted.endswith(":0"):
-                print(f"{wanted} is taken; the demo listens on {listen} instead.")
-            print(_what_to_try(listen, hosts), flush=True)
-            with tempfile.TemporaryDirectory(prefix="corral-demo-") as folder:
-                database = {"url": f"sqlite:///{folder}/corral.db"}
-                return serve(from_tree({"listen": listen, "hosts": hosts, "database": database}))
         except json.JSONDecodeError:
             print("corral: the simulated hosts did not start", file=sys.stderr)
             return 1
+        hosts = [{key: row[key] for key in ("name", "url", "vram_bytes")} for row in rows]
+        listen = _told_listen(wanted, "the demo")
+        if app and importlib.util.find_spec("streamlit") is not None:
+            shown = _told_listen(app, "the app")
+            beside.enter_context(_running("dashboard", "--gateway", f"http://{listen}", "--listen", shown))
+            print(f"The app is about to be at http://{shown}: chat, model talk, sessions, metrics, fleet")
+        elif app:
+            print("There is an app too: pip install 'ollama-corral[dashboard]', and begin again.")
+        print(_what_to_try(listen, hosts), flush=True)
+        folder = beside.enter_context(tempfile.TemporaryDirectory(prefix="corral-demo-"))
+        database = {"url": f"sqlite:///{folder}/corral.db"}
+        return serve(from_tree({"listen": listen, "hosts": hosts, "database": database}))
+
+
+@contextlib.contextmanager
+def _running(module: str, *options: str, stdout: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
+    """Another of our programs, until the demo ends. In a session of its own: Ctrl-C is for the gateway, which lets streams finish."""
+    command = [sys.executable, "-m", module, *options]
+    with subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True) as process:
+        try:
+            yield process
         finally:
-            simulator.terminate()
+            process.terminate()
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _told_listen(wanted: str, who: str) -> str:
+    """Where it can listen; told where that is not what was wanted."""
+    listen = _free_listen(wanted)
+    if listen != wanted and not wanted.endswith(":0"):
+        print(f"{wanted} is taken; {who} listens on {listen} instead.")
+    return listen
 
 
 def _free_listen(listen: str) -> str:
@@ -72,7 +102,6 @@ Try, in another terminal:
   curl {url}/api/generations
   curl {url}/metrics
   {python} -m gateway top --gateway {url}
-  {python} -m gateway dashboard --gateway {url}
   OLLAMA_HOST={listen} ollama run llama3.2:1b
   {python} -c "import ollama; print(ollama.Client('{url}').generate('llama3.2:1b', 'hello')['response'])"
   {python} -c "import openai; print(openai.OpenAI(base_url='{url}/v1', api_key='-').completions.create(model='llama3.2:1b', prompt='hello').choices[0].text)"

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
+from gateway.demo import demo
 from simulator.__main__ import main as simulate
 from tests.builders import TEXT, call, simulated
 from tests.contract.raw import Connection, ask
-from tests.processes import ROOT, answers, corral, program, python
+from tests.processes import ROOT, SECONDS, answers, corral, program, python
 from tests.sockets import listening, nobody, saying
 
 ANY = ("--listen", "127.0.0.1:0")
@@ -375,7 +376,9 @@ async def test_the_demo(tmp_path: Path) -> None:
     """Three hosts and the gateway, where it says; Ctrl-C ends all of it."""
     async with listening(saying(b"no HTTP\r\n")) as taken, contextlib.AsyncExitStack() as stack:
         (tmp_path / "corral.toml").write_text("not even TOML", encoding="utf-8")  # the demo is the same everywhere
-        process = await stack.enter_async_context(corral(tmp_path, "demo", "--listen", taken.removeprefix("http://")))
+        process = await stack.enter_async_context(
+            corral(tmp_path, "demo", "--app", "", "--listen", taken.removeprefix("http://"))
+        )
         promised = await process.line(r"about to listen on (http://\S+) for 3 simulated hosts: (.*)")
         hosts = [row.split()[1] for row in promised[2].split(", ")]
         url = await process.listens()
@@ -395,7 +398,7 @@ async def test_the_demo(tmp_path: Path) -> None:
 async def test_what_the_demo_says_to_try(tmp_path: Path) -> None:
     """Each of its lines that needs no other program works as it stands, in their order; only that answers are short here."""
     short = {"options": {"num_predict": 3}}
-    async with corral(tmp_path, "demo", "--listen", "127.0.0.1:0") as process:
+    async with corral(tmp_path, "demo", "--app", "", "--listen", "127.0.0.1:0") as process:
         url = await process.listens()
         tried = []
         for line in process.lines:
@@ -423,10 +426,35 @@ async def test_what_the_demo_says_to_try(tmp_path: Path) -> None:
 
 async def test_the_demo_is_stopped(tmp_path: Path) -> None:
     """SIGTERM to the gateway alone ends its hosts too; and every address that it prints can be used."""
-    async with corral(tmp_path, "demo", "--listen", "[::1]:0") as process:
+    async with corral(tmp_path, "demo", "--app", "", "--listen", "[::1]:0") as process:
         promised = await process.line(r"about to listen on (http://\S+) for 3 simulated hosts: (.*)")
         hosts = [row.split()[1] for row in promised[2].split(", ")]
         assert await process.listens() == promised[1]
         process.signal()
         assert await process.ended() == (0, "")
         assert [await answers(host) for host in hosts] == [False] * 3
+
+
+async def test_the_demo_has_the_app(tmp_path: Path) -> None:
+    """Where it says, at another port where that is taken; it knows the gateway, and ends with it."""
+    async with listening(saying(b"no HTTP\r\n")) as taken, contextlib.AsyncExitStack() as stack:
+        process = await stack.enter_async_context(
+            corral(tmp_path, "demo", "--listen", "127.0.0.1:0", "--app", taken.removeprefix("http://"))
+        )
+        app = (await process.line(r"The app is about to be at (http://[^:]+:\d+):"))[1]
+        assert app != taken
+        url = await process.listens()
+        async with asyncio.timeout(SECONDS):
+            while not await answers(app):  # it begins to listen some seconds later
+                pass
+        assert json.loads((await ask(app, "GET", "/healthz")).body) == {"status": "ok", "gateway": url}
+        process.interrupt()
+        assert (await process.ended())[0] == 0
+        assert [await answers(one) for one in (app, url)] == [False] * 2
+
+
+def test_the_demo_without_the_app(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says how to get it, and goes on."""
+    monkeypatch.setitem(sys.modules, "streamlit", None)  # as Python has it of what cannot be imported
+    assert demo("127.0.0.1:0", "127.0.0.1:0", lambda config: len(config.hosts)) == 3
+    assert "pip install 'ollama-corral[dashboard]'" in capsys.readouterr().out
