@@ -7,7 +7,7 @@ JS := tests/e2e/js
 RANDOM_HEX = $$(head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
 NPM := npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1
 
-.PHONY: setup demo run check fix js test test-compiled compiled bench clean
+.PHONY: setup demo screenshots run check fix js test test-compiled compiled bench clean
 
 setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
@@ -16,8 +16,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: setup   ## three simulated hosts and the gateway, until Ctrl-C
+demo: setup   ## three simulated hosts, the gateway and the app, until Ctrl-C
 	$(BIN)/corral demo
+
+screenshots: setup ## pictures of the app's pages, in build/screenshots; needs chromium
+	$(BIN)/python -m tests.dashboard.screenshots
 
 run: setup    ## the gateway as corral.toml or CORRAL_* say
 	$(BIN)/corral serve

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
 
 from dashboard.gateway import DEFAULT, GRAFANA, URL
@@ -44,6 +44,11 @@ async def healthz(_request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok", "gateway": os.environ[URL]})
 
 
+async def chat(request: Request) -> RedirectResponse:
+    """The first page's own name leads to it, with what was asked: Streamlit knows the first page by ``/`` alone."""
+    return RedirectResponse(f"/?{request.url.query}".rstrip("?"))
+
+
 def parser() -> argparse.ArgumentParser:
     """Its command line."""
     made = argparse.ArgumentParser(prog="corral dashboard", description="The app in a browser.")
@@ -65,7 +70,8 @@ def main() -> None:
     os.environ[GRAFANA] = given.grafana or os.environ.get(GRAFANA, "")
     here = Path(__file__).parent
     os.chdir(here)  # where Streamlit looks for its configuration
-    app = st.App(here / "app.py", routes=[Route("/healthz", healthz)], middleware=[Middleware(Shielded)])
+    routes = [Route("/healthz", healthz), Route("/chat", chat)]
+    app = st.App(here / "app.py", routes=routes, middleware=[Middleware(Shielded)])
     config = {"server.address": address.strip("[]") or "0.0.0.0", "server.port": int(port)}
     if config["server.address"] in (
         "0.0.0.0",

@@ -88,7 +88,7 @@ def _toolbar(hosts: list[dict[str, Any]]) -> tuple[requests.Chosen, float | None
     """What it is about, and how often it is asked for again."""
     outcomes = ["failed", *charts.OUTCOMES]
     words = requests.outcomes()
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="top"):
         range_ = st.segmented_control(
             t("Time"), list(RANGES), default="24h", key="metrics_range", required=True, persist_state="session"
         )

@@ -30,8 +30,9 @@ def long_answers(page: Page) -> None:
 
 
 def test_a_chat(context: BrowserContext) -> None:
-    """The answer grows; then it has facts, can be made again, and both can be looked at."""
-    page = opened(context)
+    """Under its page's own name too: the answer has facts, can be made again, and both can be looked at."""
+    page = opened(context, "/chat")
+    expect(page.get_by_role("dialog")).to_have_count(0)  # Streamlit's own, where it knows no such page
     say(page, "Why is the sky blue?")
     answered(page)
     first = page.get_by_test_id("stChatMessage").last.inner_text()
