@@ -121,8 +121,10 @@ def _mode(page: Page, mode: str) -> None:
 def test_presets_outlast_a_reload(context: BrowserContext) -> None:
     """They are in every tab, and one that was open before does not bring back what another one deleted."""
     page = opened(context, "/talk")
+    idle(page)  # else what is typed may be lost to the run that the browser's memory brings about
     page.get_by_label("Name", exact=True).first.fill("Ann")
     page.keyboard.press("Tab")
+    idle(page)
     button(page, "Presets").click()
     body = page.get_by_test_id("stPopoverBody")
     body.get_by_label("Name of the preset").fill("Mine")
@@ -130,6 +132,7 @@ def test_presets_outlast_a_reload(context: BrowserContext) -> None:
     expect(button(body, "Load")).to_be_visible()
     page.wait_for_function("name => name in JSON.parse(localStorage.getItem('corral_presets') || '{}')", arg="Mine")
     second = opened(context, "/talk")
+    idle(second)
     button(second, "Presets").click()
     body = second.get_by_test_id("stPopoverBody")
     button(body, "Load").click()
