@@ -126,22 +126,24 @@ ODD = {
 @pytest.mark.parametrize(("path", "said", "status"), ODD.values(), ids=ODD)
 async def test_an_odd_answer(corral: Corral, path: str, said: bytes, status: int) -> None:
     """Is one response on the client's connection, which serves the next; it takes no record with it, and no counter goes down."""
-    turn, all_there = iter((FINE, said, FINE, FINE)), asyncio.Event()
+    turn, all_there = iter((FINE, FINE, said, FINE, FINE)), asyncio.Event()
 
     async def answering(_asked: Asked, writer: asyncio.StreamWriter) -> None:
-        answer = next(turn, FINE)
-        if len(host.asked) == 4:
+        answer, number = next(turn, FINE), len(host.asked)
+        if number == 5:
             all_there.set()
-        await all_there.wait()  # so that all end together
+        if number > 1:  # the first one loads the model: nothing is sent behind it
+            await all_there.wait()  # so that all end together
         writer.write(stream(answer) if answer is FINE else answer)
 
     host = ScriptedHost("gpu1", answering)
     stage = await corral(host, slots=4)
     fine = call("/api/generate")
+    assert (await stage.ask(fine)).status == 200
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client.to(stage.url)) for _ in range(4)]
-        for number, client in enumerate(clients):
-            sent = call(path) if number == 1 else fine
+        for number, client in enumerate(clients, 1):
+            sent = call(path) if number == 2 else fine
             await client.send("POST", sent.path, sent.body)
             await host.ledger.wait_until(lambda number=number: len(host.asked) > number, SECONDS)  # type: ignore[misc]
         answers = [await client.answer() for client in clients]
@@ -151,8 +153,8 @@ async def test_an_odd_answer(corral: Corral, path: str, said: bytes, status: int
         for client in clients:
             await client.send("POST", fine.path, fine.body)
             assert (await client.answer()).body == FINE
-    records = await stage.records.until(8)
-    assert len({record.id for record in records}) == 8
+    records = await stage.records.until(9)
+    assert len({record.id for record in records}) == 9
     assert min(min(record.usage.input_tokens, record.usage.output_tokens) for record in records) >= 0
     after = await stage.totals("corral_tokens_total", "type")
     assert all(after[kind] >= before[kind] >= 0 for kind in ("input", "output"))

@@ -350,7 +350,7 @@ async def finale(stage: Stage, players: list[Player]) -> None:
     async def stopped() -> None:
         for _ in players:
             await ready.acquire()
-        stage.gateway.stop_all()
+        stage.gateway.stop_all("in the middle")
         stop.set()
 
     await asyncio.gather(stopped(), *(player.shut_down(stop, ready) for player in players))
