@@ -50,9 +50,9 @@ def after(slots: tuple[Known, ...], chain: Chain, count: int, now: float) -> tup
     """What ``count`` slots know when this prompt has run, the latest last: it took the slot that knew most of it, else the one unused for longest."""
     count = min(count, SLOTS_MOST)
     most, place = 0, -1
+    first = chain[0] if chain else None
     for index, known in enumerate(slots):
-        alike = shared(known.chain, chain)
-        if alike > most:
+        if known.chain and known.chain[0] == first and (alike := shared(known.chain, chain)) > most:
             most, place = alike, index
     if most <= SIMILAR * len(chain):
         place = 0 if len(slots) >= count else -1
