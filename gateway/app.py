@@ -62,6 +62,7 @@ from gateway.relay.relay import Relay
 from gateway.routing.admission import Admission
 from gateway.sharing import draining, shared, sharing
 from gateway.store.engine import Database
+from gateway.store.entries import Row
 from gateway.store.session_store import SessionStore
 from gateway.store.stats import Stats
 from gateway.talking import talking
@@ -243,7 +244,7 @@ class Gateway:
             ConversationsApi(self.conversations, lambda: self.fleet.names),
             StatsApi(stats, config.database.minutes_days, time.time),
             BreakdownApi(stats, config.database.minutes_days, time.time),
-            RequestsApi(stats, config.database.requests_days, time.time),
+            RequestsApi(stats, self._unwritten, config.database.requests_days, time.time),
             self.ops,
         )
 
@@ -363,6 +364,10 @@ class Gateway:
     def _exposition(self, openmetrics: bool) -> Iterator[bytes]:
         self.generations.flush()
         return self.metrics.pieces(openmetrics=openmetrics)
+
+    def _unwritten(self, id_: str) -> Row | None:
+        self.generations.flush()
+        return self.keeper.records.waiting(id_) if self.keeper else None
 
     def _known_model(self, model: str) -> bool:
         return self.fleet.lists(model)

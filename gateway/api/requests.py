@@ -94,10 +94,13 @@ class RequestsQuery(When, frozen=True, rename={"from_": "from"}):
 
 
 class RequestsApi:
-    """Handlers of ``/api/requests``. ``days``: how long rows are kept; ``wall``: Unix seconds."""
+    """Handlers of ``/api/requests``. ``waiting``: the row of a request that is not written yet, by id; ``days``: how long rows are kept; ``wall``: Unix seconds."""
 
-    def __init__(self, stats: Stats | None, days: int, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, stats: Stats | None, waiting: Callable[[str], Row | None], days: int, wall: Callable[[], float]
+    ) -> None:
         self._kept = stats
+        self._waiting = waiting
         self._days = days
         self._wall = wall
 
@@ -126,7 +129,10 @@ class RequestsApi:
     async def one(self, path: OneRequest) -> RequestRow:
         """One request, with what explains it."""
         id_ = clean(path.id)
-        async with self._stats.reading() as connection:
+        stats = self._stats
+        if row := self._waiting(id_):  # asked as soon as the answer ended
+            return told(row)
+        async with stats.reading() as connection:
             found = (await connection.execute(one(id_[:ID_LENGTH]))).first()
         if found is None or len(id_) > ID_LENGTH:
             raise NotFound(f"no request {id_[:64]!r} is kept")

@@ -24,7 +24,7 @@ from gateway.errors import StoreUnavailable
 from gateway.record import GenerationRecord
 from gateway.store import bulk
 from gateway.store.engine import REFUSED, TELL_AGAIN_SECONDS, Database, State
-from gateway.store.entries import Entry, hours, minutes, ordered, row
+from gateway.store.entries import Entry, Row, hours, minutes, ordered, row
 from gateway.store.entries import text as clean_text
 from gateway.store.schema import requests, rollup_1h, rollup_1m
 from gateway.tasks import Tasks, pause
@@ -101,6 +101,11 @@ class Records:
         self._queue.append(Entry(row(record, self._replica), clean_text(self._label(record.model), MODEL_LENGTH)))
         if len(self._queue) >= BATCH:
             self._full.set()
+
+    def waiting(self, id_: str) -> Row | None:
+        """The row of a request that ended just now and is not written yet."""
+        parts = (self._queue, *self._parts)
+        return next((entry.row for part in parts for entry in part if entry.row.id == id_), None)
 
     def start(self) -> None:
         """Begin to write."""

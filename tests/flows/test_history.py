@@ -41,6 +41,16 @@ async def test_summary(stage: Stage) -> None:
     assert (nothing["requests"], nothing["tokens_per_second"], nothing["ttft"]["p50"]) == (0, None, None)
 
 
+async def test_a_request_that_just_ended(stage: Stage) -> None:
+    """It is told at once, as it is told once it is written."""
+    await stage.ask(call("/api/chat", TEXT, tokens=3))
+    record = (await stage.records.until(6))[-1]
+    told = await stage.get(f"/api/requests/{record.id}")
+    assert (told["id"], told["output_tokens"]) == (record.id, 3)
+    await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
+    assert await stage.get(f"/api/requests/{told['id']}") == told
+
+
 async def test_models_hosts_errors(stage: Stage) -> None:
     """The busiest first."""
     models = (await stage.get("/api/stats/models"))["models"]

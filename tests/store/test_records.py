@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from gateway.config import DatabaseConfig
 from gateway.record import GenerationRecord, Usage
 from gateway.store.engine import Database, State
 from gateway.store.records import BATCH, Fate, Records
+from gateway.store.schema import requests
 from tests.sockets import until
 from tests.store.recorded import Fates, all_of, kept, numbered
 from tests.telemetry.builders import record
@@ -48,6 +49,22 @@ async def test_all_is_written(database: Database, written: Written) -> None:
     """The row of each, and its share in the sums, in batches."""
     assert await written(*numbered(2 * BATCH + 10)) == {Fate.WRITTEN: 2 * BATCH + 10}
     assert await kept(database) == all_of(2 * BATCH + 10, 3)
+
+
+async def test_one_that_waits_can_be_looked_at(database: Database) -> None:
+    """Until it is in the database, where it is the same."""
+    records = writer(database, Fates())
+    ended = numbered(BATCH + 2)
+    ids = [one.id for one in ended]
+    for one in ended:
+        records.put(one)
+    assert [row and row.id for row in map(records.waiting, (ids[0], ids[-1], "another"))] == [ids[0], ids[-1], None]
+    waited = records.waiting(ids[-1])
+    records.start()
+    await records.close(30.0)
+    assert records.waiting(ids[-1]) is None
+    async with database.reading() as connection:
+        assert (await connection.execute(select(requests).where(requests.c.id == ids[-1]))).one() == waited
 
 
 async def test_a_batch_counts_once(database: Database, written: Written) -> None:
