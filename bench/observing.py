@@ -27,12 +27,12 @@ import prometheus_client
 
 from bench.records import made
 from gateway.app import Gateway
-from gateway.cli import LOOP
 from gateway.config import Config, DatabaseConfig, HostConfig, LogConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing, Meter
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.fleet.host import AvailableModel, Observation
+from gateway.loop import LOOP
 from gateway.process import build, package_version
 from gateway.record import Outcome, Usage, new_id
 from gateway.relay.generations import Generations
@@ -83,7 +83,9 @@ def samples(corral: Gateway) -> int:
 
 def request_of(id_: str) -> InferenceRequest:
     """An ordinary one."""
-    return InferenceRequest(id_, ENDPOINTS["/api/chat"], Kind.INFER, MODELS[0], MODELS[0], True, (), 100, 0, b"x" * 400)
+    return InferenceRequest(
+        id_, ENDPOINTS["/api/chat"], Kind.INFER, MODELS[0], MODELS[0], True, (), 100, (), b"x" * 400
+    )
 
 
 async def requests(corral: Gateway, *, told: bool) -> tuple[float, float]:
@@ -163,7 +165,8 @@ def theirs(count: int) -> prometheus_client.CollectorRegistry:
 
 def longest(corral: Gateway) -> float:
     """CPU of a scrape's longest piece, in milliseconds: so long does it hold up a stream."""
-    found, pieces = [], corral.metrics.pieces()
+    found: list[float] = []
+    pieces = corral.metrics.pieces()
     while True:
         began = time.thread_time()
         if next(pieces, None) is None:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from gateway.cli import LOOP
 from gateway.config import DatabaseConfig
+from gateway.loop import LOOP
 from gateway.record import Accounting, Attempt, AttemptOutcome, GenerationRecord, Outcome, Phase, Usage
 from gateway.store import bulk
 from gateway.store.engine import Database, State

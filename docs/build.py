@@ -26,7 +26,7 @@ from api_page import Json, api_page
 from dashboard import __main__ as dashboard
 from gateway import cli, config, errors
 from gateway.app import running
-from gateway.fleet.host import FleetSnapshot
+from gateway.fleet.snapshot import FleetSnapshot
 from gateway.store.entries import Row
 from gateway.telemetry.families import exposed, unit_of
 from gateway.telemetry.gauges import Configured, Kept, Live, Turned

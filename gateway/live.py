@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from gateway.config import PlacementConfig
 from gateway.fleet.health import State
-from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.jobs import Jobs
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.process import build, package_version
 from gateway.record import Phase
 from gateway.relay.generations import Generations

@@ -26,6 +26,7 @@ TESTED_ELSEWHERE = {
     "gateway/top/asking.py": "tests/top/test_program.py",
     "gateway/top/look.py": "tests/test_status.py",  # values without behaviour
     "gateway/top/screen.py": "tests/top/test_program.py",
+    "gateway/fleet/snapshot.py": "tests/fleet/test_host_state.py",
     "gateway/store/rows.py": "tests/store/test_turns.py",
     "gateway/store/none.py": "tests/store/test_sessions.py",
     "gateway/store/session_store.py": "tests/store/test_sessions.py",

@@ -177,4 +177,4 @@ class VirtualHost:
 
 def hash_of(name: str) -> int:
     """An order of models that has nothing to do with how they are used, as that of Ollama's blobs."""
-    return sum(ord(letter) * 31**place for place, letter in enumerate(name)) % 1_000_003
+    return int(sum(ord(letter) * 31**place for place, letter in enumerate(name)) % 1_000_003)

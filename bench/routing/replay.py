@@ -1,6 +1,7 @@
 """A trace through Corral's own fleet, waiting room and policy, in virtual time: what relay.py does, without the sockets."""
 
 import random
+from functools import partial
 from typing import NamedTuple
 
 from bench.routing.agenda import Agenda
@@ -71,10 +72,10 @@ class Replay:
             self._poll(place.name)
             if place.down is not None:
                 down, up = place.down
-                self._agenda.at(down, lambda name=place.name: self._dies(name))
-                self._agenda.at(up, lambda name=place.name: self._returns(name))
+                self._agenda.at(down, partial(self._dies, place.name))
+                self._agenda.at(up, partial(self._returns, place.name))
         for ask in self.scenario.asks:
-            self._agenda.at(ask.at, lambda ask=ask: self._arrives(ask, self._read(ask), NOBODY))
+            self._agenda.at(ask.at, partial(self._asks, ask))
         self._agenda.run()
         hosts = self._hosts.values()
         return Replayed(
@@ -131,6 +132,9 @@ class Replay:
             body=b"",
             client=ask.principal,
         )
+
+    def _asks(self, ask: Ask) -> None:
+        self._arrives(ask, self._read(ask), NOBODY)
 
     def _arrives(self, ask: Ask, request: InferenceRequest, tried: frozenset[str]) -> None:
         def deliver(verdict: Verdict) -> bool:

@@ -16,8 +16,8 @@ from gateway.dialects.request import InferenceRequest, Kind
 from gateway.doc import doc
 from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
 from gateway.fleet.health import State
-from gateway.fleet.host import HostView
 from gateway.fleet.registry import Fleet
+from gateway.fleet.snapshot import HostView
 from gateway.fleet.targets import pinned
 from gateway.record import Costs, Rejected, Route, RouteReason
 from gateway.routing.policy import Chance, Unroutable, choose

@@ -11,8 +11,8 @@ from gateway.dialects.ollama import PLAIN
 from gateway.errors import BadRequest, ModelNotFound, NoHost
 from gateway.fleet import merge
 from gateway.fleet.client import GATEWAYS, HostClient
-from gateway.fleet.host import HostView
 from gateway.fleet.registry import Fleet
+from gateway.fleet.snapshot import HostView
 
 RUNNING = b"Ollama is running"
 

@@ -12,9 +12,10 @@ from gateway.config import PlacementConfig
 from gateway.doc import doc
 from gateway.errors import NotFound
 from gateway.fleet.health import State
-from gateway.fleet.host import HostView, LoadedModel
+from gateway.fleet.host import LoadedModel
 from gateway.fleet.hygiene import Finding, findings
 from gateway.fleet.registry import Fleet
+from gateway.fleet.snapshot import HostView
 from gateway.store.draining import Draining
 
 OLLAMA_PORT = 11434

@@ -19,12 +19,12 @@ from gateway.errors import BadRequest, Cancelled, CorralError, NoHost, ShuttingD
 from gateway.fleet.blobs import Blobs, checked_digest
 from gateway.fleet.client import HostAnswer, HostClient
 from gateway.fleet.fanout import FanOut
-from gateway.fleet.host import HostView
 from gateway.fleet.jobs import BLOB, Job, Jobs
 from gateway.fleet.manage import Changer
 from gateway.fleet.poller import Poller
 from gateway.fleet.progress import Line
 from gateway.fleet.registry import Fleet
+from gateway.fleet.snapshot import HostView
 from gateway.fleet.targets import Targets, exactly, holder, holders, named, placed, taking
 from gateway.tasks import Tasks
 

@@ -14,9 +14,9 @@ from gateway.dialects.read import agreed, model_named
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.errors import BadRequest, CorralError, ModelNotFound, NoHost
 from gateway.fleet.client import HostAnswer, HostClient, HostError
-from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.progress import by_host
 from gateway.fleet.registry import Fleet
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.fleet.targets import pinned
 from gateway.relay.headers import inbound, to_host
 from gateway.routing.policy import Chance, Unroutable, choose

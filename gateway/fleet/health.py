@@ -100,7 +100,7 @@ def after(health: Health, event: Event, now: float, policy: BreakerPolicy, why: 
 def at(health: Health, now: float) -> Health:
     """The health at ``now``: an ejection for failing requests turns into a trial when its time is up."""
     if health.state is State.EJECTED and health.until and now >= health.until:
-        return msgspec.structs.replace(health, state=State.TRIAL, since=now)
+        return msgspec.structs.replace(health, state=State.TRIAL, since=health.until)
     return health
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.config import PlacementConfig
 from gateway.doc import doc
-from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.fleet.targets import placed
 
 

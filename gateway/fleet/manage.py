@@ -9,10 +9,11 @@ from gateway.errors import HostsFailed, ModelNotFound, NoHost
 from gateway.fleet.client import HostAnswer, HostClient, HostError
 from gateway.fleet.fanout import REFRESH_SECONDS, Refresh
 from gateway.fleet.health import State
-from gateway.fleet.host import Host, HostView
+from gateway.fleet.host import Host
 from gateway.fleet.jobs import Job
 from gateway.fleet.progress import PartState, by_host, failure
 from gateway.fleet.registry import Fleet
+from gateway.fleet.snapshot import HostView
 
 UNLOAD_SECONDS = 30.0  # Ollama waits for VRAM to come back
 CHANGE_SECONDS = 30.0  # a manifest is written, or blobs removed

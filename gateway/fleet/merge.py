@@ -9,7 +9,8 @@ from typing import Any
 
 from gateway.dialects.names import canonical
 from gateway.fleet.health import State
-from gateway.fleet.host import AvailableModel, HostView
+from gateway.fleet.host import AvailableModel
+from gateway.fleet.snapshot import HostView
 
 Row = Mapping[str, Any]
 

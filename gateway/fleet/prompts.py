@@ -48,6 +48,8 @@ def missed(slots: tuple[Known, ...], count: int, now: float) -> float:
 
 def after(slots: tuple[Known, ...], chain: Chain, count: int, now: float) -> tuple[Known, ...]:
     """What ``count`` slots know when this prompt has run, the latest last: it took the slot that knew most of it, else the one unused for longest."""
+    if not slots and not chain:  # slots that know nothing, and were used before all others, need not be counted
+        return slots
     count = min(count, SLOTS_MOST)
     most, place = 0, -1
     first = chain[0] if chain else None

@@ -5,64 +5,22 @@ Everything handed out is frozen; mappings are replaced whole, never changed in p
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from math import inf
 
 from gateway.dialects.names import canonical
 from gateway.fleet.ewma import Estimate, blend
 from gateway.fleet.health import BreakerPolicy, Event, Health, State, after, at
-from gateway.fleet.host import (
-    AvailableModel,
-    FleetSnapshot,
-    Host,
-    HostView,
-    Lease,
-    LoadedModel,
-    Observation,
-    RunnerOptions,
-)
+from gateway.fleet.host import Host, Lease, LoadedModel, Observation, RunnerOptions
+from gateway.fleet.host_state import HostState
 from gateway.fleet.learned import Learned
-from gateway.fleet.prompts import Chain, Known, best
+from gateway.fleet.prompts import Chain, best
 from gateway.fleet.prompts import after as prompts_after
-from gateway.fleet.regret import regrets
 from gateway.fleet.residence import Load, Residence, Trigger, Unload
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Usage
 
 SAMPLES_PER_SECOND = 100
 CACHED_PREFILL_SECONDS = 0.05
-
-
-@dataclass(slots=True)
-class _HostState:
-    host: Host
-    health: Health = field(default_factory=Health)
-    available: Mapping[str, AvailableModel] | None = None
-    loaded: Mapping[str, LoadedModel] = field(default_factory=dict)
-    loading: Mapping[str, float] = field(default_factory=dict)
-    runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
-    leases: int = 0
-    leased_at: float = float("-inf")
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)
-    service_seconds: float | None = None
-    version: str = ""
-    latency_seconds: float = 0.0
-    seen_at: float | None = None
-    sampled_at: float = float("-inf")
-    draining: bool = False
-    elsewhere: int = 0
-    ghosts: frozenset[str] = frozenset()
-    ends: tuple[float, ...] = ()
-    prompts: Mapping[str, tuple[Known, ...]] = field(default_factory=dict)
-    load_rate: float | None = None
-    vram_seen: int = 0
-    models_seen: int = 0
-    view: HostView | None = None  # None: must be made anew
-
-    def size_of(self, digest: str) -> int:
-        """Bytes on disk; 0: not listed."""
-        for model in (self.available or {}).values():
-            if model.digest == digest:
-                return model.size
-        return 0
 
 
 def _nobody(_change: Load | Unload) -> None:
@@ -78,10 +36,13 @@ class Fleet:
         policy: BreakerPolicy | None = None,
         moved: Callable[[Load | Unload], None] = _nobody,
     ) -> None:
-        self._states = {host.name: _HostState(host) for host in hosts}
+        self._states = {host.name: HostState(host, place) for place, host in enumerate(hosts)}
+        self._stale = list(self._states.values())
+        self._views: tuple[HostView, ...] = ()
+        self._wakes = inf  # when the first ejection is over
         self._policy = policy or BreakerPolicy()
         self._residence = Residence(moved)
-        self._leases: dict[int, tuple[Lease, _HostState]] = {}
+        self._leases: dict[int, tuple[Lease, HostState]] = {}
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
         self.learned = Learned()
@@ -110,7 +71,7 @@ class Fleet:
 
     def view(self, name: str, now: float) -> HostView:
         """One host as it is at ``now``."""
-        return self._view(self._states[name], now)
+        return self.snapshot(now).hosts[self._states[name].place]
 
     def lists(self, model: str) -> bool:
         """Whether any host has this canonical name on its disk, as last told."""
@@ -118,46 +79,42 @@ class Fleet:
 
     def snapshot(self, now: float) -> FleetSnapshot:
         """The immutable whole."""
-        views = tuple([self._view(state, now) for state in self._states.values()])
+        if now >= self._wakes:
+            self._wake(now)
+        if self._stale:
+            self._renew(now)
         learned = self.learned
-        return FleetSnapshot(now, views, learned.lengths, learned.sizes)
+        return FleetSnapshot(now, self._views, learned.lengths, learned.sizes)
 
-    def _view(self, state: _HostState, now: float) -> HostView:
-        if state.health.until and (health := at(state.health, now)) is not state.health:
+    def _wake(self, now: float) -> None:
+        """Ejections are over."""
+        self._wakes = inf
+        for state in self._states.values():
+            self._judge(state, at(state.health, now), now)
+
+    def _learns_of(self, state: HostState, event: Event, now: float, why: str = "") -> None:
+        self._judge(state, after(at(state.health, now), event, now, self._policy, why), now)
+
+    def _judge(self, state: HostState, health: Health, now: float) -> None:
+        """This is its health from now on."""
+        if now < health.until < self._wakes:
+            self._wakes = health.until
+        if health is not state.health:
             state.health = health
             self._touch(state)
-        if state.view is None:
-            learned = self.learned
-            missed = regrets(
-                *(state.loaded, state.runners, state.estimates, state.load_rate, learned.demand, learned.copies, now)
-            )
-            state.view = HostView(
-                state.host,
-                state.health,
-                state.available,
-                state.loaded,
-                state.loading,
-                state.runners,
-                state.leases,
-                state.leased_at,
-                state.estimates,
-                state.service_seconds,
-                state.version,
-                state.latency_seconds,
-                state.seen_at,
-                state.draining,
-                state.elsewhere,
-                state.ghosts,
-                state.ends,
-                state.prompts,
-                state.load_rate,
-                state.vram_seen,
-                state.models_seen,
-                sum([model.vram for model in state.loaded.values()]),
-                missed,
-                sum(missed.values()),
-            )
-        return state.view
+
+    def _renew(self, now: float) -> None:
+        views = list(self._views)
+        for state in self._stale:
+            if state.place < 0:
+                continue
+            state.fresh, view = True, state.view(self.learned, now)
+            if state.place < len(views):
+                views[state.place] = view
+            else:  # all are stale, in their order
+                views.append(view)
+        self._stale.clear()
+        self._views = tuple(views)
 
     # -- configuring -----------------------------------------------------------------------------------------------------------
 
@@ -167,16 +124,17 @@ class Fleet:
         Who drained a name meant the name: a host that was gone for a while drains when it is back.
         """
         before, self._states = self._states, {}
-        for host in hosts:
+        for place, host in enumerate(hosts):
             state = before.get(host.name)
             if state is None or state.host.url != host.url:
-                state = _HostState(host)
-            state.host = host
+                state = HostState(host, place)
+            state.host, state.place, state.fresh, state.memo = host, place, False, None
             state.draining = host.name in self._draining
             self._states[host.name] = state
-            self._touch(state)
+        self._views, self._stale = (), list(self._states.values())
         for name, state in before.items():
             if self._states.get(name) is not state:
+                state.place = -1
                 self._holds(state, {})
         self._residence.configure(self._states.keys())
         self.version += 1
@@ -199,13 +157,21 @@ class Fleet:
                 state.elsewhere = count
                 self._touch(state)
 
-    def _holds(self, state: _HostState, loaded: Mapping[str, LoadedModel]) -> None:
+    def _holds(self, state: HostState, loaded: Mapping[str, LoadedModel]) -> None:
         self.learned.moved(state.loaded, loaded)
         state.loaded = loaded
 
-    def _touch(self, state: _HostState) -> None:
-        state.view = None
+    def _touch(self, state: HostState) -> None:
+        """Something is different. What routing has worked out stands if it is only who runs there."""
         self.version += 1
+        if state.fresh:
+            state.fresh = False
+            self._stale.append(state)
+
+    def _change(self, state: HostState) -> None:
+        """What is worked out of it is different."""
+        state.memo = None
+        self._touch(state)
 
     # -- leasing ---------------------------------------------------------------------------------------------------------------
 
@@ -244,15 +210,19 @@ class Fleet:
         state.leases += 1
         state.leased_at = now
         if lease.until:
-            state.ends = (*state.ends, lease.until)
+            state.ends.append(lease.until)
         self._touch(state)
         if digest is not None:
             self.learned.asked(digest, options, now)
-            state.prompts = {**state.prompts, digest: prompts_after(held, prefix, state.host.slots, now)}
+            known_now = prompts_after(held, prefix, state.host.slots, now)
+            if known_now is not held:
+                state.prompts = {**state.prompts, digest: known_now}
             if cold and digest not in state.loading:
                 state.loading = {**state.loading, digest: now}
+                state.memo = None
             if state.runners.get(digest) != options:
                 state.runners = {**state.runners, digest: options}
+                state.memo = None
         return lease
 
     def release(self, lease: Lease) -> bool:
@@ -263,12 +233,11 @@ class Fleet:
         state = held[1]
         state.leases -= 1
         if lease.until:
-            ends = list(state.ends)
-            ends.remove(lease.until)
-            state.ends = tuple(ends)
+            state.ends.remove(lease.until)
         self._touch(state)
         if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
             state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
+            state.memo = None
         return True
 
     def _loads_for_another(self, left: Lease) -> bool:
@@ -286,11 +255,10 @@ class Fleet:
             state.ghosts -= {model}
             self._touch(state)
         if state.health.state is not State.HEALTHY or state.health.attempt_failures:
-            state.health = after(state.health, Event.ATTEMPT_OK, now, self._policy)
-            self._touch(state)
+            self._learns_of(state, Event.ATTEMPT_OK, now)
         if lease.digest is None or (not lease.cold and lease.digest in state.loaded):
             return
-        self._touch(state)
+        self._change(state)
         state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
         if lease.digest not in state.loaded:
             proof = LoadedModel(
@@ -305,8 +273,8 @@ class Fleet:
         state = self._states.get(name)
         if state is None:
             return
-        self._touch(state)
-        state.health = after(state.health, Event.POLL_OK, seen.at, self._policy)
+        self._change(state)
+        self._learns_of(state, Event.POLL_OK, seen.at)
         state.version, state.latency_seconds, state.seen_at = seen.version, seen.latency_seconds, seen.at
         if seen.loaded is not None:
             self._holds(state, {model.digest: model for model in seen.loaded})
@@ -331,9 +299,9 @@ class Fleet:
         state = self._states.get(name)
         if state is None:
             return
-        state.health = after(state.health, event, now, self._policy, why)
-        self._touch(state)
+        self._learns_of(state, event, now, why)
         if event is Event.UNREACHABLE:
+            self._change(state)
             self._holds(state, {})
             state.runners = {}
             state.prompts = {}
@@ -347,7 +315,7 @@ class Fleet:
         if state.available and model in state.available:
             state.available = {key: value for key, value in state.available.items() if key != model}
             state.ghosts |= {model}
-            self._touch(state)
+            self._change(state)
 
     def forget_loaded(self, name: str, model: str, now: float) -> None:
         """A model was unloaded on our word."""
@@ -356,7 +324,7 @@ class Fleet:
             return
         if state.available and (found := state.available.get(model)):
             self._holds(state, {digest: value for digest, value in state.loaded.items() if digest != found.digest})
-            self._touch(state)
+            self._change(state)
             self._residence.unloaded(name, found.digest, now)
 
     def wants_sample(self, name: str, now: float) -> bool:
@@ -382,6 +350,7 @@ class Fleet:
         loading = usage.load_seconds if lease.cold else 0.0
         if loading and (size := state.size_of(lease.digest)):
             state.load_rate = blend(state.load_rate, size / loading)
+            state.memo = None
         cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
         estimate = state.estimates.get(lease.digest, Estimate()).after(
             loading or None,
@@ -389,5 +358,6 @@ class Fleet:
             usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
         )
         state.estimates = {**state.estimates, lease.digest: estimate}
+        state.memo = None
         if usage.output_tokens:
             self.learned.answered(lease.digest, usage.output_tokens)

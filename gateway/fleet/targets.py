@@ -21,7 +21,8 @@ from gateway.config import PlacementConfig
 from gateway.dialects.names import canonical
 from gateway.errors import BadRequest
 from gateway.fleet.health import State
-from gateway.fleet.host import Host, HostView
+from gateway.fleet.host import Host
+from gateway.fleet.snapshot import HostView
 
 _WILD = frozenset("*?[")
 

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from gateway.dialects.request import InferenceRequest, Priority
 from gateway.errors import QueueFull
-from gateway.fleet.host import FleetSnapshot, HostView, Lease
+from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Trigger
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Costs, Route
 from gateway.routing.averages import Averages
 from gateway.routing.policy import Chance, Unroutable, choose
@@ -184,7 +185,7 @@ class Admission:
 
     def _free(self, now: float) -> bool:
         """Whether any host has a free slot."""
-        return any(view.leases < view.host.slots for view in self._fleet.snapshot(now).hosts)
+        return any(view.leases < view.slots for view in self._fleet.snapshot(now).hosts)
 
     def _turn(self, waiter: Waiter, back: float) -> "Turn":
         """Where somebody stands among all who wait."""
@@ -229,7 +230,7 @@ class Admission:
         index = 1
         if self.policy is Policy.PREDICTIVE:
             count = min(kind.count, LOOK_AHEAD)
-            views: dict[str, HostView] = {view.host.name: view for view in snapshot.hosts}
+            views: dict[str, HostView] = {view.name: view for view in snapshot.hosts}
             index, more = spread(route.costs, views, Averages(snapshot), self._may, count)
         kind.ahead = more
         add(more, ahead)
@@ -309,6 +310,6 @@ def _any_free(model: str, snapshot: FleetSnapshot) -> bool:
     for view in snapshot.hosts:
         if view.available is None or model in view.available:
             known = True
-            if view.leases < view.host.slots:
+            if view.leases < view.slots:
                 return True
     return not known

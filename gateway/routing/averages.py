@@ -1,7 +1,7 @@
 """What the hosts of one snapshot know together: the guess for a host that has not measured something itself. Unknown is never free."""
 
 from gateway.fleet.ewma import Estimate
-from gateway.fleet.host import FleetSnapshot
+from gateway.fleet.snapshot import FleetSnapshot
 
 DEFAULT_SERVICE_SECONDS = 10.0
 DEFAULT_PREFILL_RATE = 500.0  # tokens per second
@@ -16,6 +16,7 @@ class Averages:
     def __init__(self, snapshot: FleetSnapshot) -> None:
         self.snapshot = snapshot
         self._service: float | None = None
+        self._found: dict[str, list[Estimate]] = {}
         self._load: dict[str, float | None] = {}
         self._prefill: dict[str, float] = {}
         self._decode: dict[str, float] = {}
@@ -54,7 +55,11 @@ class Averages:
         return self.snapshot.lengths.get(digest, DEFAULT_OUTPUT_TOKENS)
 
     def _estimates(self, digest: str) -> list[Estimate]:
-        return [host.estimates.get(digest, UNMEASURED) for host in self.snapshot.hosts]
+        found = self._found.get(digest)
+        if found is None:
+            hosts = self.snapshot.hosts
+            found = self._found[digest] = [host.estimates[digest] for host in hosts if digest in host.estimates]
+        return found
 
 
 def _mean(values: list[float | None]) -> float | None:

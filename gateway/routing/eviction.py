@@ -9,7 +9,7 @@
 No API tells how much memory a host has: it is what is configured, or else the most that was ever seen in use there.
 """
 
-from gateway.fleet.host import HostView
+from gateway.fleet.snapshot import HostView
 
 MODELS_LOADED = 3  # Ollama's own limit for each GPU, unless more were seen at once
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.health import State
-from gateway.fleet.host import HostView
+from gateway.fleet.snapshot import HostView
 
 
 class Rejection(StrEnum):
@@ -25,9 +25,9 @@ LASTING = (Rejection.PINNED, Rejection.TRIED, Rejection.MODEL_MISSING, Rejection
 
 def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -> Rejection | None:
     """Why ``view`` may not take ``request``; None if it may. ``tried``: hosts that already failed it."""
-    if request.pin and request.pin != view.host.name:
+    if request.pin and request.pin != view.name:
         return Rejection.PINNED
-    if view.host.name in tried:
+    if view.name in tried:
         return Rejection.TRIED
     if view.available is None:
         return Rejection.UNKNOWN
@@ -35,7 +35,7 @@ def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -
         return Rejection.MODEL_MISSING
     if view.draining:
         return Rejection.DRAINING
-    state = view.health.state
+    state = view.state
     if state is State.EJECTED:
         return Rejection.EJECTED
     if state is State.TRIAL and view.leases:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from heapq import nsmallest
 from typing import NamedTuple, Protocol
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.health import State
-from gateway.fleet.host import FleetSnapshot, HostView
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Costs, Rejected, Route, RouteReason
 from gateway.routing.averages import Averages
 from gateway.routing.filters import LASTING, Rejection, in_words, reject
 from gateway.routing.ranks import Policy, rank
 from gateway.routing.scorers import costs as score
+from gateway.routing.scorers import quote
 
 
 class Chance(Protocol):
@@ -27,6 +29,9 @@ class Unroutable(NamedTuple):
     unknown_model: bool
     rejected: tuple[Rejected, ...]
 
+
+HOSTS_TOLD = 64
+"""Of those that might have taken a request, and of those left out: nobody reads about more."""
 
 _NOBODY: AbstractSet[str] = frozenset()
 _NOTHING: Mapping[str, int] = {}
@@ -61,21 +66,23 @@ def choose(
         left_out = [(view, why) for view, why in left_out if view not in fit]
     rejected: tuple[Rejected, ...] = ()
     if left_out:
-        rejected = tuple([Rejected(view.host.name, why, in_words(why, view)) for view, why in left_out])
+        rejected = tuple([Rejected(view.name, why, in_words(why, view)) for view, why in left_out[:HOSTS_TOLD]])
     if not fit:
         reasons = {why for _, why in left_out} - {Rejection.PINNED, Rejection.UNKNOWN}
         missing = reasons == {Rejection.MODEL_MISSING}
         return Unroutable(missing, rejected)
     averages = Averages(snapshot)
     if len(fit) == 1:
-        only = score(request, fit[0], averages, ahead.get(fit[0].host.name, 0))
+        only = score(request, fit[0], averages, ahead.get(fit[0].name, 0))
         why_it = RouteReason.PINNED if request.pin else RouteReason.ONLY_CANDIDATE
         return Route(only.host, RouteReason.FALLBACK if panic else why_it, (only,), rejected)
+    if len(fit) > HOSTS_TOLD:
+        fit = _foremost(fit, request, averages, ahead, policy)
     priced = []  # flat rows that begin with a number: they sort in half the time
     for view in fit:
-        before = ahead.get(view.host.name, 0) if ahead else 0
+        before = ahead.get(view.name, 0) if ahead else 0
         costs = score(request, view, averages, before)
-        first, second, third = rank(policy, costs, view, before)
+        first, second, third = rank(policy, costs.total, costs.load_time, view, before)
         priced.append((first, second, third, costs.host, costs))
     priced.sort()
     ties = 1
@@ -87,9 +94,22 @@ def choose(
     return Route(ranking[0].host, _reason(ranking, panic=panic), ranking, rejected)
 
 
+def _foremost(
+    fit: list[HostView], request: InferenceRequest, averages: Averages, ahead: Mapping[str, int], policy: Policy
+) -> list[HostView]:
+    """Those that stand best: of a thousand hosts it takes a third of the time to price all and then tell of a few."""
+    rows = []
+    for view in fit:
+        before = ahead.get(view.name, 0) if ahead else 0
+        numbers = quote(request, view, averages, before)
+        first, second, third = rank(policy, numbers[0], numbers[2], view, before)
+        rows.append((first, second, third, view.name, view))
+    return [row[4] for row in nsmallest(HOSTS_TOLD, rows)]
+
+
 def _answers(view: HostView) -> bool:
     """Whether a host that has not told its models is worth a try all the same."""
-    return view.seen_at is not None and view.health.state is not State.EJECTED
+    return view.seen_at is not None and view.state is not State.EJECTED
 
 
 def _reason(ranking: tuple[Costs, ...], *, panic: bool) -> RouteReason:

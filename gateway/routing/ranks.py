@@ -6,8 +6,7 @@ waiting room, which is more than balancers that know them by name have: whoever 
 
 from enum import StrEnum
 
-from gateway.fleet.host import HostView
-from gateway.record import Costs
+from gateway.fleet.snapshot import HostView
 
 Rank = tuple[float, float, float]
 
@@ -22,19 +21,19 @@ class Policy(StrEnum):
     WARM_FIRST = "warm_first"
 
 
-def rank(policy: Policy, costs: Costs, view: HostView, ahead: int) -> Rank:
-    """Where this host stands. Of equals: the one with fewer leases, then the one used longest ago (its caches are the least missed)."""
+def rank(policy: Policy, total: float, load_time: float, view: HostView, ahead: int) -> Rank:
+    """Where this host stands, whose ``Costs`` are these. Of equals: the one with fewer leases, then the one used longest ago (its caches are the least missed)."""
     if policy is Policy.PREDICTIVE:
-        return costs.total, float(view.leases), view.leased_at
+        return total, float(view.leases), view.leased_at
     busy = float(view.leases + view.elsewhere + ahead)
-    blocked = costs.load_time > 0 and bool(view.loading)  # one load at a time
-    full = 1.0 if blocked or busy >= view.host.slots else 0.0
+    blocked = load_time > 0 and bool(view.loading)  # one load at a time
+    full = 1.0 if blocked or busy >= view.slots else 0.0
     match policy:
         case Policy.LEAST_CONNECTIONS:
-            return (1.0 if blocked else 0.0), busy / view.host.slots, view.leased_at
+            return (1.0 if blocked else 0.0), busy / view.slots, view.leased_at
         case Policy.ROUND_ROBIN:
             return full, float(ahead), view.leased_at
         case Policy.WARM_FIRST:
-            return full, 1.0 if costs.load_time > 0 else 0.0, busy / view.host.slots
+            return full, 1.0 if load_time > 0 else 0.0, busy / view.slots
         case _:
             return full, 0.0, 0.0

@@ -6,10 +6,11 @@
 from typing import NamedTuple
 
 from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
-from gateway.fleet.host import AvailableModel, HostView, LoadedModel, RunnerOptions
+from gateway.fleet.host import AvailableModel, LoadedModel, RunnerOptions
 from gateway.fleet.prompts import best, missed
 from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, default_load_seconds
 from gateway.fleet.regret import load_seconds as measured_load
+from gateway.fleet.snapshot import HostView
 from gateway.record import Costs
 from gateway.routing.averages import (
     DEFAULT_DECODE_RATE,
@@ -38,14 +39,24 @@ class Price(NamedTuple):
     decode_rate: float
 
 
+Quote = tuple[float, float, float, float, float, float, float, float, float]
+"""The numbers of ``Costs``, in their order."""
+
+
 def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Costs:
     """The whole prediction for one host. ``averages`` are its snapshot's; ``ahead``: requests that wait for this host before this one."""
+    total, wait, load, prefill, cached, fault, evicting, slow, held = quote(request, view, averages, ahead)
+    return Costs(view.name, total, wait, load, prefill, cached, fault, evicting, slow, held)
+
+
+def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Quote:
+    """``costs`` without anything made of them: a fleet has far more hosts than anybody reads about."""
     snapshot = averages.snapshot
     now = snapshot.taken_at
     row = view.available.get(request.model) if view.available else None
     if row is None:
         return _blindly(request, view, averages, ahead)
-    digest, slots = row.digest, view.host.slots
+    digest, slots = row.digest, view.slots
     key = (request.model, request.runner_options)
     price: Price | None = view.memo.get(key)
     if price is None:
@@ -73,12 +84,11 @@ def costs(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
             else:
                 evicting = missed(known, slots, now) * BLOCK_TOKENS / rate
     answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
-    health = view.health
-    fault = penalty(view, now) if health.attempt_failures or health.poll_failures else 0.0
+    fault = penalty(view, now) if view.failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
     total = wait + load + prefill + cached + fault + evicting + slow
     held = load + prefill + cached + answer
-    return Costs(view.host.name, total, wait, load, prefill, cached, fault, evicting, slow, held)
+    return total, wait, load, prefill, cached, fault, evicting, slow, held
 
 
 def _price(request: InferenceRequest, view: HostView, row: AvailableModel, averages: Averages) -> Price:
@@ -96,7 +106,7 @@ def _price(request: InferenceRequest, view: HostView, row: AvailableModel, avera
     return Price(warm, load, evicting, estimate.prefill_rate or 0.0, estimate.decode_rate or 0.0)
 
 
-def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Costs:
+def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Quote:
     """For a host that has not told its models: what is known of it, and defaults."""
     now = averages.snapshot.taken_at
     wait = queue_wait(view, averages, ahead, now)
@@ -104,7 +114,7 @@ def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahea
     answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
     load, fault, slow = DEFAULT_LOAD_BASE_SECONDS, penalty(view, now), DECODE_SHARE * answer
     total, held = wait + load + prefill + fault + slow, load + prefill + answer
-    return Costs(view.host.name, total, wait, load, prefill, 0.0, fault, 0.0, slow, held)
+    return total, wait, load, prefill, 0.0, fault, 0.0, slow, held
 
 
 def queue_wait(view: HostView, averages: Averages, ahead: int, now: float) -> float:
@@ -112,7 +122,7 @@ def queue_wait(view: HostView, averages: Averages, ahead: int, now: float) -> fl
 
     Leases of other gateways and of unknown length count as long as a lease is held here.
     """
-    slots = view.host.slots
+    slots = view.slots
     beyond = view.leases + view.elsewhere + ahead - slots + 1
     if beyond <= 0:
         return 0.0
@@ -161,8 +171,7 @@ def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel)
 
 def penalty(view: HostView, now: float) -> float:
     """Recent failures, halved every PENALTY_HALF_LIFE_SECONDS: a failure is never a fast sample."""
-    failures = view.health.attempt_failures + view.health.poll_failures
-    if not failures:
+    if not view.failures:
         return 0.0
     age = max(0.0, now - view.health.failed_at)
-    return float(PENALTY_SECONDS * failures * 0.5 ** (age / PENALTY_HALF_LIFE_SECONDS))
+    return float(PENALTY_SECONDS * view.failures * 0.5 ** (age / PENALTY_HALF_LIFE_SECONDS))

@@ -8,7 +8,7 @@ from heapq import heapify, heapreplace
 from typing import Any
 
 from gateway.dialects.request import InferenceRequest
-from gateway.fleet.host import HostView
+from gateway.fleet.snapshot import HostView
 from gateway.record import Costs
 from gateway.routing.averages import Averages
 
@@ -77,7 +77,7 @@ def spread(
         name = costs[index].host
         view = views[name]
         ahead[name] = ahead.get(name, 0) + 1
-        step = (view.service_seconds or averages.service_seconds()) / view.host.slots
+        step = (view.service_seconds or averages.service_seconds()) / view.slots
         heapreplace(row, (total + step, index))
     return count, ahead
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from gateway.config import PlacementConfig
 from gateway.fleet.health import State
-from gateway.fleet.host import FleetSnapshot
 from gateway.fleet.hygiene import FindingKind, findings
 from gateway.fleet.residence import expiry
+from gateway.fleet.snapshot import FleetSnapshot
 from gateway.telemetry.families import Reading, Rows
 
 VERSION_LENGTH, NAME_LENGTH = 64, 256  # of what a host calls its version, and a model

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.dialects.names import canonical
 from gateway.dialects.request import BYTES_PER_TOKEN
-from gateway.fleet.host import FleetSnapshot
+from gateway.fleet.snapshot import FleetSnapshot
 from gateway.messages import Message, Role
 
 IMAGE_TOKENS = 768  # as Ollama reckons (server/prompt.go)

@@ -8,12 +8,15 @@ from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import AvailableModel, FleetSnapshot, Host, HostView, LoadedModel, Observation
+from gateway.fleet.host import AvailableModel, Host, LoadedModel, Observation
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Usage
 from tests.builders import OTHER, TEXT
 
 HEALTHY = Health(State.HEALTHY, "")
 SIZE = 1_000_000_000
+WORKED_OUT = {"digest_of", "failures", "free_slots", "memo", "name", "slots", "state"}
+"""What a view makes of what it is given."""
 
 
 def digest_of(model: str) -> str:
@@ -87,6 +90,12 @@ def view(
         leases=leases,
         **(usual | changes),
     )
+
+
+def changed(view: HostView, **changes: Any) -> HostView:
+    """Another view, that differs in this."""
+    same = {name: getattr(view, name) for name in dir(view) if name[0] != "_" and name not in WORKED_OUT}
+    return HostView(**(same | changes))
 
 
 def told(load_seconds: float = 0.0, decode_rate: float = 0.0, prefill_rate: float = 0.0) -> Usage:

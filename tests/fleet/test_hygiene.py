@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from gateway.config import PlacementConfig
-from gateway.fleet.host import Host, HostView
+from gateway.fleet.host import Host
 from gateway.fleet.hygiene import FindingKind, findings
+from gateway.fleet.snapshot import HostView
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import available, loaded, snapshot, view
+from tests.fleet.builders import available, changed, loaded, snapshot, view
 
 AMISS: dict[str, tuple[list[HostView], list[tuple[FindingKind, str, tuple[str, ...]]]]] = {
     "nothing": ([view("a"), view("b")], []),
@@ -64,6 +64,6 @@ RULES: dict[str, tuple[PlacementConfig, list[str]]] = {
 @pytest.mark.parametrize(("rule", "expected"), RULES.values(), ids=RULES)
 def test_few_copies_that_are_meant(rule: PlacementConfig, expected: list[str]) -> None:
     """A model that a rule keeps on one host is where it should be."""
-    big = msgspec.structs.replace(view("a", has=[TEXT]), host=Host("a", "http://a.test:11434", 1, ("big",)))
+    big = changed(view("a", has=[TEXT]), host=Host("a", "http://a.test:11434", 1, ("big",)))
     found = findings(snapshot(big, view("b", has=[]), view("c", has=[])), (rule,))
     assert [finding.model for finding in found] == expected

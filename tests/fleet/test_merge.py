@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.fleet import merge
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import AvailableModel, HostView, LoadedModel
+from gateway.fleet.host import AvailableModel, LoadedModel
+from gateway.fleet.snapshot import HostView
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import available, loaded, view
 from tests.profiles import PROPERTY

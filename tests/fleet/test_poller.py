@@ -11,9 +11,10 @@ import pytest
 from gateway.config import PollConfig
 from gateway.fleet.client import HostClient
 from gateway.fleet.health import BreakerPolicy, State
-from gateway.fleet.host import Host, HostView
+from gateway.fleet.host import Host
 from gateway.fleet.poller import REFRESH_EVERY_SECONDS, Poller, PollNews
 from gateway.fleet.registry import Fleet
+from gateway.fleet.snapshot import HostView
 from simulator.host import SimulatedHost
 from simulator.models import model_named
 from tests.builders import OTHER, TEXT, simulated

@@ -1,19 +1,19 @@
 """Which hosts an operation concerns."""
 
-import msgspec
 import pytest
 
 from gateway.config import PlacementConfig
 from gateway.errors import BadRequest
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import Host, HostView
+from gateway.fleet.host import Host
+from gateway.fleet.snapshot import HostView
 from gateway.fleet.targets import Targets, exactly, holder, holders, named, pinned, placed, taking
-from tests.fleet.builders import HEALTHY, view
+from tests.fleet.builders import HEALTHY, changed, view
 
 
 def host_view(name: str, *models: str, tags: tuple[str, ...] = (), health: Health = HEALTHY) -> HostView:
     """A host with these models."""
-    return msgspec.structs.replace(view(name, has=models, health=health), host=Host(name, "http://h", 1, tags))
+    return changed(view(name, has=models, health=health), host=Host(name, "http://h", 1, tags))
 
 
 A, B, C = host_view("a", "m:1b", tags=("big",)), host_view("b", "m:1b", "n:1b"), host_view("c", tags=("small", "old"))
@@ -22,12 +22,12 @@ FLEET = (A, B, C)
 
 def ejected(view: HostView) -> HostView:
     """The same host, out of routing."""
-    return msgspec.structs.replace(view, health=Health(State.EJECTED, "gone"))
+    return changed(view, health=Health(State.EJECTED, "gone"))
 
 
 def draining(view: HostView) -> HostView:
     """The same host, about to be taken out."""
-    return msgspec.structs.replace(view, draining=True)
+    return changed(view, draining=True)
 
 
 def names(targets: Targets) -> list[str]:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from gateway.fleet.host import Host, HostView
+from gateway.fleet.host import Host
+from gateway.fleet.snapshot import HostView
 from gateway.routing.eviction import MODELS_LOADED, harm
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import SIZE, digest_of, view
+from tests.fleet.builders import SIZE, changed, digest_of, view
 
 DIGEST, OTHERS = digest_of(TEXT), digest_of(OTHER)
 
@@ -16,9 +17,13 @@ def host(vram: float = 0.0, **more: Any) -> HostView:
     """A host with so many times the memory of a model, where the other model would be missed for 6 s and the usual one for 4."""
     made = view(**more)
     missed = {digest: {OTHERS: 6.0, DIGEST: 4.0}.get(digest, 0.0) for digest in made.loaded}
-    fields = {field: getattr(made, field) for field in HostView.__struct_fields__}
-    memory = {"vram_taken": len(made.loaded) * SIZE, "regrets": missed, "regret": sum(missed.values())}
-    return HostView(**{**fields, **memory, "host": Host("gpu1", "http://x", vram_bytes=int(vram * SIZE))})
+    return changed(
+        made,
+        host=Host("gpu1", "http://x", vram_bytes=int(vram * SIZE)),
+        vram_taken=len(made.loaded) * SIZE,
+        regrets=missed,
+        regret=sum(missed.values()),
+    )
 
 
 CROWD = [OTHER, *(f"m{number}" for number in range(MODELS_LOADED - 1))]

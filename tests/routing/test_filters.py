@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import HostView
+from gateway.fleet.snapshot import HostView
 from gateway.routing.filters import Rejection, in_words, reject
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import request, view

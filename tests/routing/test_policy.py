@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import FleetSnapshot, HostView
 from gateway.fleet.prompts import Known
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Rejected, Route, RouteReason
 from gateway.routing.filters import Rejection, reject
-from gateway.routing.policy import Unroutable, choose
+from gateway.routing.policy import HOSTS_TOLD, Unroutable, choose
 from gateway.routing.ranks import Policy
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import HEALTHY, digest_of, request, snapshot, view
@@ -137,13 +137,17 @@ class Counted(dict[str, Estimate]):
         self.looks += 1
         return super().get(*key)
 
+    def __contains__(self, key: object) -> bool:
+        self.looks += 1
+        return super().__contains__(key)
+
 
 def test_the_fleets_averages_are_worked_out_once() -> None:
     """Not once for each host that needs them: a decision would cost the square of the fleet."""
     hosts = [view(f"gpu{number}", leases=1, estimates=Counted()) for number in range(20)]
     route = chosen(*hosts, prompt_tokens=500, prefix=(7,))
     assert len(route.costs) == 20
-    assert {host.estimates.looks for host in hosts} == {6}  # its own, twice more for a load, and the three averages
+    assert {host.estimates.looks for host in hosts} == {4}  # its own, twice more for a load, and one for the averages
 
 
 # -- ties -----------------------------------------------------------------------------------------------------------------------------
@@ -351,13 +355,26 @@ def test_never_dearer_than_the_runner_up(
         assert (verdict.host, verdict.predicted_seconds) == (verdict.costs[0].host, verdict.costs[0].first_token)
 
 
+def test_of_many_hosts_the_best_are_told() -> None:
+    """Whoever is the cheapest of a thousand is found, wherever it stands, and the first of those that are told."""
+    rates = random.Random(7).sample(range(1000, 9000), 1000)
+    hosts = [
+        view(f"gpu{place}", holds=[TEXT], estimates={DIGEST: Estimate(None, float(rate), None)})
+        for place, rate in enumerate(rates)
+    ]
+    route = chosen(*hosts, *(view(f"full{place}", has=[OTHER]) for place in range(100)), prompt_tokens=1000)
+    best = sorted(range(1000), key=rates.__getitem__, reverse=True)[:HOSTS_TOLD]
+    assert [costs.host for costs in route.costs] == [f"gpu{place}" for place in best]
+    assert len(route.rejected) == HOSTS_TOLD
+
+
 @given(data=st.data(), fleet=fleets(), wanted=asked, out=tried, before=ahead, seed=seeds)
 @PROPERTY
 def test_the_order_of_hosts_does_not_matter(
     data: st.DataObject, fleet: FleetSnapshot, wanted: Any, out: frozenset[str], before: dict[str, int], seed: int
 ) -> None:
     """The same hosts in any order and the same seed give the same answer, with the same reasons."""
-    other = msgspec.structs.replace(fleet, hosts=tuple(data.draw(st.permutations(fleet.hosts))))
+    other = FleetSnapshot(fleet.taken_at, tuple(data.draw(st.permutations(fleet.hosts))), fleet.lengths, fleet.sizes)
     one, two = (choose(wanted, hosts, random.Random(seed), out, before) for hosts in (fleet, other))
     assert sorted(one.rejected, key=lambda left_out: left_out.host) == sorted(
         two.rejected, key=lambda left_out: left_out.host

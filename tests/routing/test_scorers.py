@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import FleetSnapshot, HostView, Lease, RunnerOptions
+from gateway.fleet.host import Lease, RunnerOptions
 from gateway.fleet.prompts import CONTINUES, Known
 from gateway.fleet.registry import Fleet
 from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, DEFAULT_LOAD_RATE
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Costs
 from gateway.routing.averages import (
     DEFAULT_DECODE_RATE,

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.fleet.host import FleetSnapshot, Host
+from gateway.fleet.host import Host
 from gateway.fleet.jobs import Job, Jobs
 from gateway.fleet.progress import PartState
+from gateway.fleet.snapshot import FleetSnapshot
 from gateway.fleet.targets import Targets
 from gateway.record import (
     Accounting,

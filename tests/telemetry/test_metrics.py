@@ -9,9 +9,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.fleet.health import Health, State
-from gateway.fleet.host import FleetSnapshot, Host
+from gateway.fleet.host import Host
 from gateway.fleet.progress import PartState
 from gateway.fleet.residence import Load, Trigger, Unload, UnloadReason
+from gateway.fleet.snapshot import FleetSnapshot
 from gateway.record import (
     Accounting,
     Attempt,
@@ -31,7 +32,7 @@ from gateway.telemetry.catalogue import OTHER as OTHER_LABEL
 from gateway.telemetry.gauges import LOADED_LIMIT, VERSION_LENGTH, Configured, Shared, Stored, Turned
 from gateway.telemetry.metrics import HOST_LABELS_LIMIT, MODEL_LABELS_LIMIT, Metrics
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import loaded, snapshot, view
+from tests.fleet.builders import changed, loaded, snapshot, view
 from tests.telemetry.builders import GOOD, RECORD, ROUTE, cancelled, job, live, record, unserved
 
 FAILED = Attempt("gpu2", AttemptOutcome.CONNECT_ERROR, 0.0, 0.25)
@@ -576,7 +577,7 @@ def test_gauges_of_models() -> None:
 
 def test_memory_of_hosts() -> None:
     """What a host has is known only where the configuration says it; what other gateways hold there only as they tell."""
-    one = msgspec.structs.replace(view(), host=Host("gpu1", "http://gpu1", vram_bytes=24 * 10**9), elsewhere=2)
+    one = changed(view(), host=Host("gpu1", "http://gpu1", vram_bytes=24 * 10**9), elsewhere=2)
     samples = Told(snapshot(one, view("gpu2"))).samples
     assert samples["corral_host_vram_total_bytes"] == {("gpu1",): 24e9}
     assert samples["corral_host_leases_elsewhere"] == {("gpu1",): 2, ("gpu2",): 0}
@@ -585,7 +586,7 @@ def test_memory_of_hosts() -> None:
 def test_a_host_that_says_too_much() -> None:
     """Of its version and its models no more is told than any real one has."""
     models = [loaded(f"m{number}") for number in range(LOADED_LIMIT + 10)]
-    odd = msgspec.structs.replace(view(holds=[*models, loaded("x" * 9999)]), version="9" * 9999)
+    odd = changed(view(holds=[*models, loaded("x" * 9999)]), version="9" * 9999)
     samples = Told(snapshot(odd)).samples
     assert len(samples["corral_model_loaded"]) == LOADED_LIMIT
     assert [len(labels[1]) for labels in samples["corral_host_info"]] == [VERSION_LENGTH]

@@ -1,0 +1,93 @@
+"""What the fleet holds of one host: the part that changes. Everything handed out is frozen, mappings are replaced whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.health import Health
+from gateway.fleet.host import AvailableModel, Host, LoadedModel, RunnerOptions
+from gateway.fleet.learned import Learned
+from gateway.fleet.prompts import Known
+from gateway.fleet.regret import regrets
+from gateway.fleet.snapshot import HostView
+
+
+@dataclass(slots=True)
+class HostState:
+    """Changed by the fleet alone, which says so: ``fresh`` and ``memo`` must not outlive what they rest on."""
+
+    host: Host
+    place: int  # in the snapshot; -1: no longer in the fleet
+    health: Health = field(default_factory=Health)
+    available: Mapping[str, AvailableModel] | None = None
+    loaded: Mapping[str, LoadedModel] = field(default_factory=dict)
+    loading: Mapping[str, float] = field(default_factory=dict)
+    runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
+    leases: int = 0
+    leased_at: float = float("-inf")
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    service_seconds: float | None = None
+    version: str = ""
+    latency_seconds: float = 0.0
+    seen_at: float | None = None
+    sampled_at: float = float("-inf")
+    draining: bool = False
+    elsewhere: int = 0
+    ghosts: frozenset[str] = frozenset()
+    ends: list[float] = field(default_factory=list)
+    prompts: Mapping[str, tuple[Known, ...]] = field(default_factory=dict)
+    load_rate: float | None = None
+    vram_seen: int = 0
+    models_seen: int = 0
+    fresh: bool = False  # as the last snapshot shows it
+    memo: dict[Any, Any] | None = (
+        None  # None: more has changed than who runs there, what follows must be worked out anew
+    )
+    vram_taken: int = 0
+    regrets: Mapping[str, float] = field(default_factory=dict)
+    regret: float = 0.0
+
+    def size_of(self, digest: str) -> int:
+        """Bytes on disk; 0: not listed."""
+        for model in (self.available or {}).values():
+            if model.digest == digest:
+                return model.size
+        return 0
+
+    def view(self, learned: Learned, now: float) -> HostView:
+        """As routing sees it."""
+        if self.memo is None:
+            self.memo = {}
+            self.vram_taken = sum([model.vram for model in self.loaded.values()])
+            self.regrets = regrets(
+                *(self.loaded, self.runners, self.estimates, self.load_rate, learned.demand, learned.copies, now)
+            )
+            self.regret = sum(self.regrets.values())
+        return HostView(
+            self.host,
+            self.health,
+            self.available,
+            self.loaded,
+            self.loading,
+            self.runners,
+            self.leases,
+            self.leased_at,
+            self.estimates,
+            self.service_seconds,
+            self.version,
+            self.latency_seconds,
+            self.seen_at,
+            self.draining,
+            self.elsewhere,
+            self.ghosts,
+            tuple(self.ends),
+            self.prompts,
+            self.load_rate,
+            self.vram_seen,
+            self.models_seen,
+            self.vram_taken,
+            self.regrets,
+            self.regret,
+            self.memo,
+        )

@@ -1,0 +1,124 @@
+"""What routing looks at: the fleet at one moment. Nobody changes what is here, but for ``memo``; plain classes, because a decision reads thousands of
+their attributes, and compiled code reads those of its own classes at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.fleet.ewma import Estimate
+from gateway.fleet.health import Health
+from gateway.fleet.host import AvailableModel, Host, LoadedModel, RunnerOptions
+from gateway.fleet.prompts import Known
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class HostView:
+    """One host as a decision sees it: configuration, health, polled facts, live leases, learned estimates.
+
+    Beside what it is made of: its ``name``, ``slots``, the ``state`` of its health and how many ``failures`` count against it.
+    """
+
+    __slots__ = (
+        *(
+            "available",
+            "draining",
+            "elsewhere",
+            "ends",
+            "estimates",
+            "failures",
+            "ghosts",
+            "health",
+            "host",
+            "latency_seconds",
+        ),
+        *(
+            "leased_at",
+            "leases",
+            "load_rate",
+            "loaded",
+            "loading",
+            "memo",
+            "models_seen",
+            "name",
+            "prompts",
+            "regret",
+            "regrets",
+        ),
+        *("runners", "seen_at", "service_seconds", "slots", "state", "version", "vram_seen", "vram_taken"),
+    )
+
+    def __init__(
+        self,
+        host: Host,
+        health: Health,
+        available: Mapping[str, AvailableModel] | None,  # by canonical name; None: never told
+        loaded: Mapping[str, LoadedModel],  # by digest
+        loading: Mapping[str, float] = _NOTHING,  # digest → since when
+        runners: Mapping[str, RunnerOptions] = _NOTHING,  # digest → runner options last sent
+        leases: int = 0,
+        leased_at: float = float("-inf"),  # when a slot was last taken
+        estimates: Mapping[str, Estimate] = _NOTHING,  # by digest
+        service_seconds: float | None = None,
+        version: str = "",
+        latency_seconds: float = 0.0,
+        seen_at: float | None = None,
+        draining: bool = False,
+        elsewhere: int = 0,  # leases that other gateways hold here, as last told
+        ghosts: frozenset[str] = frozenset(),  # models listed by /api/tags that requests were told are not there
+        ends: tuple[float, ...] = (),  # when each lease should be over
+        prompts: Mapping[str, tuple[Known, ...]] = _NOTHING,  # digest → what its slots know
+        load_rate: float | None = None,  # bytes per second, over all models that were loaded here
+        vram_seen: int = 0,  # the most memory that models were seen to use at once
+        models_seen: int = 0,  # the most models that were seen loaded at once
+        vram_taken: int = 0,  # by what is loaded now
+        regrets: Mapping[str, float] = _NOTHING,  # digest → what others would wait if it left
+        regret: float = 0.0,  # their sum
+        memo: dict[Any, Any] | None = None,  # what routing has worked out of it
+    ) -> None:
+        self.host, self.name, self.slots = host, host.name, host.slots
+        self.health, self.state, self.failures = health, health.state, health.attempt_failures + health.poll_failures
+        self.available = available
+        self.loaded, self.loading, self.runners = loaded, loading, runners
+        self.leases, self.leased_at, self.elsewhere, self.ends = leases, leased_at, elsewhere, ends
+        self.estimates, self.service_seconds, self.load_rate = estimates, service_seconds, load_rate
+        self.version, self.latency_seconds, self.seen_at = version, latency_seconds, seen_at
+        self.draining, self.ghosts, self.prompts = draining, ghosts, prompts
+        self.vram_seen, self.models_seen, self.vram_taken = vram_seen, models_seen, vram_taken
+        self.regrets, self.regret = regrets, regret
+        self.memo: dict[Any, Any] = {} if memo is None else memo
+
+    def __repr__(self) -> str:
+        return f"<HostView {self.name} [{self.state} | {self.leases} of {self.slots} leased]>"
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that nobody holds."""
+        return max(0, self.slots - self.leases)
+
+    def digest_of(self, model: str) -> str | None:
+        """The digest behind a canonical name here."""
+        found = self.available.get(model) if self.available else None
+        return found.digest if found else None
+
+
+class FleetSnapshot:
+    """All that one decision needs. Of the whole fleet, by digest: ``lengths`` (mean output tokens of an answer) and ``sizes`` (bytes of memory
+    when loaded)."""
+
+    __slots__ = ("hosts", "lengths", "sizes", "taken_at")
+
+    def __init__(
+        self,
+        taken_at: float,
+        hosts: tuple[HostView, ...],
+        lengths: Mapping[str, float] = _NOTHING,
+        sizes: Mapping[str, int] = _NOTHING,
+    ) -> None:
+        self.taken_at = taken_at
+        self.hosts = hosts
+        self.lengths = lengths
+        self.sizes = sizes
+
+    def __repr__(self) -> str:
+        return f"<FleetSnapshot [{len(self.hosts)} hosts] at {self.taken_at:.3f}>"
