@@ -2,16 +2,20 @@
 
 from math import exp
 
-import msgspec
-
 FADE_SECONDS = 300.0  # what was asked so long ago counts about a third
 
 
-class Demand(msgspec.Struct, frozen=True, gc=False):
+class Demand:
     """Requests per second, as of ``at``."""
 
-    per_second: float
-    at: float
+    __slots__ = ("at", "per_second")
+
+    def __init__(self, per_second: float, at: float) -> None:
+        self.per_second = per_second
+        self.at = at
+
+    def __repr__(self) -> str:
+        return f"<Demand {self.per_second:.3f}/s at {self.at:.3f}>"
 
     def rate(self, now: float) -> float:
         """Requests per second as seen at ``now``."""

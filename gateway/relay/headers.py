@@ -75,6 +75,7 @@ class _Roles(dict[bytes, str]):
 
 PASSING, NOTED_PASSING, NOTED, DROPPED = "passing", "noted and passing", "noted", "dropped"
 _LOOKED_AT = {
+    b"connection": "connection",
     b"content-type": "content_type",
     b"content-encoding": "content_encoding",
     b"expect": "expect",
@@ -86,14 +87,14 @@ _LOOKED_AT = {
     b"tracestate": "tracestate",
     b"x-request-id": "request_id",
 }
-_CONNECTION = b"connection"
-_from_client = _Roles(_NOT_TO_HOSTS, frozenset((_CONNECTION, *_LOOKED_AT)))
+_from_client = _Roles(_NOT_TO_HOSTS, frozenset(_LOOKED_AT))
 _from_host = _Roles(_NOT_TO_CLIENTS)
 
 
 class Inbound:
     """A client's headers, read in one pass: the ``lines`` that go to the host, and the few values that we look at."""
 
+    connection = ""
     content_type = ""
     content_encoding = ""
     session = ""
@@ -125,17 +126,17 @@ def inbound(headers: RawHeaders) -> Inbound:
 
 
 def _with_noted(lines: list[bytes], noted: list[tuple[bytes, bytes]]) -> Inbound:
-    values: dict[bytes, str] = {}
+    read = Inbound()
     for name, value in noted:
-        low, text = name.lower(), value.decode("latin-1")
-        values[low] = f"{values[low]},{text}" if low in values else text
-    hop = values.pop(_CONNECTION, "")
+        field, text = _LOOKED_AT[name.lower()], value.decode("latin-1")
+        if before := getattr(read, field):
+            text = f"{before},{text}"
+        setattr(read, field, text)
+    hop = read.connection
     if hop and hop.lower() not in ("keep-alive", "close"):  # it names headers that are meant for this hop only
         named = {token.strip().lower() for token in hop.encode("latin-1").split(b",")}
         lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    read = Inbound(b"".join(lines))
-    for low, text in values.items():
-        setattr(read, _LOOKED_AT[low], text)
+    read.lines = b"".join(lines)
     return read
 
 

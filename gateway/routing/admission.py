@@ -34,11 +34,14 @@ LOOK_AHEAD = 32  # of one kind: those behind are decided on when somebody before
 ELDEST_EVERY = 16
 
 
-class Grant(NamedTuple):
+class Grant:
     """A decision and the slot that goes with it."""
 
-    route: Route
-    lease: Lease
+    __slots__ = ("lease", "route")
+
+    def __init__(self, route: Route, lease: Lease) -> None:
+        self.route = route
+        self.lease = lease
 
 
 Verdict = Grant | Unroutable
