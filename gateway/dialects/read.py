@@ -273,9 +273,7 @@ def flag_of(fields: dict[str, Any], key: str, *, default: bool) -> bool:
 
 def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
     prompt = fields.get(endpoint.load_key)
-    if prompt is not None and (
-        len(prompt) >= BLANKS_LIMIT or bytes(prompt).translate(None, b" \t\r\n") not in _EMPTY
-    ):
+    if prompt is not None and (len(prompt) >= BLANKS_LIMIT or bytes(prompt).translate(None, b" \t\r\n") not in _EMPTY):
         return Kind.INFER
     keep_alive = _value(fields, "keep_alive")
     if isinstance(keep_alive, str):
