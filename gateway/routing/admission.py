@@ -115,7 +115,8 @@ class Admission:
     ) -> Waiter:
         """Enter the waiting room; ``deliver`` may be called before this returns. Raises QueueFull."""
         if len(self) >= self.limit:
-            raise QueueFull(f"the queue is full: {len(self)} requests wait already", retry_after=RETRY_AFTER_SECONDS)
+            waiting = "1 request waits" if len(self) == 1 else f"{len(self)} requests wait"
+            raise QueueFull(f"the queue is full: {waiting} already", retry_after=RETRY_AFTER_SECONDS)
         self._seq += 1
         waiter = Waiter(request, tried, self._seq, now, deliver)
         if not self._waiters:
