@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from gateway.errors import ConfigError
 
 CONNECT_SECONDS = 5.0
-TURN_SECONDS = 2.5  # for one of a server's connections: who waits that long says nothing of the server
 COMMAND_SECONDS = 30.0
 BUSY_SECONDS = 5.0
 MIGRATE_SECONDS = 60.0  # for the lock of another starter who migrates
@@ -94,7 +93,7 @@ def postgresql_engine(url: URL, *, pooler: bool = False, migrates: bool = False)
         hide_parameters=True,
         pool_size=CONNECTIONS,
         max_overflow=0,
-        pool_timeout=TURN_SECONDS,
+        pool_timeout=CONNECT_SECONDS,  # nobody waits for it: who comes here has a turn already
         pool_pre_ping=True,
         connect_args=asyncpg,
     )

@@ -26,6 +26,7 @@ from gateway.errors import ConfigError, StoreNewer, StoreSlow, StoreUnavailable
 from gateway.store.connect import (
     BUSY_SECONDS,
     CONNECT_SECONDS,
+    CONNECTIONS,
     limited,
     make_room,
     parsed,
@@ -39,6 +40,7 @@ from gateway.tasks import pause
 RETRY_SECONDS, RETRY_MOST_SECONDS = 0.25, 10.0
 TELL_AGAIN_SECONDS = 30.0
 AGAIN_SECONDS = 2.0  # when a caller may ask again
+TURN_SECONDS = 15.0  # for one of a server's connections: a burst is served, one after the other
 SILENT_SECONDS = 3.0  # a server that says nothing for so long is lost
 VACUUM_PAGES = 1000
 
@@ -78,6 +80,9 @@ class Database:
         self._told: float | None = None  # when the log had a line of the present loss, or of the last one
         self._woken, self._is_up = asyncio.Event(), asyncio.Event()
         self._limits: set[asyncio.Timeout] = set()  # of transactions with a server
+        self._turns = asyncio.Semaphore(
+            CONNECTIONS
+        )  # theirs; waited for here, because waiting for one says nothing of the server
         self._heard = 0.0  # when a transaction that may write last began or ended, by the loop's clock
         self._write = (
             sqlite_engine(self.url) if self.sqlite else postgresql_engine(self.url, pooler=bool(config.direct_url))
@@ -152,6 +157,7 @@ class Database:
         """A transaction with a server, of ``seconds`` at most. Who cannot begin it while nobody else hears anything either finds that the server is
         silent, and ends all that are under way: else each would wait for its own statement to be given up.
         """
+        await self._turn()
         begins, began = self._now(), False
         try:
             async with asyncio.timeout(SILENT_SECONDS if seconds is None else min(seconds, SILENT_SECONDS)) as limit:
@@ -171,6 +177,19 @@ class Database:
                     if not other.expired():
                         other.reschedule(begins)
             raise
+        finally:
+            self._turns.release()
+
+    async def _turn(self) -> None:
+        """Wait for one of the connections. Raises StoreUnavailable."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise self._busy() from error
+        if self.state is not State.UP:  # lost meanwhile
+            self._turns.release()
+            raise self._unavailable()
 
     async def until_up(self) -> None:
         """Wait until it can be used."""

@@ -225,9 +225,25 @@ async def test_a_server_with_much_to_do(database: Database, monkeypatch: pytest.
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(CONNECTIONS):
             await stack.enter_async_context(database.reading())
-        monkeypatch.setattr(database._write.sync_engine.pool, "_timeout", 0.1)
+        monkeypatch.setattr(module, "TURN_SECONDS", 0.1)
         with pytest.raises(StoreUnavailable, match="too much to do"):
             await write(database)
+    assert database.state is State.UP
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_a_burst_waits_for_its_turn(database: Database) -> None:
+    """However many begin at once: a connection is waited for, and nobody is turned away."""
+    loop = asyncio.get_running_loop()
+    async with database.writing() as connection:
+        await connection.execute(insert(sessions), [SESSION])
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            await stack.enter_async_context(database.reading())
+        burst = [loop.create_task(write(database, MESSAGE | {"seq": n, "content": "hello"})) for n in range(100)]
+        await pause(0)
+        assert not any(one.done() for one in burst)
+    await asyncio.gather(*burst)
     assert database.state is State.UP
 
 
