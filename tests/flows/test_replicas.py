@@ -25,11 +25,11 @@ SLOW = {"tokens_per_second": 5.0}
 
 
 @pytest.fixture
-def shared(postgres: Postgres) -> Callable[[], dict[str, object]]:
+def shared(postgres: Postgres, migrated_name: str) -> Callable[[], dict[str, object]]:
     """The section of a configuration that leads to one fresh database."""
-    name = f"replicas{next(_numbers)}"
-    postgres.sql(f"CREATE DATABASE {name}")
-    return lambda: {"url": postgres.url_of(name), "replicas": 2}
+    postgres.drop()
+    url = postgres.create(migrated_name)
+    return lambda: {"url": url, "replicas": 2}
 
 
 async def acquainted(*stages: Stage) -> None:

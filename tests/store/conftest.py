@@ -1,6 +1,7 @@
 """Databases for tests: a fresh one for each, of both kinds."""
 
 import itertools
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,23 +23,34 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def empty_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Of one database in which there is nothing at all."""
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path}/empty.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.create()
+
+
+@pytest.fixture
 def fresh_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], str]:
-    """Makes empty databases of the kind that is tested, and returns their urls."""
+    """Makes databases of the kind that is tested, with tables and nothing in them, and returns their urls."""
+    migrated = request.getfixturevalue("migrated_file" if kind == "sqlite" else "migrated_name")
 
-    def fresh() -> str:
+    def copied() -> str:
         name = f"t{next(_numbers)}"
-        if kind == "sqlite":
-            return f"sqlite:///{tmp_path}/{name}.db"
-        server: Postgres = request.getfixturevalue("postgres")
-        server.sql(f"CREATE DATABASE {name}")
-        return server.url_of(name)
+        shutil.copy(migrated, tmp_path / f"{name}.db")
+        return f"sqlite:///{tmp_path}/{name}.db"
 
-    return fresh
+    if kind == "sqlite":
+        return copied
+    server: Postgres = request.getfixturevalue("postgres")
+    server.drop()
+    return lambda: server.create(migrated)
 
 
 @pytest.fixture
 def url(fresh_url: Callable[[], str]) -> str:
-    """Of one empty database."""
+    """Of one of these databases."""
     return fresh_url()
 
 

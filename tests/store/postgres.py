@@ -1,6 +1,7 @@
 """A PostgreSQL server of one's own: Debian's programs, a folder, a socket address that nobody else has. Started and stopped by the tests."""
 
 import ctypes
+import itertools
 import os
 import pwd
 import shutil
@@ -35,6 +36,8 @@ class Postgres:
         self._folder = Path(tempfile.mkdtemp(prefix="corral-postgres-"))  # pytest's own folders are closed to that user
         self._data = self._folder / "data"
         self.port = _free_port()
+        self._created: list[str] = []
+        self._numbers = itertools.count()
         if self._user:
             os.chown(self._folder, pwd.getpwnam(self._user).pw_uid, -1)
         self._run("initdb", "-D", str(self._data), "-U", "corral", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
@@ -54,6 +57,18 @@ class Postgres:
     def url_of(self, database: str) -> str:
         """Of one of its databases."""
         return f"postgresql://corral@127.0.0.1:{self.port}/{database}"
+
+    def create(self, template: str = "template1") -> str:
+        """Make another database, as that one is; its url."""
+        name = f"t{next(self._numbers)}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._created.append(name)
+        return self.url_of(name)
+
+    def drop(self) -> None:
+        """Remove what was made for tests that are over: hundreds of databases at the end would take the disk a minute."""
+        while self._created:
+            self.sql(f"DROP DATABASE {self._created.pop()} WITH (FORCE)")
 
     def start(self) -> None:
         """Start it and wait until it takes connections. In the main thread: it ends with the thread that started it."""
