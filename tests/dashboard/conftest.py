@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import streamlit as st
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 from streamlit.testing.v1 import AppTest
 
 from dashboard import browser, state
 from dashboard.gateway import URL, Gateway
 from tests.components import missing
+from tests.dashboard.patience import PATIENCE_MS, expect
 
 ROOT = Path(__file__).parent.parent.parent
 APP = ROOT / "dashboard" / "app.py"
@@ -32,9 +33,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--process-per-site",
 ]
-PATIENCE_MS = 20_000
-expect.set_options(timeout=PATIENCE_MS)
 
 
 class Demo:
@@ -184,18 +184,35 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def context(chromium: Browser, site: str) -> Iterator[BrowserContext]:
-    """A browser that was never here; it asks nobody but the app."""
+@pytest.fixture(scope="package")
+def visited(chromium: Browser, site: str) -> Iterator[Page]:
+    """A page of the app's address that stays open: the pages of all tests share its process, so that the app's code is fetched and compiled once."""
     context = chromium.new_context(base_url=site, viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
-    foreign: list[str] = []
-    context.on(
-        "request",
-        lambda request: None if request.url.startswith((site, "data:", "blob:")) else foreign.append(request.url),
-    )
-    yield context
+    page = context.new_page()
+    page.goto("/healthz")
+    yield page
     context.close()
+
+
+@pytest.fixture
+def context(visited: Page, site: str) -> Iterator[BrowserContext]:
+    """A browser that remembers nothing; it asks nobody but the app."""
+    context = visited.context
+    foreign: list[str] = []
+
+    def noted(request: Request) -> None:
+        if not request.url.startswith((site, "data:", "blob:")):
+            foreign.append(request.url)
+
+    context.on("request", noted)
+    yield context
+    for page in context.pages:
+        if page is not visited:
+            page.close()
+    visited.evaluate("localStorage.clear()")
+    context.clear_cookies()
+    context.remove_listener("request", noted)
     assert foreign == []
 
 
@@ -203,5 +220,5 @@ def opened(context: BrowserContext, path: str = "/") -> Page:
     """A page that can be used."""
     page = context.new_page()
     page.goto(path)
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible()
     return page

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext
 from streamlit.testing.v1 import AppTest
 
 from dashboard import state
 from dashboard.gateway import URL, Gateway
 from dashboard.views.fleet import remaining
+from tests.dashboard.patience import expect
 
 MODEL, NEW = "llama3.2:1b", "qwen2.5:0.5b"
 View = Callable[..., AppTest]

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext
 from streamlit.testing.v1 import AppTest
 
 from dashboard import charts, state
 from dashboard.gateway import GRAFANA, URL, Gateway, GatewayError
 from dashboard.views.metrics import SPARKS, change, elapsed, thinned
 from tests.dashboard.conftest import Demo
+from tests.dashboard.patience import expect
 
 MODEL = "llama3.2:1b"
 View = Callable[..., AppTest]

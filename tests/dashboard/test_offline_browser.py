@@ -1,8 +1,9 @@
 """The app where the gateway goes away, in a real browser; and that what the app sends may fetch nothing from elsewhere."""
 
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext
 
 from tests.dashboard.conftest import Demo, opened
+from tests.dashboard.patience import expect
 
 
 def test_the_gateway_goes_and_comes_back(context: BrowserContext, demo: Demo) -> None:

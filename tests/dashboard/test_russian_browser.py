@@ -4,11 +4,12 @@ import json
 import re
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page
 
 from dashboard import i18n
 from dashboard.gateway import Gateway
 from tests.dashboard.conftest import free, opened
+from tests.dashboard.patience import expect
 
 MODEL = "llama3.2:1b"
 WORDS = json.loads((Path(i18n.__file__).parent / "locales" / "ru.json").read_text(encoding="utf-8"))
@@ -22,7 +23,13 @@ def through(page: Page, title: str) -> None:
 def test_through_the_pages(context: BrowserContext, gateway: Gateway) -> None:
     """The language is there at once after a reload; then a conversation, a session deleted and brought back, figures, a host drained."""
     people = [{"model": MODEL, "name": name, "options": {"num_predict": 8}} for name in ("Ann", "Bob")]
-    wish = {"participants": people, "topic": "Is cheese a dessert?", "mode": "compare", "detach": True, "title": "Brie"}
+    wish = {
+        "participants": people,
+        "topic": "Is cheese a dessert?",
+        "mode": "compare",
+        "detach": True,
+        "title": "Gouda",
+    }
     free(gateway, gateway.post("/api/chat/multi-model", wish)["session"])
     page = opened(context)
     page.get_by_test_id("stSidebar").get_by_text("Русский").click()
@@ -33,14 +40,14 @@ def test_through_the_pages(context: BrowserContext, gateway: Gateway) -> None:
 
     through(page, "Model talk")
     expect(page.get_by_role("heading", name=WORDS["Let models talk"])).to_be_visible()
-    page.get_by_role("button", name="Brie").first.click()
+    page.get_by_role("button", name="Gouda").first.click()
     expect(page.get_by_test_id("stChatMessage").filter(has_text="токен")).to_have_count(2)
     page.get_by_role("tab", name=WORDS["Figures"]).click()
     expect(page.get_by_test_id("stPlotlyChart")).to_be_visible()
 
     through(page, "Sessions")
     expect(page.get_by_role("heading", name=WORDS["Sessions"])).to_be_visible()
-    page.get_by_role("searchbox").fill("brie")
+    page.get_by_role("searchbox").fill("gouda")
     expect(page.get_by_test_id("stMenuButton")).to_have_count(1)
     page.get_by_test_id("stCheckbox").last.locator("label").click()
     bottom = page.get_by_test_id("stBottom")

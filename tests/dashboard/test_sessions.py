@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext
 from streamlit.testing.v1 import AppTest
 
 from dashboard.gateway import Gateway
 from dashboard.views import selected
 from dashboard.views.sessions import PAGE
-from tests.dashboard.conftest import PATIENCE_MS
+from tests.dashboard.patience import expect
 
 Page = Callable[..., AppTest]
 
@@ -193,14 +193,12 @@ def test_in_a_browser(context: BrowserContext, gateway: Gateway) -> None:
     page.goto("/sessions")
     row = page.get_by_role("button", name="Cheddar")
     page.get_by_role("searchbox").fill("cheddar")
-    expect(row).to_have_count(1, timeout=PATIENCE_MS)
-    expect(page.get_by_test_id("stMenuButton")).to_have_count(
-        1, timeout=PATIENCE_MS
-    )  # no other row is left from before
+    expect(row).to_have_count(1)
+    expect(page.get_by_test_id("stMenuButton")).to_have_count(1)  # no other row is left from before
     page.get_by_test_id("stCheckbox").last.locator("label").click()
     page.get_by_test_id("stBottom").get_by_role("button", name="Delete").click()
-    expect(row).to_have_count(0, timeout=PATIENCE_MS)
+    expect(row).to_have_count(0)
     page.get_by_test_id("stBottom").get_by_role("button", name="Undo").click()
     row.click()
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible()
     expect(page).to_have_url(re.compile(r"/(chat)?$"))

@@ -4,10 +4,11 @@ import json
 import re
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page
 
 from dashboard.gateway import Gateway
 from tests.dashboard.conftest import free, opened
+from tests.dashboard.patience import expect
 
 MODEL = "llama3.2:1b"
 EXPLAINED = {
