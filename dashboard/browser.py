@@ -62,8 +62,9 @@ export default function ({ data, parentElement }) {
 )
 
 
-def _nothing() -> None:
-    """A change is read in the run that it brings about."""
+def _hear() -> None:
+    """What the browser told. Before the run that it brings about renders anything: else the browser would tell it again, and bring about another."""
+    st.session_state["_told"] = json.loads(st.session_state["_prefs"]["doc"])
 
 
 def remembered() -> dict[str, Any] | None:
@@ -73,15 +74,18 @@ def remembered() -> dict[str, Any] | None:
     kept = st.session_state.setdefault("_kept", {})
     told = st.session_state.get("_told")
     known = None if told is None else {**told, **kept}
-    doc = _component(key="_prefs", data={"key": KEY, "set": kept, "known": known}, on_doc_change=_nothing).doc
-    if doc:
-        st.session_state["_told"] = json.loads(doc)
-    return {**json.loads(doc), **kept} if doc else known
+    _component(key="_prefs", data={"key": KEY, "set": kept, "known": known}, on_doc_change=_hear)
+    return known
 
 
 def remember(**values: Any) -> None:
     """From now on, in this tab and the next one that is opened."""
     st.session_state.setdefault("_kept", {}).update(values)
+
+
+def _hear_presets() -> None:
+    """The same."""
+    st.session_state["_presets_told"] = json.loads(st.session_state["_preset_doc"]["doc"])
 
 
 def presets() -> dict[str, Any]:
@@ -91,8 +95,7 @@ def presets() -> dict[str, Any]:
     state = st.session_state
     changes: dict[str, Any] = state.get("_presets", {})
     data = {"set": changes, "change": state.get("_presets_change"), "told": "_presets_told" in state}
-    if doc := _presets(key="_preset_doc", data=data, on_doc_change=_nothing).doc:
-        state["_presets_told"] = json.loads(doc)
+    _presets(key="_preset_doc", data=data, on_doc_change=_hear_presets)
     return {name: preset for name, preset in sorted({**state.get("_presets_told", {}), **changes}.items()) if preset}
 
 

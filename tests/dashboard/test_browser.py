@@ -3,10 +3,12 @@
 import re
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page
+from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from dashboard.gateway import Gateway
-from tests.dashboard.conftest import PATIENCE_MS, opened
+from tests.dashboard.conftest import opened
+from tests.dashboard.patience import expect
 
 
 def say(page: Page, text: str) -> None:
@@ -17,8 +19,8 @@ def say(page: Page, text: str) -> None:
 
 def answered(page: Page, count: int = 2) -> None:
     """All messages are there, with what the last one cost."""
-    expect(page.get_by_test_id("stChatMessage")).to_have_count(count, timeout=PATIENCE_MS)
-    expect(page.get_by_text(re.compile("first token")).last).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_test_id("stChatMessage")).to_have_count(count)
+    expect(page.get_by_text(re.compile("first token")).last).to_be_visible()
 
 
 def long_answers(page: Page) -> None:
@@ -45,6 +47,17 @@ def test_a_chat(context: BrowserContext) -> None:
     page.get_by_role("button", name="◀").click()
     expect(page.get_by_text("1/2")).to_be_visible()
     assert page.get_by_test_id("stChatMessage").last.inner_text().splitlines()[0] == first.splitlines()[0]
+
+
+def test_a_page_is_run_no_more_than_it_must(context: BrowserContext) -> None:
+    """Once to ask what the browser remembers, once with it: another run could take away what is being typed."""
+    page = context.new_page()
+    asked: list[BackMsg] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda sent: asked.append(BackMsg.FromString(sent))))
+    page.goto("/")
+    page.get_by_test_id("stSidebar").get_by_text("Русский").click()
+    expect(page.get_by_role("button", name="Новый чат")).to_be_visible()
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("how", ["button", "escape"])
