@@ -97,7 +97,9 @@ class Gateway:
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
         self.database = Database(config.database, clock) if config.database.kept else None
         self.keeper = (
-            keeper(self.database, config.database, self.replica, self.metrics, clock) if self.database else None
+            keeper(self.database, config.database, self.replica, self.metrics, clock, self.fleet)
+            if self.database
+            else None
         )
         keeping = (self.keeper.put,) if self.keeper else ()
         sinks = (self.metrics.observe, self.log.generation, *keeping, self._keep)

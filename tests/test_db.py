@@ -66,7 +66,7 @@ def test_copy_to_nowhere(tmp_path: Path, capsys: pytest.CaptureFixture[str], cap
 def test_vacuum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The sizes before and after."""
     url = f"sqlite:///{tmp_path}/x.db"
-    assert told(capsys, "migrate", "--database", url) == (0, f"{url} is at revision 0002\n")
+    assert told(capsys, "migrate", "--database", url) == (0, f"{url} is at revision 0003\n")
     code, text = told(capsys, "vacuum", "--database", url)
     assert code == 0
     assert "MiB before" in text

@@ -35,6 +35,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/migrations/env.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0001_first.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0002_deleted.py": "tests/store/test_migrate.py",
+    "gateway/store/migrations/versions/r0003_measured.py": "tests/store/test_migrate.py",
     "gateway/live.py": "tests/flows/test_hosts.py",
     "gateway/keeping.py": "tests/flows/test_storage.py",
     "gateway/talking.py": "tests/turns/test_titles.py",
@@ -45,6 +46,7 @@ TESTED_ELSEWHERE = {
     "gateway/dialects/ending.py": "tests/dialects/test_usage.py",  # values without behaviour
     "gateway/dialects/request.py": "tests/dialects/test_read.py",  # idem
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
+    "gateway/remembered.py": "tests/fleet/test_memory.py",  # idem
     "gateway/telemetry/incidents.py": "tests/flows/test_incidents.py",
     "gateway/routing/averages.py": "tests/routing/test_scorers.py",
     "gateway/routing/waiting.py": "tests/routing/test_admission.py",

@@ -1,6 +1,6 @@
 """What the fleet holds of one host: the part that changes. Everything handed out is frozen, mappings are replaced whole."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,9 +8,11 @@ from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health
 from gateway.fleet.host import AvailableModel, Host, LoadedModel, RunnerOptions
 from gateway.fleet.learned import Learned
+from gateway.fleet.memory import FLEET, Memory, Remembered
 from gateway.fleet.prompts import Known
 from gateway.fleet.regret import regrets
 from gateway.fleet.snapshot import HostView
+from gateway.remembered import What
 
 
 @dataclass(slots=True)
@@ -54,6 +56,27 @@ class HostState:
             if model.digest == digest:
                 return model.size
         return 0
+
+    def measure(self, loaded: Iterable[LoadedModel], now: float, memory: Memory) -> None:
+        """What a poll saw in memory tells how much there is at least."""
+        used = count = 0
+        for model in loaded:
+            used, count = used + model.vram, count + 1
+            memory.keep(FLEET, model.digest, What.MEMORY_BYTES, model.vram, now)
+        if used >= self.vram_seen:
+            self.vram_seen = used
+            memory.keep(self.host, "", What.VRAM_BYTES, used, now)
+        if count >= self.models_seen:
+            self.models_seen = count
+            memory.keep(self.host, "", What.MODELS, count, now)
+
+    def remember(self, known: Remembered) -> None:
+        """What was measured before, where nothing has been measured since."""
+        self.service_seconds = self.service_seconds or known.service_seconds
+        self.load_rate = self.load_rate or known.load_rate
+        self.vram_seen = max(self.vram_seen, known.vram_bytes)
+        self.models_seen = max(self.models_seen, known.models)
+        self.estimates = {**known.estimates, **self.estimates}
 
     def view(self, learned: Learned, now: float) -> HostView:
         """As routing sees it."""

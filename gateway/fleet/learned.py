@@ -3,7 +3,7 @@
 Bounded: what was asked for longest ago is forgotten.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gateway.fleet.demand import NO_DEMAND, Demand
 from gateway.fleet.ewma import OUTLIER_FACTOR
@@ -55,3 +55,8 @@ class Learned:
                 del self.copies[digest]
         for digest in after:
             self.copies[digest] = self.copies.get(digest, 0) + 1
+
+    def recall(self, lengths: Mapping[str, float], sizes: Mapping[str, float]) -> None:
+        """What was measured before, by digest, where nothing has been measured since."""
+        self.lengths = {**lengths, **self.lengths}
+        self.sizes = {**{digest: int(size) for digest, size in sizes.items()}, **self.sizes}

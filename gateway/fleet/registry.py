@@ -13,11 +13,13 @@ from gateway.fleet.health import BreakerPolicy, Event, Health, State, after, at
 from gateway.fleet.host import Host, Lease, LoadedModel, Observation, RunnerOptions
 from gateway.fleet.host_state import HostState
 from gateway.fleet.learned import Learned
+from gateway.fleet.memory import FLEET, Memory
 from gateway.fleet.prompts import Chain, best
 from gateway.fleet.prompts import after as prompts_after
 from gateway.fleet.residence import Load, Residence, Trigger, Unload
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Usage
+from gateway.remembered import Measured, What
 
 SAMPLES_PER_SECOND = 100
 CACHED_PREFILL_SECONDS = 0.05
@@ -46,6 +48,7 @@ class Fleet:
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
         self.learned = Learned()
+        self.memory = Memory()
         self._draining: frozenset[str] = frozenset()
         self.leases_granted = 0
 
@@ -128,6 +131,7 @@ class Fleet:
             state = before.get(host.name)
             if state is None or state.host.url != host.url:
                 state = HostState(host, place)
+                state.remember(self.memory.of(host))
             state.host, state.place, state.fresh, state.memo = host, place, False, None
             state.draining = host.name in self._draining
             self._states[host.name] = state
@@ -284,8 +288,7 @@ class Fleet:
                 if digest in state.loaded or digest in state.loading
             }
             state.prompts = {digest: known for digest, known in state.prompts.items() if digest in state.runners}
-            state.vram_seen = max(state.vram_seen, sum([model.vram for model in seen.loaded]))
-            state.models_seen = max(state.models_seen, len(seen.loaded))
+            state.measure(seen.loaded, seen.at, self.memory)
             self.learned.loaded(seen.loaded)
         if seen.available is not None:
             state.available = {canonical(model.name): model for model in seen.available}
@@ -345,11 +348,14 @@ class Fleet:
             return
         state.service_seconds = blend(state.service_seconds, seconds)
         self._touch(state)
+        now = lease.since + seconds
+        self.memory.keep(state.host, "", What.SERVICE_SECONDS, state.service_seconds, now)
         if lease.digest is None:
             return
         loading = usage.load_seconds if lease.cold else 0.0
         if loading and (size := state.size_of(lease.digest)):
             state.load_rate = blend(state.load_rate, size / loading)
+            self.memory.keep(state.host, "", What.LOAD_RATE, state.load_rate, now)
             state.memo = None
         cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
         estimate = state.estimates.get(lease.digest, Estimate()).after(
@@ -359,5 +365,15 @@ class Fleet:
         )
         state.estimates = {**state.estimates, lease.digest: estimate}
         state.memo = None
+        self.memory.model(state.host, lease.digest, estimate, now)
         if usage.output_tokens:
             self.learned.answered(lease.digest, usage.output_tokens)
+            self.memory.keep(FLEET, lease.digest, What.OUTPUT_TOKENS, self.learned.lengths[lease.digest], now)
+
+    def recall(self, rows: Iterable[Measured]) -> None:
+        """What was measured before this start: it fills in what has not been measured since."""
+        self.memory.recall(rows)
+        for state in self._states.values():
+            state.remember(self.memory.of(state.host))
+            self._change(state)
+        self.learned.recall(self.memory.everywhere(What.OUTPUT_TOKENS), self.memory.everywhere(What.MEMORY_BYTES))

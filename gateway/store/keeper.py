@@ -1,4 +1,5 @@
-"""What a gateway does with its database beside asking it: bring it back, write what requests leave behind, keep house."""
+"""What a gateway does with its database beside asking it: bring it back, write what requests leave behind
+and what hosts were measured to be, keep house."""
 
 from collections.abc import Callable
 
@@ -6,6 +7,7 @@ from gateway.config import DatabaseConfig
 from gateway.record import GenerationRecord
 from gateway.store.engine import Database
 from gateway.store.janitor import Janitor
+from gateway.store.measured import Measurements
 from gateway.store.records import Fate, Records
 from gateway.tasks import Tasks
 
@@ -27,8 +29,10 @@ class Keeper:
         counted: Callable[[Fate, int], None],
         flushed: Callable[[float], None],
         deleted: Callable[[str, int], None],
+        measurements: Measurements,
     ) -> None:
         self.database = database
+        self.measurements = measurements
         self.records = Records(database, replica, clock, wall, label=label, counted=counted, flushed=flushed)
         self.janitor = Janitor(database, config, self.records, clock, wall, deleted)
         self._tasks = Tasks()
@@ -46,9 +50,11 @@ class Keeper:
         self._tasks.spawn("database", self.database.run())
         self.records.start()
         self._tasks.spawn("janitor", self.janitor.run())
+        self._tasks.spawn("measurements", self.measurements.run())
 
     async def close(self) -> None:
         """Write what waits, then leave nothing behind."""
         await self.records.close(CLOSE_SECONDS)
         await self._tasks.close()
+        await self.measurements.close()
         await self.database.close()

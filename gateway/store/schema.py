@@ -236,6 +236,19 @@ host_states = Table(
     Column("updated_us", BigInteger, nullable=False),
 )
 
+measured = Table(
+    "measured",
+    metadata,
+    Column("host", String(64), primary_key=True),  # empty: wherever the model is
+    Column("digest", String(128), primary_key=True),  # empty: the host as a whole
+    Column("what", String(20), primary_key=True),
+    Column("url", Text, nullable=False),  # where the host was then
+    Column("value", Double, nullable=False),  # in the unit of what
+    Column("weight", Double, nullable=False),  # samples, as of measured_us
+    Column("measured_us", BigInteger, nullable=False),
+)
+"""What hosts and models were measured to be: routing begins with it."""
+
 meta = Table(
     "meta",
     metadata,

@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from gateway.fleet.snapshot import FleetSnapshot
 from tests.builders import TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
@@ -90,3 +91,43 @@ async def test_the_end_writes_what_waits(corral: Corral, tmp_path: Path) -> None
     await stage.finish()
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*), (SELECT sum(n) FROM rollup_1h) FROM requests").fetchone() == (3, 3)
+
+
+async def test_what_was_learned_is_there_at_the_next_start(corral: Corral, tmp_path: Path) -> None:
+    """Before any request: how long the model takes to load there, and all else, so that the first decision is as good as the last one."""
+    url = f"sqlite:///{tmp_path}/corral.db"
+    slow, fast = simulated("slow", load_bytes_per_second=5e8), simulated("fast")
+    first = await corral(slow, fast, database={"url": url})
+    for host in ("slow", "fast"):
+        assert (await first.ask(call("/api/chat", tokens=9, headers={"X-Corral-Host": host}))).status == 200
+    await first.quiet()
+    await first.polled()
+    before = first.gateway.fleet.snapshot(0.0)
+    assert before.hosts[0].vram_seen > 0
+    assert before.hosts[0].estimates[digest(before)].load_seconds > 0.1
+    await first.finish()
+    slow.scheduler.forget()
+    fast.scheduler.forget()
+
+    again = await corral(slow, fast, database={"url": url})
+    keeper = again.gateway.keeper
+    assert keeper is not None
+    await keeper.measurements.recalled.wait()
+    after = again.gateway.fleet.snapshot(0.0)
+    for old, new in zip(before.hosts, after.hosts, strict=True):
+        assert (new.estimates, new.service_seconds, new.load_rate) == (
+            old.estimates,
+            old.service_seconds,
+            old.load_rate,
+        )
+        assert (new.vram_seen, new.models_seen) == (old.vram_seen, old.models_seen)
+    assert (after.lengths, after.sizes) == (before.lengths, before.sizes)
+    row = json.loads((await again.operate("GET", "/api/models/servers")).body)["servers"][0]
+    assert row["learned"][0]["load_seconds"] > 0.1
+    answer = await again.ask(call("/api/chat", tokens=9))
+    assert answer.get("X-Corral-Host") == "fast"
+
+
+def digest(fleet: FleetSnapshot) -> str:
+    """The model's."""
+    return fleet.hosts[0].digest_of(TEXT) or ""

@@ -15,10 +15,12 @@ from gateway.store.copy import copy
 from gateway.store.engine import Database
 from gateway.store.entries import Entry, Row, hours, minutes, ordered, row
 from gateway.store.partitions import DAY_US
-from gateway.store.schema import messages, metadata, requests, rollup_1h, rollup_1m, sessions
+from gateway.store.schema import measured, messages, metadata, requests, rollup_1h, rollup_1m, sessions
 from tests.store.recorded import kept, numbered
 from tests.store.test_engine import MESSAGE, SESSION
 from tests.store.test_retention import write
+
+MEASURED = {"host": "gpu1", "digest": "d", "url": "http://gpu1:11434", "value": 2.5, "weight": 3.0, "measured_us": 1}
 
 
 @pytest.fixture
@@ -29,6 +31,9 @@ async def source(tmp_path: Path) -> AsyncIterator[Database]:
     async with database.writing() as connection:
         await connection.execute(insert(sessions), [SESSION])
         await connection.execute(insert(messages), [MESSAGE | {"seq": n, "content": f"said {n} é"} for n in range(3)])
+        await connection.execute(
+            insert(measured), [MEASURED | {"what": what} for what in ("load_seconds", "load_rate")]
+        )
     yield database
     await database.close()
 
@@ -56,7 +61,7 @@ async def test_a_hundred_thousand_requests(source: Database, database: Database)
             )
         )
     copied = await copy(source, database)
-    assert (copied["requests"], copied["messages"], copied["sessions"]) == (100_000, 3, 1)
+    assert (copied["requests"], copied["messages"], copied["sessions"], copied["measured"]) == (100_000, 3, 1, 2)
     assert set(copied) == {table.name for table in metadata.sorted_tables}
     assert await kept(database) == await kept(source)
     newest = select(requests).order_by(requests.c.ts_us.desc(), requests.c.id.desc()).limit(3)

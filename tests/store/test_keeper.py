@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway.config import DatabaseConfig
 from gateway.store.engine import Database, State
 from gateway.store.keeper import Keeper
+from gateway.store.measured import Measurements
 from gateway.store.records import Fate
 from tests.store.recorded import Fates, all_of, kept, numbered
 
@@ -15,8 +16,9 @@ def keeper(url: str, fates: Fates) -> Keeper:
     """One that is not started."""
     config = DatabaseConfig(url)
     database = Database(config, time.monotonic)
+    nothing = Measurements(database, time.monotonic, list, list, list)
     told = {"counted": fates, "flushed": lambda _seconds: None, "deleted": lambda _table, _rows: None}
-    return Keeper(database, config, "r", time.monotonic, time.time, label=str, **told)
+    return Keeper(database, config, "r", time.monotonic, time.time, label=str, measurements=nothing, **told)
 
 
 async def test_what_waits_is_written_before_the_end(url: str, database: Database) -> None:
