@@ -16,15 +16,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.checked import HOW_TO_NAME_HOSTS, checked
 from gateway.complaint import in_words
 from gateway.config import (
     DEFAULT_LISTEN,
-    HOW_TO_NAME_HOSTS,
     TABLES,
     TRACES_PATH,
     Config,
     DatabaseConfig,
-    checked,
     with_scheme,
 )
 from gateway.errors import ConfigError

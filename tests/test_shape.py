@@ -41,6 +41,7 @@ TESTED_ELSEWHERE = {
     "gateway/talking.py": "tests/turns/test_titles.py",
     "gateway/sharing.py": "tests/flows/test_replicas.py",
     "gateway/lookout.py": "tests/flows/test_hosts.py",
+    "gateway/checked.py": "tests/test_config.py",
     "gateway/loader.py": "tests/test_config.py",
     "gateway/doc.py": "tests/api/test_openapi.py",
     "gateway/dialects/ending.py": "tests/dialects/test_usage.py",  # values without behaviour

@@ -289,8 +289,8 @@ def _runner_options(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         if not RUNNER_KEYS_SET.isdisjoint(options):
             values = [(key, _number(_value(options, key))) for key in RUNNER_KEYS if key in options]
             found = [(key, value) for key, value in values if value is not None]
-    if "shift" in fields and isinstance(shift := _value(fields, "shift"), bool):
-        found.append(("shift", shift))
+    if "shift" in fields and _value(fields, "shift") is False:  # true is what it is without a word
+        found.append(("shift", False))
     return tuple(found)
 
 

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from gateway.checked import check_hosts
 from gateway.complaint import in_words
-from gateway.config import DNS, Config, HostConfig, check_hosts, place_of, with_scheme
+from gateway.config import DNS, Config, HostConfig, place_of, with_scheme
 from gateway.errors import ConfigError
 from gateway.fleet.health import BreakerPolicy
 from gateway.fleet.host import Host
@@ -154,7 +155,8 @@ def configured(config: Config, moved: Callable[[Load | Unload], None]) -> Fleet:
     """The fleet to start with: hosts that stand in the configuration themselves. ``moved`` is told of models that come and go."""
     hosts = [host_of(host) for host in config.hosts if not host.url.startswith(DNS)]
     health = config.health
-    return Fleet(hosts, BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds), moved)
+    breaker = BreakerPolicy(health.failures, health.eject_seconds, health.eject_max_seconds)
+    return Fleet(hosts, breaker, moved, config.reloads)
 
 
 def tell_changes(before: Iterable[Host], now: Iterable[Host]) -> None:

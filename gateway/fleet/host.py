@@ -1,11 +1,28 @@
 """Frozen facts about hosts: what is configured, what a poll saw, what is held."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 RunnerOptions = tuple[tuple[str, Any], ...]
+
+
+class ReloadCause(StrEnum):
+    """Why a model was loaded anew (a metric label): the runner option that differed, or one of the last three."""
+
+    NUM_CTX = "num_ctx"
+    NUM_BATCH = "num_batch"
+    NUM_GPU = "num_gpu"
+    MAIN_GPU = "main_gpu"
+    USE_MMAP = "use_mmap"
+    NUM_THREAD = "num_thread"
+    DRAFT_NUM_PREDICT = "draft_num_predict"
+    SHIFT = "shift"
+    SEVERAL = "several"  # more than one of these
+    ELSEWHERE = "elsewhere"  # by a request that did not go through this gateway
+    UNKNOWN = "unknown"  # an adapter, a runner that did not answer Ollama, options that somebody else had sent
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
@@ -54,7 +71,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
     """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it. ``until``: when it should be over.
-    ``known``: the host's cache was thought to know the prompt's beginning."""
+    ``known``: the host's cache was thought to know the prompt's beginning. ``reload``: why it is loaded anew, if it is there already."""
 
     number: int
     host: str
@@ -63,3 +80,4 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     since: float
     until: float = 0.0
     known: bool = False
+    reload: ReloadCause | None = None

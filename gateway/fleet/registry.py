@@ -7,6 +7,7 @@ Everything handed out is frozen; mappings are replaced whole, never changed in p
 from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
 
+from gateway.config import ReloadsConfig
 from gateway.dialects.names import canonical
 from gateway.fleet.ewma import Estimate, blend
 from gateway.fleet.health import BreakerPolicy, Event, Health, State, after, at
@@ -17,6 +18,8 @@ from gateway.fleet.memory import FLEET, Memory
 from gateway.fleet.prompts import Chain, best
 from gateway.fleet.prompts import after as prompts_after
 from gateway.fleet.residence import Load, Residence, Trigger, Unload
+from gateway.fleet.runners import cause as reload_cause
+from gateway.fleet.runners import recast
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Usage
 from gateway.remembered import Measured, What
@@ -37,6 +40,7 @@ class Fleet:
         hosts: Iterable[Host],
         policy: BreakerPolicy | None = None,
         moved: Callable[[Load | Unload], None] = _nobody,
+        reloads: tuple[ReloadsConfig, ...] = (),
     ) -> None:
         self._states = {host.name: HostState(host, place) for place, host in enumerate(hosts)}
         self._stale = list(self._states.values())
@@ -44,6 +48,7 @@ class Fleet:
         self._wakes = inf  # when the first ejection is over
         self._policy = policy or BreakerPolicy()
         self._residence = Residence(moved)
+        self._reloads = reloads
         self._leases: dict[int, tuple[Lease, HostState]] = {}
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
@@ -87,7 +92,7 @@ class Fleet:
         if self._stale:
             self._renew(now)
         learned = self.learned
-        return FleetSnapshot(now, self._views, learned.lengths, learned.sizes)
+        return FleetSnapshot(now, self._views, learned.lengths, learned.sizes, self._reloads)
 
     def _wake(self, now: float) -> None:
         """Ejections are over."""
@@ -205,9 +210,14 @@ class Fleet:
         """
         state = self._states[name]
         digest = state.available[model].digest if state.available and model in state.available else None
+        sent = state.runners.get(digest) if digest is not None else options
+        reload = None
+        if sent != options and (there := state.loaded.get(digest or "")) is not None:
+            reload = reload_cause(options, sent, there)
+            cold = cold or reload is not None
         held = state.prompts.get(digest, ()) if digest is not None and not cold else ()
         known = bool(prefix and best(held, prefix))
-        lease = Lease(self._next_lease, name, digest, cold, now, now + seconds if seconds else 0.0, known)
+        lease = Lease(self._next_lease, name, digest, cold, now, now + seconds if seconds else 0.0, known, reload)
         self._next_lease += 1
         self._leases[lease.number] = (lease, state)
         self.leases_granted += 1
@@ -224,7 +234,7 @@ class Fleet:
             if cold and digest not in state.loading:
                 state.loading = {**state.loading, digest: now}
                 state.memo = None
-            if state.runners.get(digest) != options:
+            if sent != options:
                 state.runners = {**state.runners, digest: options}
                 state.memo = None
         return lease
@@ -254,7 +264,7 @@ class Fleet:
         state = self._leases[lease.number][1]
         if lease.digest is not None:
             since = lease.since if lease.cold else None
-            self._residence.proved(lease.host, lease.digest, model, trigger, since=since, now=now)
+            self._residence.proved(lease.host, lease.digest, model, trigger, since=since, now=now, cause=lease.reload)
         if state.ghosts:
             state.ghosts -= {model}
             self._touch(state)
@@ -264,10 +274,12 @@ class Fleet:
             return
         self._change(state)
         state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
-        if lease.digest not in state.loaded:
-            proof = LoadedModel(
-                model, lease.digest, 0, 0, dict(state.runners.get(lease.digest, ())).get("num_ctx", 0), "", {}
-            )
+        there = state.loaded.get(lease.digest)
+        if there is None or lease.reload is not None:
+            context = dict(state.runners.get(lease.digest, ())).get(
+                "num_ctx", 0
+            )  # 0: the host's own, until a poll tells
+            proof = LoadedModel(model, lease.digest, 0, 0, context, "", {}) if there is None else recast(there, context)
             self._holds(state, {**state.loaded, lease.digest: proof})
 
     # -- learning --------------------------------------------------------------------------------------------------------------

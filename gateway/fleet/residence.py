@@ -20,7 +20,7 @@ from enum import StrEnum
 from math import inf
 from typing import NamedTuple
 
-from gateway.fleet.host import LoadedModel
+from gateway.fleet.host import LoadedModel, ReloadCause
 
 SLACK_SECONDS = 2.0  # between our clock and a host's, and for a model that goes a moment before its time
 
@@ -57,6 +57,7 @@ class Unload(NamedTuple):
     host: str
     model: str
     reason: UnloadReason
+    cause: ReloadCause | None = None  # of a reload
 
 
 class _Resident(NamedTuple):
@@ -76,14 +77,24 @@ class Residence:
         self._hosts: dict[str, dict[str, _Resident]] = {}
         self._emptied: dict[str, float] = {}  # when something last left a host by our word, or with it
 
-    def proved(self, host: str, digest: str, model: str, trigger: Trigger, *, since: float | None, now: float) -> None:
-        """The first byte of an answer came. ``since``: when its lease was taken, if the model was to be loaded for it."""
+    def proved(
+        self,
+        host: str,
+        digest: str,
+        model: str,
+        trigger: Trigger,
+        *,
+        since: float | None,
+        now: float,
+        cause: ReloadCause | None = None,
+    ) -> None:
+        """The first byte of an answer came. ``since``: when its lease was taken, if the model was to be loaded for it; ``cause``: why anew."""
         held = self._hosts.setdefault(host, {})
         before = held.get(digest)
         if before is not None and (since is None or since <= before.at):
             return
         if before is not None:
-            self._told(Unload(host, before.model, UnloadReason.RELOADED))
+            self._told(Unload(host, before.model, UnloadReason.RELOADED, cause or ReloadCause.UNKNOWN))
         held[digest] = _Resident(model, now, 0, None)
         self._told(Load(host, model, trigger))
 
@@ -110,7 +121,9 @@ class Residence:
             if before is None:
                 self._told(Load(host, model.name, trigger))
             elif before.context and before.context != model.context:
-                self._told(Unload(host, before.model, UnloadReason.RELOADED))
+                ours = trigger is Trigger.REQUEST
+                cause = ReloadCause.NUM_CTX if ours else ReloadCause.ELSEWHERE
+                self._told(Unload(host, before.model, UnloadReason.RELOADED, cause))
                 self._told(Load(host, model.name, trigger))
             else:
                 at = before.at

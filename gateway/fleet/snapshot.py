@@ -5,6 +5,7 @@ their attributes, and compiled code reads those of its own classes at once.
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.config import ReloadsConfig
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health
 from gateway.fleet.host import AvailableModel, Host, LoadedModel, RunnerOptions
@@ -104,9 +105,9 @@ class HostView:
 
 class FleetSnapshot:
     """All that one decision needs. Of the whole fleet, by digest: ``lengths`` (mean output tokens of an answer) and ``sizes`` (bytes of memory
-    when loaded)."""
+    when loaded). ``reloads``: the rules of what may cause a load."""
 
-    __slots__ = ("hosts", "lengths", "sizes", "taken_at")
+    __slots__ = ("hosts", "lengths", "reloads", "sizes", "taken_at")
 
     def __init__(
         self,
@@ -114,11 +115,13 @@ class FleetSnapshot:
         hosts: tuple[HostView, ...],
         lengths: Mapping[str, float] = _NOTHING,
         sizes: Mapping[str, int] = _NOTHING,
+        reloads: tuple[ReloadsConfig, ...] = (),
     ) -> None:
         self.taken_at = taken_at
         self.hosts = hosts
         self.lengths = lengths
         self.sizes = sizes
+        self.reloads = reloads
 
     def __repr__(self) -> str:
         return f"<FleetSnapshot [{len(self.hosts)} hosts] at {self.taken_at:.3f}>"

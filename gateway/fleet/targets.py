@@ -58,10 +58,15 @@ def named(header: str, views: Sequence[HostView]) -> Sequence[HostView]:
 def placed(model: str, views: Sequence[HostView], rules: Iterable[PlacementConfig]) -> Sequence[HostView]:
     """The hosts that the first matching rule gives to ``model`` (a canonical name), else all."""
     for rule in rules:
-        if any(fnmatchcase(model, _pattern(text)) for text in rule.models):
+        if named_by(model, rule.models):
             tags = set(rule.tags)
             return [view for view in views if view.name in rule.hosts or not tags.isdisjoint(view.host.tags)]
     return views
+
+
+def named_by(model: str, patterns: Iterable[str]) -> bool:
+    """Whether one of these patterns is for ``model`` (a canonical name)."""
+    return any(fnmatchcase(model, _pattern(text)) for text in patterns)
 
 
 def exactly(views: Sequence[HostView]) -> Targets:

@@ -10,6 +10,7 @@ from gateway.fleet.host import AvailableModel, LoadedModel, RunnerOptions
 from gateway.fleet.prompts import best, missed
 from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, default_load_seconds
 from gateway.fleet.regret import load_seconds as measured_load
+from gateway.fleet.runners import differences, left_to_ollama
 from gateway.fleet.snapshot import HostView
 from gateway.record import Costs
 from gateway.routing.averages import (
@@ -96,7 +97,10 @@ def _price(request: InferenceRequest, view: HostView, row: AvailableModel, avera
     digest, snapshot = row.digest, averages.snapshot
     estimate = view.estimates.get(digest, UNMEASURED)
     loaded = view.loaded.get(digest)
-    fit = loaded is not None and fits(request.runner_options, view.runners.get(digest), loaded)
+    fit = loaded is not None and (
+        fits(request.runner_options, view.runners.get(digest), loaded)
+        or left_to_ollama(request.model, snapshot.reloads)
+    )
     warm = fit and digest not in view.loading
     load = evicting = 0.0
     if not warm:
@@ -161,12 +165,7 @@ def fits(wanted: RunnerOptions, sent: RunnerOptions | None, loaded: LoadedModel)
     """Would Ollama serve ``wanted`` without a reload? ``sent``: the options last sent for this runner, None if not by us."""
     if wanted == sent or (not wanted and not sent):
         return True
-    asked, had = dict(wanted), dict(sent or ())
-    context = asked.pop("num_ctx", None)
-    had_context = had.pop("num_ctx", None)
-    if asked != had:
-        return False
-    return context == loaded.context if context is not None else had_context is None
+    return not differences(wanted, sent, loaded)
 
 
 def penalty(view: HostView, now: float) -> float:

@@ -1,5 +1,6 @@
 """The catalogue: every family that is fed by events, with its name, meaning, labels and buckets (docs/metrics.md)."""
 
+from gateway.fleet.host import ReloadCause
 from gateway.fleet.jobs import KINDS, JobOutcome
 from gateway.fleet.residence import UnloadReason
 from gateway.messages import MessageState
@@ -168,6 +169,13 @@ class Catalogue:
             "corral_model_load_duration_seconds", "Cold start, as the host tells load_duration.", LOAD, "host"
         )
         self.unloads = counter("corral_model_unloads", "Models that left memory, and why.", "host", "reason")
+        self.reloads = counter(
+            "corral_reloads",
+            "Models that were loaded anew, by the runner option that differed: several, elsewhere (not through this gateway), or unknown.",
+            "cause",
+        )
+        for cause in ReloadCause:
+            self.reloads.labels(cause)
 
     def _declare_self(self) -> None:
         self.label_overflow = counter(

@@ -128,6 +128,8 @@ class Metrics(Catalogue):
             self.loads.labels(host, self.model_label(change.model), change.trigger).inc()
         else:
             self.unloads.labels(host, change.reason).inc()
+            if change.cause is not None:
+                self.reloads.labels(change.cause).inc()
 
     # -- labels ----------------------------------------------------------------------------------------------------------------
 

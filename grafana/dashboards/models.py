@@ -167,6 +167,13 @@ def _cold() -> list[Json]:
             axis="loads/h",
         ),
         lines(
+            "Loads anew an hour",
+            "A loaded model had to be loaded again, as a request's runner options differ from its own: set them alike in your clients.",
+            "short",
+            Query(increase("corral_reloads_total", by="cause", window="1h"), "{{cause}}"),
+            axis="loads/h",
+        ),
+        lines(
             "Cold start",
             "As the hosts tell it. Over a minute: slow disk, or a model that hardly fits.",
             "s",

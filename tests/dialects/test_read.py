@@ -263,7 +263,7 @@ OPTIONS = {
     "a context": ({"options": {"num_ctx": 8192, "temperature": 1}}, (("num_ctx", 8192),)),
     "in one order": ({"options": {"use_mmap": False, "num_ctx": 8}}, (("num_ctx", 8), ("use_mmap", False))),
     "shift": ({"shift": False}, (("shift", False),)),
-    "shift and a context": ({"shift": True, "options": {"num_ctx": 8}}, (("num_ctx", 8), ("shift", True))),
+    "shift and a context": ({"shift": True, "options": {"num_ctx": 8}}, (("num_ctx", 8),)),
     "of a wrong type": ({"options": {"num_ctx": "8192", "num_gpu": None}}, ()),
     "no object": ({"options": [1]}, ()),
     "null": ({"options": None, "shift": None}, ()),

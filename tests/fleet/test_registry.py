@@ -171,11 +171,25 @@ def test_a_load_that_another_waits_for_goes_on() -> None:
 
 
 def test_a_warm_lease_loads_nothing() -> None:
-    """But the runner's options are noted, for they may make Ollama reload."""
+    """The runner's options are noted; others than it has make Ollama load anew, whatever was thought of it."""
     made = fleet(holds=[TEXT])
-    made.lease("gpu1", TEXT, SMALL_CONTEXT, 0.0, cold=False)
+    own = (("num_ctx", 4096),)
+    lease = made.lease("gpu1", TEXT, own, 0.0, cold=False)
     view = made.view("gpu1", 0.0)
-    assert (view.loading, view.runners) == ({}, {DIGEST: SMALL_CONTEXT})
+    assert (view.loading, view.runners, lease.cold, lease.reload) == ({}, {DIGEST: own}, False, None)
+    lease = made.lease("gpu1", TEXT, SMALL_CONTEXT, 1.0, cold=False)
+    view = made.view("gpu1", 1.0)
+    assert (view.loading, view.runners) == ({DIGEST: 1.0}, {DIGEST: SMALL_CONTEXT})
+    assert (lease.cold, lease.reload) == (True, "num_ctx")
+
+
+def test_a_model_that_was_loaded_anew() -> None:
+    """Has the context that was asked for before any poll says so: who wants the former one again makes it load once more."""
+    made = fleet(holds=[TEXT])
+    made.answered(made.lease("gpu1", TEXT, SMALL_CONTEXT, 1.0, cold=True), TEXT, 2.0)
+    held = made.view("gpu1", 2.0).loaded[DIGEST]
+    assert (held.context, held.vram) == (2048, SIZE)
+    assert made.lease("gpu1", TEXT, (("num_ctx", 4096),), 3.0, cold=False).reload == "num_ctx"
 
 
 # -- answers ------------------------------------------------------------------------------------------------------------------------

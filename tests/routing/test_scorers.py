@@ -167,7 +167,7 @@ FITS: dict[str, tuple[RunnerOptions, RunnerOptions | None, int, bool]] = {
     "none, after a context": ((), CONTEXT, 8192, False),
     "another context": ((("num_ctx", 2048),), CONTEXT, 8192, False),
     "an option, not by us": ((("num_gpu", 1),), None, 4096, False),
-    "an option less": (CONTEXT, (*CONTEXT, ("num_gpu", 1)), 8192, False),
+    "an option less": (CONTEXT, (*CONTEXT, ("num_batch", 1)), 8192, False),
     "an option more": ((*CONTEXT, ("num_gpu", 1)), CONTEXT, 8192, False),
     "another value": ((("shift", False),), (("shift", True),), 4096, False),
 }

@@ -1,0 +1,137 @@
+"""What must hold between the parts of a configuration, and what their texts must be like."""
+
+import re
+from collections.abc import Iterable
+from urllib.parse import SplitResult, urlsplit
+
+from gateway.config import (
+    DNS,
+    Config,
+    HostConfig,
+    HttpConfig,
+    PlacementConfig,
+    TracingConfig,
+    place_of,
+    split_listen,
+)
+from gateway.errors import ConfigError
+from gateway.listen import is_there, next_to
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
+HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
+  corral serve --host gpu1=http://10.0.0.5:11434 --host gpu2=http://10.0.0.6:11434
+  CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434" corral serve
+  corral.toml:
+    [[hosts]]
+    name = "gpu1"
+    url = "http://10.0.0.5:11434\""""
+
+
+def checked(config: Config) -> Config:
+    """The same, if it makes sense as a whole. Raises ConfigError."""
+    if not config.hosts and not config.discovery.files:
+        raise ConfigError(HOW_TO_NAME_HOSTS)
+    listen = split_listen(config.listen)
+    check_hosts(config.hosts)
+    _refuse_itself(config.hosts, *listen)
+    _check_account_host(config)
+    _check_http(config.http)
+    _check_tracing(config.tracing)
+    for rule in config.placement:
+        _check_rule(rule, config)
+    if not all(rule.models for rule in config.reloads):
+        raise ConfigError("[[reloads]]: name the models (patterns)")
+    return config
+
+
+def _refuse_itself(hosts: Iterable[HostConfig], address: str, port: int) -> None:
+    for host in hosts:
+        if is_there(host.url, address, port):
+            raise ConfigError(
+                f"host {host.name!r}: {host.url} is where Corral itself listens: move one of them, for example with"
+                f" --listen {next_to(address, port)}"
+            )
+
+
+def check_hosts(hosts: Iterable[HostConfig]) -> None:
+    """Names and URLs. Raises ConfigError."""
+    seen: set[str] = set()
+    places: dict[str, str] = {}
+    for host in hosts:
+        _check_host(host)
+        if host.name in seen:
+            raise ConfigError(f"two hosts are named {host.name!r}: names are metric labels and must differ")
+        seen.add(host.name)
+        place = place_of(host.url)
+        if place in places:
+            raise ConfigError(f"hosts {places[place]!r} and {host.name!r} have the same url, {host.url}")
+        places[place] = host.name
+
+
+def _parts(key: str, url: str, like: str) -> SplitResult:
+    """The parts of an http url, without a user, a query or a fragment. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_ok = urlsplit(""), False
+    if "@" in parts.netloc or parts.query or parts.fragment:  # what may be a secret is not repeated
+        raise ConfigError(f"{key} must hold no user, query or fragment: write it like {like}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
+        raise ConfigError(f"{key} = {url!r} is not like {like}")
+    return parts
+
+
+def _check_host(host: HostConfig) -> None:
+    if not NAME.match(host.name):
+        raise ConfigError(f"host name {host.name!r}: use letters, digits, '-', '_' and '.', at most 63")
+    parts = _parts(f"host {host.name!r}: url", host.url.removeprefix(DNS), "http://10.0.0.5:11434")
+    if parts.path.rstrip("/") in ("/v1", "/api"):
+        raise ConfigError(
+            f"host {host.name!r}: url = {host.url!r}: leave {parts.path.rstrip('/')} out, it is Ollama's own"
+        )
+
+
+def _check_rule(rule: PlacementConfig, config: Config) -> None:
+    if not rule.models or not (rule.hosts or rule.tags):
+        raise ConfigError("[[placement]]: name the models (patterns), and hosts or tags")
+    later = config.discovery.files or any(host.url.startswith(DNS) for host in config.hosts)
+    known = {f"host {host.name}" for host in config.hosts} | {
+        f"tag {tag}" for host in config.hosts for tag in host.tags
+    }
+    wanted = [f"host {name}" for name in rule.hosts] + [f"tag {tag}" for tag in rule.tags]
+    if not later and (unknown := [word for word in wanted if word not in known]):
+        known_words = ", ".join(sorted(known))
+        raise ConfigError(f"[[placement]] for {', '.join(rule.models)}: there is no {unknown[0]}; known: {known_words}")
+
+
+def _check_account_host(config: Config) -> None:
+    """Hosts that come later have names that are not known yet."""
+    names = [host.name for host in config.hosts]
+    later = config.discovery.files or any(host.url.startswith(DNS) for host in config.hosts)
+    if config.account_host and config.account_host not in names and not later:
+        raise ConfigError(f"account_host = {config.account_host!r} is none of the hosts: {', '.join(names)}")
+
+
+def _check_tracing(tracing: TracingConfig) -> None:
+    if tracing.endpoint:
+        _parts("tracing.endpoint", tracing.endpoint, "http://tempo:4318")
+    for rule in tracing.redact:
+        try:
+            re.compile(rule)
+        except re.error as error:
+            raise ConfigError(f"tracing.redact: {rule!r} is not a regular expression: {error}") from None
+
+
+def _check_http(http: HttpConfig) -> None:
+    for origin in http.origins:
+        if origin.count("*") > 1 or (origin != "*" and "://" not in origin):
+            raise ConfigError(f"http.origins: {origin!r} is not like https://chat.example.com, with at most one '*'")
+    for name in http.allowed_hosts:
+        if not name or set(name) & set(":/*[] "):
+            raise ConfigError(f"http.allowed_hosts: {name!r} is not a host's name, like ai.example.com, without a port")
+    if not PREFIX.match(http.prefix):
+        raise ConfigError(
+            f"http.prefix = {http.prefix!r}: write a path like '/corral', not /api or /v1, no slash at its end"
+        )
