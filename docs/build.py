@@ -95,6 +95,9 @@ def config_page() -> str:
         f'| `listen` | str | `"{config.DEFAULT_LISTEN}"` | `CORRAL_LISTEN` | {comments["Config", "listen"]} |',
         "| `hosts` | tables | required | `CORRAL_HOSTS` | see below; in the environment `gpu1=http://…,gpu2=http://…`; without `NAME=` named after its address |",
         "| `placement` | tables | none |  | see below |",
+        "| `reloads` | tables | none |  | see below |",
+        "| `warm` | tables | none |  | see below |",
+        f"| `pin` | tuple[str, ...] | `()` | `CORRAL_PIN` | {comments['Config', 'pin']} |",
         f'| `account_host` | str | `""` | `CORRAL_ACCOUNT_HOST` | {comments["Config", "account_host"]} |',
     ]
     sections = get_type_hints(config.Config) | config.TABLES

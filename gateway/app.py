@@ -71,6 +71,7 @@ from gateway.telemetry.context import Contexts
 from gateway.telemetry.gauges import Live
 from gateway.telemetry.logs import LogWriter
 from gateway.telemetry.metrics import Metrics
+from gateway.warming import Warming
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,9 @@ class Gateway:
             self.contexts,
             self.config.relay,
         )
+        self.warming = Warming(
+            *(self.fleet, self.admission, self.client, self.metrics, self.clock, lambda: self.config, self.tasks)
+        )
         self.account = Account(self.fleet, self.client, self.config)
         self.models = Models(self.fleet, self.jobs, self.client, self.poller, self.config, self.tasks)
         self.ops = Ops(self._exposition, self.fleet, self.clock, self.database)
@@ -185,6 +189,7 @@ class Gateway:
             raise
         self.tasks.spawn("loop lag", watch_lag(self.clock, self.metrics))
         self.tasks.spawn("lookout", self._lookout.run())
+        self.tasks.spawn("models that are kept in memory", self.warming.run())
 
     def _make_relay(self) -> None:
         self.relay = Relay(
@@ -233,7 +238,7 @@ class Gateway:
             Explain(self.fleet, self.clock, self.rng, config.relay, self.admission.policy),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, config.relay),
             self.account,
-            HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement),
+            HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement, self.warming.kept),
             GenerationsApi(
                 *(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions), self.admission.places
             ),

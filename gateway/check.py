@@ -6,15 +6,29 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.config import Config
+from gateway.dialects.names import canonical
 from gateway.errors import StoreUnavailable
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.host import Host
+from gateway.plural import counted
 from gateway.store.connect import without_password
 from gateway.store.engine import Database
 from gateway.store.migrate import HEAD
+from gateway.warming import pinned
+
+GIGA = 1e9
+
+
+class Found(NamedTuple):
+    """What a host told: the sizes of its models by canonical name, in bytes, and which of them it has in memory."""
+
+    host: Host
+    sizes: dict[str, int]
+    loaded: frozenset[str]
 
 
 def effective(config: Config) -> str:
@@ -39,13 +53,15 @@ async def _hosts(config: Config) -> bool:
     try:
         discovery = Discovery(config, hosts.extend)
         await discovery.step()
-        healthy = [await _host(client, host) for host in hosts]
+        found = [await _host(client, host) for host in hosts]
     finally:
         await client.close()
-    return bool(healthy) and all(healthy) and not discovery.failing
+    answering = [one for one in found if one is not None]
+    kept = (_pins(config, hosts, answering), _warm(config, answering))
+    return bool(found) and None not in found and not discovery.failing and all(kept)
 
 
-async def _host(client: HostClient, host: Host) -> bool:
+async def _host(client: HostClient, host: Host) -> Found | None:
     try:
         version, models, loaded = (
             await client.version(host),
@@ -54,10 +70,53 @@ async def _host(client: HostClient, host: Host) -> bool:
         )
     except HostError as error:
         print(f"{host.name:12} {host.url:36} FAILED: {error}")
-        return False
+        return None
     names = ", ".join(model.name for model in loaded) or "none"
     print(f"{host.name:12} {host.url:36} ok: Ollama {version}, {len(models)} models, loaded: {names}")
-    return True
+    sizes = {canonical(model.name): model.size for model in models}
+    held = {model.digest for model in loaded}
+    return Found(host, sizes, frozenset(canonical(model.name) for model in models if model.digest in held))
+
+
+def _pins(config: Config, hosts: list[Host], found: list[Found]) -> bool:
+    """What a start would do for each pinned model; whether it can. Of a host that does not answer its own line has told."""
+    answering, well = {one.host.name: one for one in found}, True
+    for name, models in pinned(config.pin).items():
+        one = answering.get(name)
+        if one is None and name in {host.name for host in hosts}:
+            continue
+        for model in sorted(models):
+            told = f"FAILED: no host is named {name}" if one is None else _pin(one, model)
+            well = well and not told.startswith("FAILED")
+            print(f"{'pin':12} {f'{model}@{name}':36} {told}")
+        needed = sum(one.sizes.get(model, 0) for model in models) if one else 0
+        if one and 0 < one.host.vram_bytes < needed:
+            print(
+                f"{'pin':12} {name:36} FAILED: {needed / GIGA:.1f} GB are pinned to {one.host.vram_bytes / GIGA:.1f} GB"
+            )
+            well = False
+    return well
+
+
+def _pin(one: Found, model: str) -> str:
+    if model in one.loaded:
+        return "ok: it is loaded, and is told to stay"
+    if model in one.sizes:
+        return f"ok: it is not loaded; corral serve loads it, {one.sizes[model] / GIGA:.1f} GB on disk"
+    return "FAILED: the host has not got it: pull it there"
+
+
+def _warm(config: Config, found: list[Found]) -> bool:
+    """How many copies of each warm model there are, and can be."""
+    well = True
+    for rule in config.warm:
+        model = canonical(rule.model)
+        having, holding = sum(model in one.sizes for one in found), sum(model in one.loaded for one in found)
+        enough = having >= rule.copies
+        told = f"{holding} of {rule.copies} copies are loaded, {counted(having, 'host')} with it on disk"
+        print(f"{'warm':12} {model:36} {'ok' if enough else 'FAILED'}: {told}")
+        well = well and enough
+    return well
 
 
 def _log(path: str) -> bool:

@@ -40,6 +40,8 @@ def checked(config: Config) -> Config:
     _check_tracing(config.tracing)
     for rule in config.placement:
         _check_rule(rule, config)
+    _check_pins(config)
+    _check_warm(config)
     if not all(rule.models for rule in config.reloads):
         raise ConfigError("[[reloads]]: name the models (patterns)")
     return config
@@ -96,21 +98,49 @@ def _check_host(host: HostConfig) -> None:
 def _check_rule(rule: PlacementConfig, config: Config) -> None:
     if not rule.models or not (rule.hosts or rule.tags):
         raise ConfigError("[[placement]]: name the models (patterns), and hosts or tags")
-    later = config.discovery.files or any(host.url.startswith(DNS) for host in config.hosts)
     known = {f"host {host.name}" for host in config.hosts} | {
         f"tag {tag}" for host in config.hosts for tag in host.tags
     }
     wanted = [f"host {name}" for name in rule.hosts] + [f"tag {tag}" for tag in rule.tags]
-    if not later and (unknown := [word for word in wanted if word not in known]):
+    if not _more_to_come(config) and (unknown := [word for word in wanted if word not in known]):
         known_words = ", ".join(sorted(known))
         raise ConfigError(f"[[placement]] for {', '.join(rule.models)}: there is no {unknown[0]}; known: {known_words}")
+
+
+def _check_pins(config: Config) -> None:
+    names = [host.name for host in config.hosts]
+    for text in config.pin:
+        model, at, host = text.rpartition("@")
+        if not at or not model.strip() or not host:
+            raise ConfigError(f"pin = {text!r}: write MODEL@HOST, like 'llama3:8b@{names[0] if names else 'gpu1'}'")
+        if host not in names and not _more_to_come(config):
+            raise ConfigError(f"pin = {text!r}: no host is named {host!r}; there are: {', '.join(names)}")
+    if len(set(config.pin)) < len(config.pin):
+        raise ConfigError("pin names the same model on the same host twice")
+
+
+def _check_warm(config: Config) -> None:
+    seen: set[str] = set()
+    for rule in config.warm:
+        if not rule.model.strip():
+            raise ConfigError("[[warm]]: name the model")
+        if rule.model in seen:
+            raise ConfigError(f"[[warm]] names {rule.model} twice")
+        seen.add(rule.model)
+        if rule.copies > len(config.hosts) and not _more_to_come(config):
+            hosts = f"{len(config.hosts)} host{'s' if len(config.hosts) > 1 else ''}"
+            raise ConfigError(f"[[warm]] for {rule.model}: {rule.copies} copies cannot be on {hosts}")
+
+
+def _more_to_come(config: Config) -> bool:
+    """Whether there may be hosts that are not named here."""
+    return bool(config.discovery.files) or any(host.url.startswith(DNS) for host in config.hosts)
 
 
 def _check_account_host(config: Config) -> None:
     """Hosts that come later have names that are not known yet."""
     names = [host.name for host in config.hosts]
-    later = config.discovery.files or any(host.url.startswith(DNS) for host in config.hosts)
-    if config.account_host and config.account_host not in names and not later:
+    if config.account_host and config.account_host not in names and not _more_to_come(config):
         raise ConfigError(f"account_host = {config.account_host!r} is none of the hosts: {', '.join(names)}")
 
 

@@ -54,6 +54,15 @@ class ReloadsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmConfig:
+    """A model that is kept in the memory of so many hosts: on those that have it and where it evicts nothing that is asked for more, as long as
+    no request waits for them."""
+
+    model: str  # a name as `ollama list` shows it
+    copies: Count = 1  # hosts that hold it
+
+
+@dataclass(frozen=True, slots=True)
 class QueueConfig:
     """The waiting room."""
 
@@ -228,7 +237,7 @@ class ShutdownConfig:
     grace_seconds: NotNegative = 30.0  # running streams may finish for so long
 
 
-TABLES = {"hosts": HostConfig, "placement": PlacementConfig, "reloads": ReloadsConfig}
+TABLES = {"hosts": HostConfig, "placement": PlacementConfig, "reloads": ReloadsConfig, "warm": WarmConfig}
 """Lists of tables in the file, and what a row is."""
 
 
@@ -242,6 +251,10 @@ class Config:
     hosts: tuple[HostConfig, ...] = ()
     placement: tuple[PlacementConfig, ...] = ()
     reloads: tuple[ReloadsConfig, ...] = ()
+    warm: tuple[WarmConfig, ...] = ()
+    pin: tuple[
+        str, ...
+    ] = ()  # models that stay in a host's memory, like llama3:8b@gpu1: loaded at the start, and again whenever they are gone
     account_host: str = ""  # the host whose ollama.com account is used; empty: the first
     http: HttpConfig = field(default_factory=HttpConfig)
     routing: RoutingConfig = field(default_factory=RoutingConfig)

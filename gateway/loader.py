@@ -169,6 +169,7 @@ def environment_names() -> dict[str, tuple[str, str, type]]:
     names: dict[str, tuple[str, str, type]] = {
         "CORRAL_LISTEN": ("", "listen", str),
         "CORRAL_ACCOUNT_HOST": ("", "account_host", str),
+        "CORRAL_PIN": ("", "pin", tuple),
     }
     for section, kind in get_type_hints(Config).items():
         if dataclasses.is_dataclass(kind):

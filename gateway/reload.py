@@ -10,7 +10,9 @@ from gateway.config import Config
 from gateway.errors import ConfigError
 
 log = logging.getLogger(__name__)
-LIVE = frozenset(("hosts", "placement", "account_host", "discovery", "http.origins", "http.allowed_hosts"))
+LIVE = frozenset(
+    ("hosts", "placement", "account_host", "pin", "warm", "discovery", "http.origins", "http.allowed_hosts")
+)
 """Keys and sections that can change while it runs."""
 
 

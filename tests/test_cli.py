@@ -16,7 +16,7 @@ import pytest
 from gateway.cli import main
 from gateway.demo import demo
 from simulator.__main__ import main as simulate
-from tests.builders import TEXT, call, simulated
+from tests.builders import OTHER, TEXT, call, simulated
 from tests.contract.raw import Connection, ask
 from tests.processes import ROOT, SECONDS, answers, corral, program, python
 from tests.sockets import listening, nobody, saying
@@ -152,6 +152,45 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert " ok: Ollama 0.33.7" in first
     assert second.startswith("gpu2 ")
     assert "FAILED: cannot connect" in second
+
+
+async def test_check_of_what_is_kept_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says what a start would do for each pinned and each warm model, and fails for what cannot be."""
+    async with simulated("gpu1", TEXT, OTHER) as one, simulated("gpu2", OTHER) as two:
+        await one.load(TEXT)
+        file = tmp_path / "corral.toml"
+        file.write_text(
+            f'pin = ["{TEXT}@gpu1", "{OTHER}@gpu1", "{TEXT}@gpu2"]\n[database]\nurl = "none"\n'
+            f'[[hosts]]\nname = "gpu1"\nurl = "{one.url}"\nvram_bytes = 1000000000\n'
+            f'[[hosts]]\nname = "gpu2"\nurl = "{two.url}"\n'
+            f'[[warm]]\nmodel = "{OTHER}"\ncopies = 2\n[[warm]]\nmodel = "{TEXT}"\ncopies = 2\n'
+        )
+        assert await asyncio.to_thread(main, ["check", "--config", str(file)]) == 1
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    told = [(of, words) for kind, of, words in (line for line in lines if line[:1] in (["pin"], ["warm"]))]
+    assert told == [
+        (f"{OTHER}@gpu1", "ok: it is not loaded; corral serve loads it, 1.3 GB on disk"),
+        (f"{TEXT}@gpu1", "ok: it is loaded, and is told to stay"),
+        ("gpu1", "FAILED: 1.4 GB are pinned to 1.0 GB"),
+        (f"{TEXT}@gpu2", "FAILED: the host has not got it: pull it there"),
+        (OTHER, "ok: 0 of 2 copies are loaded, 2 hosts with it on disk"),
+        (TEXT, "FAILED: 1 of 2 copies are loaded, 1 host with it on disk"),
+    ]
+
+
+async def test_check_of_what_is_kept_warm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same of copies."""
+    async with simulated("gpu1", TEXT, OTHER) as one, simulated("gpu2", OTHER) as two:
+        await one.load(OTHER)
+        file = tmp_path / "corral.toml"
+        hosts = f'[[hosts]]\nname = "gpu1"\nurl = "{one.url}"\n[[hosts]]\nname = "gpu2"\nurl = "{two.url}"\n'
+        for model, well, words in (
+            (OTHER, 0, "ok: 1 of 2 copies are loaded, 2 hosts with it on disk"),
+            (TEXT, 1, "FAILED: 0 of 2 copies are loaded, 1 host with it on disk"),
+        ):
+            file.write_text(f'[database]\nurl = "none"\n{hosts}[[warm]]\nmodel = "{model}"\ncopies = 2\n')
+            assert await asyncio.to_thread(main, ["check", "--config", str(file)]) == well
+            assert f"warm         {model:36} {words}\n" in capsys.readouterr().out
 
 
 def test_check_where_serve_would_not_start(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, HostConfig, PlacementConfig, split_listen
+from gateway.config import Config, HostConfig, PlacementConfig, ReloadsConfig, WarmConfig, split_listen
 from gateway.errors import ConfigError
 from gateway.loader import environment_names, from_tree, gateway_url, load, mistyped
 
@@ -147,6 +147,7 @@ def test_every_section_has_variables() -> None:
     assert {(section, key) for section, key, _ in environment_names().values()} == scalars | {
         ("", "listen"),
         ("", "account_host"),
+        ("", "pin"),
     }
 
 
@@ -190,6 +191,37 @@ def test_the_account_host() -> None:
     """Is one of the hosts."""
     assert from_tree({"hosts": [HOST], "account_host": "gpu1"}).account_host == "gpu1"
     assert refused({"hosts": [HOST], "account_host": "gpu2"}) == "account_host = 'gpu2' is none of the hosts: gpu1"
+
+
+# -- models in memory -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"pin": ["llama3"]}, "pin = 'llama3': write MODEL@HOST, like 'llama3:8b@gpu1'"),
+        ({"pin": ["@gpu1"]}, "pin = '@gpu1': write MODEL@HOST, like 'llama3:8b@gpu1'"),
+        ({"pin": ["llama3@gpu9"]}, "pin = 'llama3@gpu9': no host is named 'gpu9'; there are: gpu1"),
+        ({"pin": ["llama3@gpu1"] * 2}, "pin names the same model on the same host twice"),
+        ({"warm": [{"model": "a", "copies": 2}]}, "[[warm]] for a: 2 copies cannot be on 1 host"),
+        ({"warm": [{"model": " "}]}, "[[warm]]: name the model"),
+        ({"warm": [{"model": "a"}, {"model": "a"}]}, "[[warm]] names a twice"),
+        ({"reloads": [{"models": []}]}, "[[reloads]]: name the models (patterns)"),
+    ],
+)
+def test_refused_for_memory(tree: dict[str, Any], message: str) -> None:
+    """Whoever wrote it is told what to write."""
+    assert refused({"hosts": [HOST]} | tree) == message
+
+
+def test_models_in_memory() -> None:
+    """Pins from the environment too; hosts that are yet to come may have any name, and any number."""
+    config = load(None, HOSTS | {"CORRAL_PIN": "llama3:8b@gpu1, qwen3@gpu1"})
+    assert config.pin == ("llama3:8b@gpu1", "qwen3@gpu1")
+    rules = {"pin": ["llama3@gpu9"], "warm": [{"model": "a", "copies": 7}], "reloads": [{"models": ["a*"]}]}
+    later = from_tree({"hosts": [HOST], "discovery": {"files": ["hosts.json"]}} | rules)
+    assert (later.pin, later.warm) == (("llama3@gpu9",), (WarmConfig("a", 7),))
+    assert later.reloads == (ReloadsConfig(("a*",), "group"),)
 
 
 # -- placement ------------------------------------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ TESTED_ELSEWHERE = {
     "gateway/dialects/ending.py": "tests/dialects/test_usage.py",  # values without behaviour
     "gateway/dialects/request.py": "tests/dialects/test_read.py",  # idem
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem
+    "gateway/fleet/room.py": "tests/routing/test_eviction.py",
+    "gateway/warming.py": "tests/flows/test_warming.py",
     "gateway/remembered.py": "tests/fleet/test_memory.py",  # idem
     "gateway/telemetry/incidents.py": "tests/flows/test_incidents.py",
     "gateway/routing/averages.py": "tests/routing/test_scorers.py",

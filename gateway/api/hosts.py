@@ -14,6 +14,7 @@ from gateway.errors import NotFound
 from gateway.fleet.health import State
 from gateway.fleet.host import LoadedModel
 from gateway.fleet.hygiene import Finding, findings
+from gateway.fleet.keeps import Keep
 from gateway.fleet.registry import Fleet
 from gateway.fleet.snapshot import HostView
 from gateway.store.draining import Draining
@@ -72,6 +73,9 @@ class HostRow(msgspec.Struct, frozen=True):
     vram_bytes: Annotated[int, doc("its video memory, as configured; 0: not said", ge=0)]
     learned: Annotated[list[Learned], doc("what routing knows of its models' speed, by name")]
     models_loading: Annotated[list[str], doc("models that it loads now, as requests under way tell")]
+    models_kept: Annotated[
+        list[Keep], doc("models that are to stay in its memory: pinned, or kept warm; and how that stands")
+    ]
     models_available: Annotated[list[ModelRow], doc("on its disk: its own rows of `/api/tags`; sizes in bytes")]
     models_loaded: Annotated[list[ModelRow], doc("in its memory: its own rows of `/api/ps`; sizes in bytes")]
 
@@ -116,7 +120,8 @@ class FleetState(msgspec.Struct, frozen=True):
 
 
 class HostsApi:
-    """Handlers of ``/api/models/servers``, ``/api/fleet`` and ``/api/hosts``. ``draining``: which hosts drain."""
+    """Handlers of ``/api/models/servers``, ``/api/fleet`` and ``/api/hosts``. ``draining``: which hosts drain;
+    ``kept``: the models that are to stay in a host's memory."""
 
     def __init__(
         self,
@@ -124,11 +129,13 @@ class HostsApi:
         clock: Callable[[], float],
         draining: Draining,
         placement: Callable[[], Sequence[PlacementConfig]],
+        kept: Callable[[str], list[Keep]],
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._drained = draining
         self._placement = placement
+        self._kept = kept
 
     def routes(self) -> list[web.RouteDef]:
         """Look, and drain."""
@@ -174,7 +181,7 @@ class HostsApi:
         self._check(name)
         kept = await self._drained.drain(name, draining=draining)
         self._check(name)  # it may have gone meanwhile
-        row = host_row(self._fleet.view(name, self._clock()), self._clock())
+        row = host_row(self._fleet.view(name, self._clock()), self._clock(), self._kept(name))
         return DrainedRow(**msgspec.structs.asdict(row), kept=kept)
 
     def _check(self, name: str) -> None:
@@ -183,10 +190,10 @@ class HostsApi:
 
     def _rows(self) -> list[HostRow]:
         now = self._clock()
-        return [host_row(view, now) for view in self._fleet.snapshot(now).hosts]
+        return [host_row(view, now, self._kept(view.name)) for view in self._fleet.snapshot(now).hosts]
 
 
-def host_row(view: HostView, now: float) -> HostRow:
+def host_row(view: HostView, now: float, kept: list[Keep]) -> HostRow:
     """All that is known of one host. Models keep the fields that the host gave them."""
     return HostRow(
         name=view.name,
@@ -203,6 +210,7 @@ def host_row(view: HostView, now: float) -> HostRow:
         vram_bytes=view.host.vram_bytes,
         learned=_learned(view),
         models_loading=sorted(name for name, model in (view.available or {}).items() if model.digest in view.loading),
+        models_kept=kept,
         models_available=_available(view),
         models_loaded=[dict(model.row) or _proved(model) for model in view.loaded.values()],
     )

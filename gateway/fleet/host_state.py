@@ -4,15 +4,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.fleet.ewma import Estimate
+from gateway.fleet.ewma import Estimate, blend
 from gateway.fleet.health import Health
-from gateway.fleet.host import AvailableModel, Host, LoadedModel, RunnerOptions
+from gateway.fleet.host import AvailableModel, Host, Lease, LoadedModel, RunnerOptions
 from gateway.fleet.learned import Learned
 from gateway.fleet.memory import FLEET, Memory, Remembered
 from gateway.fleet.prompts import Known
 from gateway.fleet.regret import regrets
 from gateway.fleet.snapshot import HostView
+from gateway.record import Usage
 from gateway.remembered import What
+
+CACHED_PREFILL_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class HostState:
     load_rate: float | None = None
     vram_seen: int = 0
     models_seen: int = 0
+    pins: frozenset[str] = frozenset()  # canonical names of models that are to stay in memory
+    pinned: frozenset[str] = frozenset()  # digests of those that it has
     fresh: bool = False  # as the last snapshot shows it
     memo: dict[Any, Any] | None = (
         None  # None: more has changed than who runs there, what follows must be worked out anew
@@ -70,6 +75,30 @@ class HostState:
             self.models_seen = count
             memory.keep(self.host, "", What.MODELS, count, now)
 
+    def learn(self, lease: Lease, seconds: float, usage: Usage, memory: Memory) -> None:
+        """Blend in what a whole answer showed. ``seconds``: how long the lease was held.
+
+        Ollama counts cached prompt tokens too: a short evaluation, or one of a prompt that was known there, tells no speed.
+        """
+        now = lease.since + seconds
+        self.service_seconds = blend(self.service_seconds, seconds)
+        memory.keep(self.host, "", What.SERVICE_SECONDS, self.service_seconds, now)
+        if lease.digest is None:
+            return
+        self.memo = None
+        loading = usage.load_seconds if lease.cold else 0.0
+        if loading and (size := self.size_of(lease.digest)):
+            self.load_rate = blend(self.load_rate, size / loading)
+            memory.keep(self.host, "", What.LOAD_RATE, self.load_rate, now)
+        cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
+        estimate = self.estimates.get(lease.digest, Estimate()).after(
+            loading or None,
+            None if cached else usage.input_tokens / usage.prefill_seconds,
+            usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
+        )
+        self.estimates = {**self.estimates, lease.digest: estimate}
+        memory.model(self.host, lease.digest, estimate, now)
+
     def remember(self, known: Remembered) -> None:
         """What was measured before, where nothing has been measured since."""
         self.service_seconds = self.service_seconds or known.service_seconds
@@ -87,6 +116,9 @@ class HostState:
                 *(self.loaded, self.runners, self.estimates, self.load_rate, learned.demand, learned.copies, now)
             )
             self.regret = sum(self.regrets.values())
+            self.pinned = frozenset(
+                [model.digest for name in self.pins if (model := (self.available or {}).get(name)) is not None]
+            )
         return HostView(
             self.host,
             self.health,
@@ -112,5 +144,6 @@ class HostState:
             self.vram_taken,
             self.regrets,
             self.regret,
+            self.pinned,
             self.memo,
         )

@@ -9,7 +9,6 @@ from math import inf
 
 from gateway.config import ReloadsConfig
 from gateway.dialects.names import canonical
-from gateway.fleet.ewma import Estimate, blend
 from gateway.fleet.health import BreakerPolicy, Event, Health, State, after, at
 from gateway.fleet.host import Host, Lease, LoadedModel, Observation, RunnerOptions
 from gateway.fleet.host_state import HostState
@@ -25,7 +24,9 @@ from gateway.record import Usage
 from gateway.remembered import Measured, What
 
 SAMPLES_PER_SECOND = 100
-CACHED_PREFILL_SECONDS = 0.05
+
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 def _nobody(_change: Load | Unload) -> None:
@@ -55,6 +56,7 @@ class Fleet:
         self.learned = Learned()
         self.memory = Memory()
         self._draining: frozenset[str] = frozenset()
+        self._pins: Mapping[str, frozenset[str]] = {}
         self.leases_granted = 0
 
     def __repr__(self) -> str:
@@ -139,6 +141,7 @@ class Fleet:
                 state.remember(self.memory.of(host))
             state.host, state.place, state.fresh, state.memo = host, place, False, None
             state.draining = host.name in self._draining
+            state.pins = self._pins.get(host.name, _NOTHING)
             self._states[host.name] = state
         self._views, self._stale = (), list(self._states.values())
         for name, state in before.items():
@@ -157,6 +160,14 @@ class Fleet:
             if state.draining != (name in names):
                 state.draining = name in names
                 self._touch(state)
+
+    def pin(self, pins: Mapping[str, frozenset[str]]) -> None:
+        """By host, the models (canonical names) that are to stay in memory there; also on one that comes later."""
+        self._pins = pins
+        for name, state in self._states.items():
+            if state.pins != pins.get(name, _NOTHING):
+                state.pins = pins.get(name, _NOTHING)
+                self._change(state)
 
     def leased_elsewhere(self, counts: Mapping[str, int]) -> None:
         """What other gateways hold, by host; none where none is named."""
@@ -203,10 +214,12 @@ class Fleet:
         cold: bool,
         prefix: Chain = (),
         seconds: float = 0.0,
+        wanted: bool = True,
     ) -> Lease:
         """Take a slot on ``name``. A cold lease marks the model as loading, so that a burst sees it before any poll does.
 
-        ``seconds``: how long it should be held (0: nobody knows); ``prefix``: the prompt's chain, which a slot's cache will know.
+        ``seconds``: how long it should be held (0: nobody knows); ``prefix``: the prompt's chain, which a slot's cache will know;
+        ``wanted``: False for a load that nobody asked for.
         """
         state = self._states[name]
         digest = state.available[model].digest if state.available and model in state.available else None
@@ -227,10 +240,11 @@ class Fleet:
             state.ends.append(lease.until)
         self._touch(state)
         if digest is not None:
-            self.learned.asked(digest, options, now)
-            known_now = prompts_after(held, prefix, state.host.slots, now)
-            if known_now is not held:
-                state.prompts = {**state.prompts, digest: known_now}
+            if wanted:
+                self.learned.asked(digest, options, now)
+                known_now = prompts_after(held, prefix, state.host.slots, now)
+                if known_now is not held:
+                    state.prompts = {**state.prompts, digest: known_now}
             if cold and digest not in state.loading:
                 state.loading = {**state.loading, digest: now}
                 state.memo = None
@@ -351,36 +365,16 @@ class Fleet:
         return True
 
     def learn(self, lease: Lease, seconds: float, usage: Usage) -> None:
-        """Blend in what a whole answer showed. ``seconds``: how long the lease was held.
-
-        Ollama counts cached prompt tokens too: a short evaluation, or one of a prompt that was known there, tells no speed.
-        """
+        """Blend in what a whole answer showed. ``seconds``: how long the lease was held."""
         state = self._states.get(lease.host)
         if state is None:
             return
-        state.service_seconds = blend(state.service_seconds, seconds)
+        state.learn(lease, seconds, usage, self.memory)
         self._touch(state)
-        now = lease.since + seconds
-        self.memory.keep(state.host, "", What.SERVICE_SECONDS, state.service_seconds, now)
-        if lease.digest is None:
-            return
-        loading = usage.load_seconds if lease.cold else 0.0
-        if loading and (size := state.size_of(lease.digest)):
-            state.load_rate = blend(state.load_rate, size / loading)
-            self.memory.keep(state.host, "", What.LOAD_RATE, state.load_rate, now)
-            state.memo = None
-        cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
-        estimate = state.estimates.get(lease.digest, Estimate()).after(
-            loading or None,
-            None if cached else usage.input_tokens / usage.prefill_seconds,
-            usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
-        )
-        state.estimates = {**state.estimates, lease.digest: estimate}
-        state.memo = None
-        self.memory.model(state.host, lease.digest, estimate, now)
-        if usage.output_tokens:
+        if lease.digest is not None and usage.output_tokens:
             self.learned.answered(lease.digest, usage.output_tokens)
-            self.memory.keep(FLEET, lease.digest, What.OUTPUT_TOKENS, self.learned.lengths[lease.digest], now)
+            length = self.learned.lengths[lease.digest]
+            self.memory.keep(FLEET, lease.digest, What.OUTPUT_TOKENS, length, lease.since + seconds)
 
     def recall(self, rows: Iterable[Measured]) -> None:
         """What was measured before this start: it fills in what has not been measured since."""

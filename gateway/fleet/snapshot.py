@@ -42,6 +42,7 @@ class HostView:
             "memo",
             "models_seen",
             "name",
+            "pinned",
             "prompts",
             "regret",
             "regrets",
@@ -75,6 +76,7 @@ class HostView:
         vram_taken: int = 0,  # by what is loaded now
         regrets: Mapping[str, float] = _NOTHING,  # digest → what others would wait if it left
         regret: float = 0.0,  # their sum
+        pinned: frozenset[str] = frozenset(),  # digests of models that are to stay in memory here
         memo: dict[Any, Any] | None = None,  # what routing has worked out of it
     ) -> None:
         self.host, self.name, self.slots = host, host.name, host.slots
@@ -86,7 +88,7 @@ class HostView:
         self.version, self.latency_seconds, self.seen_at = version, latency_seconds, seen_at
         self.draining, self.ghosts, self.prompts = draining, ghosts, prompts
         self.vram_seen, self.models_seen, self.vram_taken = vram_seen, models_seen, vram_taken
-        self.regrets, self.regret = regrets, regret
+        self.regrets, self.regret, self.pinned = regrets, regret, pinned
         self.memo: dict[Any, Any] = {} if memo is None else memo
 
     def __repr__(self) -> str:

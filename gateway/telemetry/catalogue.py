@@ -2,6 +2,7 @@
 
 from gateway.fleet.host import ReloadCause
 from gateway.fleet.jobs import KINDS, JobOutcome
+from gateway.fleet.keeps import KeepKind
 from gateway.fleet.residence import UnloadReason
 from gateway.messages import MessageState
 from gateway.participants import EndReason, Mode
@@ -168,6 +169,13 @@ class Catalogue:
         self.load_duration = histogram(
             "corral_model_load_duration_seconds", "Cold start, as the host tells load_duration.", LOAD, "host"
         )
+        self.preloads = counter(
+            "corral_preloads",
+            "Loads of the gateway's own, for models that are pinned or kept warm: loaded, renewed (told to stay), failed.",
+            "host",
+            "kind",
+            "outcome",
+        )
         self.unloads = counter("corral_model_unloads", "Models that left memory, and why.", "host", "reason")
         self.reloads = counter(
             "corral_reloads",
@@ -248,6 +256,9 @@ class Catalogue:
             self.decisions.labels(host, reason)
         for why in UnloadReason:
             self.unloads.labels(host, why)
+        for kind in KeepKind:
+            for preload in ("loaded", "renewed", "failed"):
+                self.preloads.labels(host, kind, preload)
 
     def families(self) -> list[Family[Counter] | Family[Histogram]]:
         """Every family that is fed by events."""

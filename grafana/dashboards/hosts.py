@@ -265,6 +265,13 @@ def _polls() -> list[Json]:
             axis="loads/h",
         ),
         lines(
+            "Pinned and warm models",
+            "Loads of the gateway's own. The same host again and again: what is to stay there does not fit together. failed: the log says why.",
+            "short",
+            split(increase, "corral_preloads_total", HOST, by="host, kind, outcome", window="1h"),
+            axis="loads/h",
+        ),
+        lines(
             "Uploads",
             "Bytes each second of blobs that were handed to hosts.",
             "Bps",

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from gateway.fleet.host import Host
+from gateway.fleet.room import MODELS_LOADED
 from gateway.fleet.snapshot import HostView
-from gateway.routing.eviction import MODELS_LOADED, harm
+from gateway.routing.eviction import PINNED_SECONDS, harm
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import SIZE, changed, digest_of, view
 
@@ -39,6 +40,14 @@ HARM: dict[str, tuple[HostView, float]] = {
     "it is there with other options": (host(vram=9.0, holds=[TEXT]), 4.0),
     "it is there with other options, beside another": (host(vram=9.0, holds=[TEXT, OTHER]), 4.0),
     "it is being loaded": (host(vram=9.0, holds=[TEXT], loading={DIGEST: 1.0}), 0.0),
+    "the one that must go is pinned": (host(vram=1.5, holds=[OTHER], pinned=frozenset([OTHERS])), 6.0 + PINNED_SECONDS),
+    "one must go, another is pinned": (host(vram=2.0, holds=[OTHER, "m1"], pinned=frozenset([OTHERS])), 3.0),
+    "two must go, one is pinned": (
+        host(vram=1.0, holds=[OTHER, "m1"], pinned=frozenset([OTHERS])),
+        6.0 + PINNED_SECONDS,
+    ),
+    "there is room beside the pinned one": (host(vram=2.0, holds=[OTHER], pinned=frozenset([OTHERS])), 0.0),
+    "it is pinned itself": (host(vram=1.5, holds=[OTHER], pinned=frozenset([DIGEST])), 6.0),
 }
 
 
