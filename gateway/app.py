@@ -42,6 +42,7 @@ from gateway.api.stopping import Stopping
 from gateway.api.turns import TurnsApi
 from gateway.api.visits import visits
 from gateway.config import Config, split_listen
+from gateway.dialects.urgency import Background
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery, configured, tell_changes
 from gateway.fleet.host import Host
@@ -93,6 +94,7 @@ class Gateway:
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
         self.fleet = configured(config, self.metrics.moved)
         self.admission = Admission(self.fleet, config.queue.limit, self.rng, config.routing.policy)
+        self.background = Background(config.queue.background_prompts) if config.queue.background else None
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
@@ -163,6 +165,7 @@ class Gateway:
             self.rng,
             self.fleet,
             self.contexts,
+            self.background,
             self.config.relay,
         )
         self.warming = Warming(
@@ -235,7 +238,7 @@ class Gateway:
         return (
             self.inference,
             FleetViews(self.fleet, self.client, self.clock, config.poll.inventory_ttl_seconds),
-            Explain(self.fleet, self.clock, self.rng, config.relay, self.admission.policy),
+            Explain(self.fleet, self.clock, self.rng, config.relay, self.admission.policy, self.background),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, config.relay),
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement, self.warming.kept),

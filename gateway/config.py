@@ -67,6 +67,10 @@ class QueueConfig:
     """The waiting room."""
 
     limit: Count = 512  # requests that may wait, in all
+    background: bool = True  # what chat UIs and editors ask by themselves (titles, tags, suggestions, completions of code) waits until nobody else does
+    background_prompts: tuple[
+        str, ...
+    ] = ()  # beginnings of other prompts that nobody waits for, in the one message of a user
 
 
 @dataclass(frozen=True, slots=True)

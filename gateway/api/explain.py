@@ -13,6 +13,7 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import NAME_LIMIT, read
 from gateway.dialects.request import InferenceRequest, Kind
+from gateway.dialects.urgency import Background, PriorityWord, in_words, priority_of
 from gateway.doc import doc
 from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
 from gateway.fleet.health import State
@@ -48,6 +49,9 @@ class ExplainHeaders(msgspec.Struct, frozen=True):
     pin: Annotated[
         str, doc("a host's name: the request would go there, or fail; 400 for a name that is not configured")
     ] = msgspec.field(name="X-Corral-Host", default="")
+    priority: Annotated[str, doc("`interactive`, `normal` or `background`; where it is missing, the body tells")] = (
+        msgspec.field(name="X-Corral-Priority", default="")
+    )
     content_type: Annotated[str, doc("of a form")] = msgspec.field(name="Content-Type", default="")
     content_encoding: Annotated[str, doc("`zstd` where the endpoint takes it")] = msgspec.field(
         name="Content-Encoding", default=""
@@ -61,6 +65,7 @@ class Asked(msgspec.Struct, frozen=True):
     model: Annotated[str, doc("the model's full name")]
     kind: Annotated[Kind, doc("`infer`, or with an empty prompt `load` or `unload`")]
     prompt_tokens: Annotated[int, doc("estimated", ge=0)]
+    priority: Annotated[PriorityWord, doc("as the caller said, or as the body tells")]
     runner_options: Annotated[dict[str, Any], doc("those that decide whether a loaded model can be used")]
 
 
@@ -114,12 +119,19 @@ class Explain:
     """The handler of ``/api/route/explain``."""
 
     def __init__(
-        self, fleet: Fleet, clock: Callable[[], float], rng: Chance, relay: RelayConfig, policy: Policy
+        self,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        rng: Chance,
+        relay: RelayConfig,
+        policy: Policy,
+        background: Background | None,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._rng = rng
         self._policy = policy
+        self._background = background
         self._model_at_host = relay.model_at_host
 
     def routes(self) -> list[web.RouteDef]:
@@ -146,6 +158,8 @@ class Explain:
             content_encoding=headers.content_encoding,
             pin=pinned(headers.pin, self._fleet.names),
             at_hosts=self._fleet.names if self._model_at_host else (),
+            priority=priority_of(headers.priority) if headers.priority else None,
+            background=self._background,
         )
         if not inference.model:
             raise BadRequest("model is required")
@@ -161,7 +175,8 @@ class Explain:
 
 def _asked(inference: InferenceRequest) -> Asked:
     options = dict(inference.runner_options)
-    return Asked(inference.endpoint.path, inference.model, inference.kind, inference.prompt_tokens, options)
+    priority = in_words(inference.priority)
+    return Asked(inference.endpoint.path, inference.model, inference.kind, inference.prompt_tokens, priority, options)
 
 
 def _explained(

@@ -17,6 +17,7 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
+from gateway.dialects.urgency import Background, priority_of
 from gateway.errors import Cancelled, CorralError, Loop, QueueFull, ShuttingDown, TooLarge, internal
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
@@ -61,6 +62,7 @@ class Inference:
         rng: random.Random,
         fleet: Fleet,
         contexts: Contexts,
+        background: Background | None,
         config: RelayConfig,
     ) -> None:
         self._relay = relay
@@ -75,6 +77,7 @@ class Inference:
         self._rng = rng
         self._fleet = fleet
         self._contexts = contexts
+        self._background = background
         self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
@@ -172,6 +175,8 @@ class Inference:
             headers.pin,
             self._fleet.names if self._model_at_host else (),
             trace,
+            priority_of(headers.priority) if headers.priority else None,
+            self._background,
         )
 
     def _count(self, error: CorralError, *, let_in: bool) -> None:

@@ -34,6 +34,7 @@ REQUEST_HEADERS = {
     "X-Corral-Detach": "Inference, pull, push and create: `true` lets it run on without its caller, as `?detach=true` does.",
     "X-Corral-Session": "Inference: a word of yours; it is in the live view and the log line. `/api/chat` and `/v1/chat/completions`: with the id of a "
     "kept session they are recorded into it.",
+    "X-Corral-Priority": "Inference: `interactive`, `normal` (as without it) or `background`: whose turn it is where some have to wait.",
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "
     "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`, "
     "where models are managed too; a header that names another host is then a 400.",

@@ -12,7 +12,8 @@ import msgspec
 import zstandard
 
 from gateway.dialects.names import canonical
-from gateway.dialects.request import BLOCK_BYTES, BYTES_PER_TOKEN, Endpoint, InferenceRequest, Kind
+from gateway.dialects.request import BLOCK_BYTES, BYTES_PER_TOKEN, Endpoint, InferenceRequest, Kind, Priority
+from gateway.dialects.urgency import Background
 from gateway.errors import BadRequest
 from gateway.record import NO_TRACE, Trace
 
@@ -64,10 +65,13 @@ def read(
     pin: str = "",
     at_hosts: Collection[str] = (),
     trace: Trace = NO_TRACE,
+    priority: Priority | None = None,
+    background: Background | None = None,
 ) -> InferenceRequest:
     """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one.
 
     ``at_hosts``: the hosts that a model may end in, as in ``llama3@gpu1``, which pins the request and is taken out of the body.
+    ``priority``: as its caller said; None: ``background`` knows which nobody waits for.
     """
     if endpoint.multipart:
         requested = _form_field(body, content_type, "model")
@@ -89,6 +93,9 @@ def read(
     prompt = [memoryview(fields[key]) for key in endpoint.prompt_keys if key in fields]
     size = sum(map(len, prompt))
     name = canonical(requested)
+    if priority is None:
+        idle = background is not None and background.knows(endpoint, fields)
+        priority = Priority.BACKGROUND if idle else Priority.NORMAL
     return InferenceRequest(
         id_,
         endpoint,
@@ -104,6 +111,7 @@ def read(
         client,
         pin,
         trace,
+        priority,
     )
 
 

@@ -9,8 +9,6 @@ import asyncio
 import random
 from collections.abc import Callable
 
-import msgspec
-
 from gateway.config import GenerationsConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing
@@ -78,9 +76,8 @@ class Detached:
         """
         id_ = id_ or self.fresh_id()
         trace = self._contexts.follow(id_)
-        request = read(ENDPOINTS[path], body, id_, _JSON, "", session, client, pin, trace=trace)
-        if background:
-            request = msgspec.structs.replace(request, priority=Priority.BACKGROUND)
+        priority = Priority.BACKGROUND if background else Priority.NORMAL
+        request = read(ENDPOINTS[path], body, id_, _JSON, "", session, client, pin, trace=trace, priority=priority)
         return await self.start(request, _OF_OUR_OWN, "", self._generations.clock(), keep=keep)
 
     def fresh_id(self) -> str:

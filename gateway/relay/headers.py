@@ -83,6 +83,7 @@ _LOOKED_AT = {
     b"x-corral-host": "pin",
     b"x-corral-generation": "generation",
     b"x-corral-detach": "detach",
+    b"x-corral-priority": "priority",
     b"traceparent": "traceparent",
     b"tracestate": "tracestate",
     b"x-request-id": "request_id",
@@ -102,6 +103,7 @@ class Inbound:
     pin = ""
     generation = ""  # of a Corral that sent this on
     detach = ""
+    priority = ""
     traceparent = ""
     tracestate = ""
     request_id = ""
