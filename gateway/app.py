@@ -19,7 +19,6 @@ from aiohttp import web
 
 from gateway.api.account import Account
 from gateway.api.breakdown import BreakdownApi
-from gateway.api.conversations import ConversationsApi
 from gateway.api.explain import Explain
 from gateway.api.fleet import FleetViews
 from gateway.api.following import FollowingApi
@@ -29,17 +28,14 @@ from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
 from gateway.api.jobs import JobsApi
 from gateway.api.manners import Manners, is_loopback
-from gateway.api.messages import MessagesApi
 from gateway.api.middleware import boundary
 from gateway.api.models import Models
 from gateway.api.ops import Ops
 from gateway.api.requests import RequestsApi
-from gateway.api.sessions import SessionsApi
 from gateway.api.show import Show
-from gateway.api.site import CUT_SECONDS, runner
+from gateway.api.site import CUT_SECONDS, delivered, runner
 from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
-from gateway.api.turns import TurnsApi
 from gateway.api.visits import visits
 from gateway.config import Config, split_listen
 from gateway.dialects.urgency import Background
@@ -79,7 +75,6 @@ log = logging.getLogger(__name__)
 FIRST_ROUND_SECONDS = 2.0  # how long a start waits for the hosts' first word
 DATABASE_SECONDS = 5.0  # how long a start waits for the database; migrations go on after it
 REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
-DELIVERY_SECONDS = 0.02
 BACKLOG = 4096
 
 
@@ -156,7 +151,7 @@ class Gateway:
             self.relay,
             self.generations,
             self.detached,
-            self.recorder,
+            self.talking.recorder,
             unloader.unload,
             self.metrics.refused,
             turned_away(self.log, self.tracer),
@@ -213,7 +208,7 @@ class Gateway:
         generations, fleet = self.generations, self.fleet
         self.replicas = sharing(self.database, name, fleet, self.admission, generations, shelf, self.clock, self.tasks)
         self.stopping = Stopping(generations, shelf, self.replicas)
-        self.chats, self.recorder, self.titles, self.conversations = talking(
+        self.talking = talking(
             config, self.sessions, self.relay, self.detached, generations, fleet, self.tasks, name, self.metrics
         )
 
@@ -248,10 +243,7 @@ class Gateway:
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),
-            SessionsApi(self.sessions, lambda: self.fleet.names, self.stopping),
-            MessagesApi(self.sessions, time.time),
-            TurnsApi(self.chats, self.titles),
-            ConversationsApi(self.conversations, lambda: self.fleet.names),
+            *self.talking.parts(self.sessions, self.stopping, lambda: self.fleet.names),
             StatsApi(stats, config.database.minutes_days, time.time),
             BreakdownApi(stats, config.database.minutes_days, time.time),
             RequestsApi(stats, self._unwritten, config.database.requests_days, time.time),
@@ -272,7 +264,8 @@ class Gateway:
             async with asyncio.timeout(self.config.shutdown.grace_seconds):
                 await self.idle()
                 await self.detached.shelf.idle()
-                await self._delivered()
+                if self._runner is not None:
+                    await delivered(self._runner)
         except TimeoutError:
             self.stop_all("that outlasted the grace period")
             try:
@@ -282,7 +275,7 @@ class Gateway:
                 log.warning("%s did not end in time", counted(len(self.generations), "generation"))
         try:
             async with asyncio.timeout(CUT_SECONDS):
-                await self.chats.busy.idle()
+                await self.talking.chats.busy.idle()
         except TimeoutError:
             log.warning("answers could not be kept before the end: the database is too slow")
 
@@ -296,15 +289,6 @@ class Gateway:
         why = "the gateway is shutting down"
         cut, jobs = self.generations.stop_all(CancelSource.SHUTDOWN, why), self.jobs.stop_all(why)
         log.warning("cut %s %s, and %s", counted(cut, "generation"), which, counted(jobs, "job"))
-
-    async def _delivered(self) -> None:
-        """Wait until clients have taken what is written for them: a host may be done long before a slow client is."""
-        assert self._runner is not None
-        assert self._runner.server is not None
-        connections = self._runner.server.connections
-        while any(one.transport is not None and one.transport.get_write_buffer_size() for one in connections):
-            await asyncio.sleep(DELIVERY_SECONDS)  # noqa: TID251 - nothing tells of it
-            connections = self._runner.server.connections
 
     async def _close(self) -> None:
         await self.tasks.close()
@@ -384,7 +368,7 @@ class Gateway:
 
     def _live(self) -> Live:
         fleet, rules, label = self.fleet.snapshot(self.clock()), self.config.placement, self.metrics.model_label
-        shelf, turns = self.detached.shelf, (self.chats.busy, self.chats.writer)
+        shelf, turns = self.detached.shelf, (self.talking.chats.busy, self.talking.chats.writer)
         return live(
             *(fleet, rules, self.admission, self.generations, shelf, self.jobs, label, turns, self.tasks),
             *(self._lookout.configured, stored(self.keeper), shared(self.replicas)),

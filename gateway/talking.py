@@ -1,8 +1,15 @@
 """Builds what answers in sessions: turns, records of plain chats, titles, conversations."""
 
+import time
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from gateway.api.sessions import OWNER
+from gateway.api.conversations import ConversationsApi
+from gateway.api.handler import Part
+from gateway.api.messages import MessagesApi
+from gateway.api.sessions import OWNER, SessionsApi
+from gateway.api.stopping import Stopping
+from gateway.api.turns import TurnsApi
 from gateway.config import SessionsConfig
 from gateway.conversation.conversations import Conversations
 from gateway.conversation.rounds import Rounds
@@ -25,6 +32,15 @@ class Talking(NamedTuple):
     recorder: Recorder
     titles: Titles
     conversations: Conversations
+
+    def parts(self, store: SessionStore, stopping: Stopping, hosts: Callable[[], Collection[str]]) -> tuple[Part, ...]:
+        """Their endpoints. ``hosts``: the names there are."""
+        return (
+            SessionsApi(store, hosts, stopping),
+            MessagesApi(store, time.time),
+            TurnsApi(self.chats, self.titles),
+            ConversationsApi(self.conversations, hosts),
+        )
 
 
 def talking(

@@ -1,5 +1,6 @@
 """The web application: the paths of all parts, as they are and under the prefix, and how aiohttp serves them."""
 
+import asyncio
 from collections.abc import Iterable
 
 from aiohttp import web
@@ -11,6 +12,8 @@ from gateway.api.openapi import OpenApi
 
 CUT_SECONDS = 2.0
 """How long streams that were cut at shutdown have for their last words."""
+
+DELIVERY_SECONDS = 0.02
 
 
 def runner(
@@ -29,3 +32,12 @@ def runner(
         shutdown_timeout=CUT_SECONDS,
         lingering_time=1.0,
     )
+
+
+async def delivered(serving: web.AppRunner) -> None:
+    """Wait until clients have taken what is written for them: a host may be done long before a slow client is."""
+    assert serving.server is not None
+    connections = serving.server.connections
+    while any(one.transport is not None and one.transport.get_write_buffer_size() for one in connections):
+        await asyncio.sleep(DELIVERY_SECONDS)  # noqa: TID251 - nothing tells of it
+        connections = serving.server.connections

@@ -499,7 +499,7 @@ async def test_a_session_deleted_meanwhile(corral: Corral, url: str) -> None:
         assert deleted["cancelled"] == 2  # the conversation and its turn
         events = lines(await rest_of(client))
     assert (events[-1]["turns"], events[-1]["reason"]) == (1, "cancelled")
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
     assert (await read(stage, start["id"])).status == 404
     assert (stage.gateway.detached.shelf.size, len(stage.gateway.detached.shelf)) == (0, 0)
     assert not (await stage.get("/api/sessions"))["sessions"]
@@ -521,9 +521,9 @@ async def test_the_database_goes_away(corral: Corral, url: str, postgres: Postgr
     assert of(events, "turn_end")[0]["state"] == "done"
     assert (events[-1]["reason"], events[-1]["turns"]) == ("error", 1)
     assert "database" in events[-1]["error"]
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
     postgres.start()
-    database, writer = stage.gateway.database, stage.gateway.chats.writer
+    database, writer = stage.gateway.database, stage.gateway.talking.chats.writer
     await until(lambda: database and database.up and not writer._waiting, 30.0)
     kept = await Talk(stage, {"id": start["session"]}).free()
     assert [(row["name"], row["state"], bool(row["content"])) for row in kept] == [
@@ -597,7 +597,7 @@ async def test_a_conversation_in_the_lists(corral: Corral, url: str) -> None:
     (row,) = (await stage.get(f"/api/generations?session={body['session']}"))["conversations"]
     assert (row["id"], row["running"], row["first_chunk"]) == (body["id"], True, 0)
     events = told(await read(stage, body["id"]))
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
     assert (await stage.get("/api/generations"))["conversations"] == []
     (row,) = (await stage.get("/api/generations?kept=true"))["conversations"]
     assert (row["running"], row["chunks"]) == (False, len(events))

@@ -149,7 +149,7 @@ async def test_a_session_that_is_deleted_at_the_other_one(
     assert [record.reason for record in await one.records.until(2)] == ["", "its session was deleted"]
     for each in (before, id_):
         assert (await read(one, each)).status == 404
-    await one.gateway.chats.busy.idle()
+    await one.gateway.talking.chats.busy.idle()
 
 
 @pytest.mark.parametrize("path", ["/api/chat/cancel/{}", "/api/sessions/{}/cancel"])

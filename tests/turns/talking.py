@@ -48,7 +48,7 @@ class Talk:
 
     async def free(self) -> list[dict[str, Any]]:
         """The messages, once nobody writes to it any more."""
-        await self.stage.gateway.chats.busy.idle()
+        await self.stage.gateway.talking.chats.busy.idle()
         assert (await self.session())["running"] is None
         return await self.messages()
 

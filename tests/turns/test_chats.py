@@ -257,7 +257,7 @@ async def test_leaving_at_the_very_beginning(corral: Corral, url: str) -> None:
     talk = await talking(corral, url)
     database = talk.stage.gateway.database
     assert database is not None
-    chats = talk.stage.gateway.chats
+    chats = talk.stage.gateway.talking.chats
     async with database.writing() as connection, talk.saying("Why?") as client:
         await connection.exec_driver_sql(f"UPDATE sessions SET title = '' WHERE id = '{talk.id}'")
         await until(lambda: len(chats.busy) == 1)

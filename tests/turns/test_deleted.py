@@ -52,7 +52,7 @@ async def test_all_that_runs_in_it_ends(corral: Corral, url: str) -> None:
         await gone(stage, each)
     kept = (await stage.get("/api/generations?kept=true"))["generations"]
     assert [row["id"] for row in kept] == [stays]
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
     assert stage.gateway.detached.shelf.size == stage.gateway.detached.shelf.get(stays).size  # type: ignore[union-attr]
     assert (await ask(stage.url, "DELETE", talk.path)).status == 404
 
@@ -67,7 +67,7 @@ async def test_restored(corral: Corral, url: str) -> None:
         assert (await ask(stage.url, "DELETE", f"{talk.path}?restorable_seconds=60")).status == 200
         assert b'"done_reason":"cancelled"' in await rest_of(client)
     await gone(stage, id_)
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
     assert (await ask(stage.url, "POST", f"{talk.path}/restore")).status == 200
     question, answer = await talk.messages()
     assert (question["content"], answer["state"]) == ("Why?", "stopped")
@@ -105,5 +105,5 @@ async def test_a_turn_that_is_about_to_begin(corral: Corral, url: str) -> None:
             answer = await client.answer()
             cancelled = b'"done_reason":"cancelled"' in answer.body
             assert (answer.status, cancelled) in ((404, False), (499, False), (200, True)), answer
-        await stage.gateway.chats.busy.idle()
+        await stage.gateway.talking.chats.busy.idle()
     await stage.gateway.idle()

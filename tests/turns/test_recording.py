@@ -123,7 +123,7 @@ async def test_without_a_database(corral: Corral) -> None:
     """It is relayed, and that is all."""
     stage: Stage = await corral(simulated())
     assert (await stage.ask(with_session(chat("/api/chat", "Why?"), "0" * 24))).status == 200
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
 
 
 async def test_while_somebody_else_writes(corral: Corral, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ async def test_what_cannot_be_recorded(
     host.faults.set("hang_mid_stream", after_chunks=3, times=1)
     async with talk.saying("first") as client:
         await client.head()
-        recorder = talk.stage.gateway.recorder
+        recorder = talk.stage.gateway.talking.recorder
         assert (await talk.stage.ask(with_session(chat("/api/chat", "second"), talk.id))).status == 200
         await until(lambda: repr(recorder) == "<Recorder [0 at once]>")
         host.faults.clear()
@@ -180,5 +180,5 @@ async def test_the_database_comes_back(
     answer = await talk.stage.ask(request)
     assert answer.status == 200
     postgres.start()
-    await until(lambda: gateway.database and gateway.database.up and not len(gateway.chats.busy), 30.0)
+    await until(lambda: gateway.database and gateway.database.up and not len(gateway.talking.chats.busy), 30.0)
     assert (await talk.free())[1]["content"] == said_by(request, answer.body)

@@ -66,7 +66,7 @@ async def test_by_itself(corral: Corral, url: str) -> None:
     """After the first answer, of a turn or of a plain chat; a title that somebody gave stays."""
     stage = await corral(simulated(), database={"url": url}, sessions={"title_model": OTHER})
     talk, plain, named = await Talk.new(stage), await Talk.new(stage), await Talk.new(stage, title="Mine")
-    assert repr(stage.gateway.titles) == "<Titles [0 waiting]>"
+    assert repr(stage.gateway.talking.titles) == "<Titles [0 waiting]>"
     for one in (named, talk):
         assert (await one.say("Why?", **SHORT)).status == 200
     request = call("/api/chat", headers={"X-Corral-Session": plain.id})
@@ -74,7 +74,7 @@ async def test_by_itself(corral: Corral, url: str) -> None:
     async with asyncio.timeout(10.0):
         assert await entitled(talk)
         assert await entitled(plain)
-    await until(lambda: not stage.gateway.titles._running)
+    await until(lambda: not stage.gateway.talking.titles._running)
     assert (await named.session())["title"] == "Mine"
     records = await stage.records.until(5)
     assert sorted(record.model for record in records) == sorted([TEXT, TEXT, TEXT, OTHER, OTHER])
@@ -121,7 +121,7 @@ async def test_no_patience(corral: Corral, url: str, monkeypatch: pytest.MonkeyP
     records = await stage.records.until(2)
     assert records[1].cancelled_by == "timeout"
     stage["gpu2"].faults.clear()
-    titles = stage.gateway.titles
+    titles = stage.gateway.talking.titles
     for session in ("a", "a", "b"):
         titles.answered("", session)
     assert repr(titles) == "<Titles [1 waiting]>"

@@ -60,9 +60,9 @@ async def test_the_database_goes_away(corral: Corral, url: str, postgres: Postgr
         host.faults.clear()
         body = await rest_of(client)
     assert b'"done":true' in body
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
     assert (await talk.say("more")).status == 503
-    database, writer = stage.gateway.database, stage.gateway.chats.writer
+    database, writer = stage.gateway.database, stage.gateway.talking.chats.writer
     assert repr(writer) in ("<Writer [1 waiting]>", "<Writer [2 waiting]>")
     postgres.start()
     await until(lambda: database and database.up and not writer._waiting, 30.0)
@@ -81,7 +81,7 @@ async def test_more_than_can_wait(
     host.faults.set("hang_mid_stream", after_chunks=3)
     stage = await corral(host, database={"url": url})
     talk = await Talk.new(stage)
-    writer, database = stage.gateway.chats.writer, stage.gateway.database
+    writer, database = stage.gateway.talking.chats.writer, stage.gateway.database
     async with talk.saying("Why?", options={"num_predict": 9}) as client:
         await client.head()
         part = await checkpointed(talk)
@@ -92,7 +92,7 @@ async def test_more_than_can_wait(
         writer._waiting.popleft()
         host.faults.clear()
         await rest_of(client)
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
     postgres.start()
     await until(lambda: database and database.up and not writer._waiting, 30.0)
     answer = (await talk.free())[-1]
@@ -113,7 +113,7 @@ async def test_a_session_that_vanishes_meanwhile(corral: Corral, url: str) -> No
         assert b'"done_reason":"cancelled"' in await rest_of(client)
     (record,) = await stage.records.until(1)
     assert (record.cancelled_by, record.reason) == ("api", "its session was deleted")
-    await stage.gateway.chats.busy.idle()
+    await stage.gateway.talking.chats.busy.idle()
 
 
 class Address:
