@@ -48,8 +48,8 @@ class ReloadsConfig:
     rule whose pattern matches the model counts; without one, `group`."""
 
     models: tuple[str, ...]  # patterns like "llama3*", for names as `ollama list` shows them
-    policy: Literal["group", "leave"] = (
-        "group"  # each set of options keeps to a host that holds it so; leave: they do not count in choosing
+    policy: Literal["group", "leave", "clamp"] = (
+        "group"  # each set of options keeps to a host that holds it so; leave: they do not count in choosing; clamp: as group, but a num_ctx is lowered to the one that is loaded where that is enough for the request, which is then sent otherwise than it came (X-Corral-Num-Ctx says so)
     )
 
 

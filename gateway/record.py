@@ -249,6 +249,7 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
     attempts: tuple[Attempt, ...]
     route: Route | None
     detached: bool = False  # it ran on without its caller
+    clamped_from: int = 0  # num_ctx that was asked for, where a smaller one was sent
     request_id: str = ""
     trace_id: str = ""
     span_id: str = ""

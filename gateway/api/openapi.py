@@ -47,6 +47,7 @@ ANSWER_HEADERS = {
     "X-Request-Id": "Inference: the caller's, if it sent one of up to 64 letters, digits, `.`, `_` and `-`; else the generation's id.",
     "traceresponse": "Inference whose trace will be kept: where it is.",
     "X-Corral-Host": "Inference once a host answered, and what one host was asked: that host.",
+    "X-Corral-Num-Ctx": "Inference whose `num_ctx` was lowered to what is loaded, by a rule of `[[reloads]]`: what was sent in its place.",
     "X-Corral-Message": "Turns of sessions: the number of the answer.",
     "X-Corral-Gateways": "Of `/api/version`: the name of this gateway, and of those that its hosts lead to.",
     "X-Corral-Job": "Managing models: the job's id.",

@@ -85,3 +85,4 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     pin: str = ""  # the host that was asked for by name; empty: any
     trace: Trace = NO_TRACE
     priority: Priority = Priority.NORMAL
+    clamped_from: int = 0  # num_ctx that was asked for, where a smaller one is sent

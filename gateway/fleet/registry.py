@@ -50,6 +50,7 @@ class Fleet:
         self._policy = policy or BreakerPolicy()
         self._residence = Residence(moved)
         self._reloads = reloads
+        self.clamps = any(rule.policy == "clamp" for rule in reloads)
         self._leases: dict[int, tuple[Lease, HostState]] = {}
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1

@@ -36,9 +36,14 @@ def recast(loaded: LoadedModel, context: int) -> LoadedModel:
     return msgspec.structs.replace(loaded, context=context)
 
 
-def left_to_ollama(model: str, rules: Iterable[ReloadsConfig]) -> bool:
-    """Whether a model's runner options do not count in choosing, by the first rule that names it."""
+def rule_for(model: str, rules: Iterable[ReloadsConfig]) -> str:
+    """What is to be done about a model's runner options, by the first rule that names it."""
     for rule in rules:
         if named_by(model, rule.models):
-            return rule.policy == "leave"
-    return False
+            return rule.policy
+    return "group"
+
+
+def left_to_ollama(model: str, rules: Iterable[ReloadsConfig]) -> bool:
+    """Whether they do not count in choosing."""
+    return rule_for(model, rules) == "leave"

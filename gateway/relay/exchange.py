@@ -16,7 +16,7 @@ from gateway.fleet.residence import Trigger
 from gateway.record import AttemptOutcome, Outcome, Phase, Usage
 from gateway.relay.failures import discreet
 from gateway.relay.generations import Generation
-from gateway.relay.headers import RawHeaders, value_of
+from gateway.relay.headers import NUM_CTX, RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
 from gateway.routing.admission import Admission
 
@@ -133,7 +133,10 @@ class Exchange:
         framing = framing_of(value_of(self.headers, b"content-type"))
         self.meter = self.generation.meter = Meter(framing)
         self.generation.status = self.status
-        self.sink.begin(self.status, self.headers, framing, self._lease.host)
+        headers = self.headers
+        if self.generation.request.clamped_from:
+            headers = (*headers, (NUM_CTX, b"%d" % dict(self.generation.request.runner_options)["num_ctx"]))
+        self.sink.begin(self.status, headers, framing, self._lease.host)
 
     # -- Receiver --------------------------------------------------------------------------------------------------------------
 

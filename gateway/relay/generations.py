@@ -179,6 +179,7 @@ class Generation:
             self.attempts,
             self.route,
             self.detached,
+            request.clamped_from,
             trace.request_id,
             trace.trace_id,
             trace.span_id,

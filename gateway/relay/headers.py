@@ -49,6 +49,7 @@ _NOT_TO_CLIENTS = _HOP_BY_HOP | {
     b"traceresponse",
 }
 OURS = b"x-corral-"
+NUM_CTX = b"X-Corral-Num-Ctx"  # what was sent in place of the num_ctx that was asked for
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
@@ -90,6 +91,7 @@ _LOOKED_AT = {
 }
 _from_client = _Roles(_NOT_TO_HOSTS, frozenset(_LOOKED_AT))
 _from_host = _Roles(_NOT_TO_CLIENTS)
+_from_host[NUM_CTX] = PASSING  # of ours, or of a Corral behind this one
 
 
 class Inbound:

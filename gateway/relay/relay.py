@@ -34,6 +34,7 @@ from gateway.relay.headers import Inbound, request_head
 from gateway.relay.overheard import Overheard
 from gateway.relay.upstream import UpstreamError
 from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
+from gateway.routing.clamping import clamped
 from gateway.routing.policy import Unroutable
 
 STALE_WITHIN_SECONDS = 0.25
@@ -82,6 +83,8 @@ class Relay:
         tried = NOBODY
         overheard = Overheard(sink, generation, self._overhear_bytes) if self._overhear_bytes else None
         sink = overheard or sink
+        if self._fleet.clamps:
+            generation.request = clamped(generation.request, self._fleet.snapshot(self._clock()))
         generation.open_scope()
         try:
             if generation.cancelled_by is not None:  # before its task's turn came

@@ -117,8 +117,14 @@ def row(record: GenerationRecord, replica: str) -> Row:
         None if route is None else route.reason.value,
         None if route is None else milliseconds(route.predicted_seconds),
         None if route is None or route.runner_up is None else text(route.runner_up, 64),
-        None if record.outcome is Outcome.OK and len(record.attempts) == 1 and not record.detached else detail(record),
+        None if _plain(record) else detail(record),
     )
+
+
+def _plain(record: GenerationRecord) -> bool:
+    """Whether there is nothing more to tell."""
+    sent = len(record.attempts) == 1 and not record.detached and not record.clamped_from
+    return record.outcome is Outcome.OK and sent
 
 
 def detail(record: GenerationRecord) -> str:
@@ -126,6 +132,8 @@ def detail(record: GenerationRecord) -> str:
     told: dict[str, Any] = {"attempts": record.attempts}
     if record.cancel_seconds is not None:
         told["cancel_seconds"] = record.cancel_seconds
+    if record.clamped_from:
+        told["clamped_from"] = record.clamped_from
     if record.route is not None:
         told["costs"] = record.route.costs[:HOSTS_TOLD]
         told["rejected"] = record.route.rejected[:HOSTS_TOLD]

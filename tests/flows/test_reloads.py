@@ -11,6 +11,7 @@ from simulator.host import SimulatedHost
 from tests.builders import TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
+from tests.stage import Client
 
 SLOW = 1e9  # bytes per second: a load is worth avoiding
 
@@ -44,6 +45,25 @@ async def test_those_who_ask_alike_go_together(
     unloads = await stage.totals("corral_model_unloads_total", "reason")
     assert unloads["reloaded"] == sum(expected.values())
     assert one.ledger.loads + two.ledger.loads == hosts + sum(expected.values())
+
+
+async def test_a_context_that_is_enough(corral: Corral) -> None:
+    """Is sent in place of a larger one, where a rule says so: nothing is loaded anew, and header, record and row tell what was sent."""
+    host = simulated()
+    stage = await corral(host, reloads=(ReloadsConfig(("smollm2*",), "clamp"),))
+    await stage.ask(call("/api/chat", options={"num_ctx": 4096}))
+    answer = await stage.ask(call("/api/chat", tokens=5, options={"num_ctx": 8192, "seed": 7}))
+    assert (answer.status, answer.get("X-Corral-Num-Ctx"), host.ledger.loads) == (200, "4096", 1)
+    assert json.loads(host.ledger.last_body)["options"] == {"num_predict": 5, "num_ctx": 4096, "seed": 7}
+    old = call("/api/generate", options={"num_ctx": 8192})
+    async with Client.to(stage.url) as client:
+        head = f"POST {old.path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len(old.body)}\r\n\r\n"
+        await client.write(head.encode() + old.body)
+        assert (await client.answer()).get("X-Corral-Num-Ctx") == "4096"
+    long = await stage.ask(call("/api/chat", tokens=5000, options={"num_ctx": 8192}, stream=False))
+    assert (long.get("X-Corral-Num-Ctx"), host.ledger.loads) == (None, 2)
+    assert [record.clamped_from for record in await stage.records.until(4)] == [0, 8192, 8192, 0]
+    assert await stage.totals("corral_reloads_total", "cause") == {"num_ctx": 1}
 
 
 CHANGES: tuple[dict[str, Any], ...] = (
