@@ -24,6 +24,7 @@ from gateway.tasks import Tasks, pause, supervise
 from gateway.telemetry.metrics import Metrics
 
 LOAD_SECONDS = 900.0  # Ollama gives up by itself where nothing moves for five minutes
+QUICK_SECONDS = 0.25  # who answers sooner had it loaded already
 FOREVER = -1  # keep_alive
 EMBEDS_ONLY = "does not support generate"
 
@@ -113,6 +114,9 @@ class Warming:
             answer = await self._ask(view, row.name, options, keep.kind)
             if answer.status == 200:
                 self._admission.answered(lease, keep.model, self._clock(), Trigger.PRELOAD)
+                took = self._clock() - lease.since  # the answer does not say
+                if not renews and took > QUICK_SECONDS:
+                    self._fleet.learn_load(lease, took, self._clock())
         except HostError as error:
             return str(error)
         finally:

@@ -86,18 +86,26 @@ class HostState:
         if lease.digest is None:
             return
         self.memo = None
-        loading = usage.load_seconds if lease.cold else 0.0
-        if loading and (size := self.size_of(lease.digest)):
-            self.load_rate = blend(self.load_rate, size / loading)
-            memory.keep(self.host, "", What.LOAD_RATE, self.load_rate, now)
+        if lease.cold and usage.load_seconds:
+            self.learn_load(lease.digest, usage.load_seconds, now, memory)
         cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
         estimate = self.estimates.get(lease.digest, Estimate()).after(
-            loading or None,
+            None,
             None if cached else usage.input_tokens / usage.prefill_seconds,
             usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
         )
         self.estimates = {**self.estimates, lease.digest: estimate}
         memory.model(self.host, lease.digest, estimate, now)
+
+    def learn_load(self, digest: str, seconds: float, now: float, memory: Memory) -> None:
+        """A model took so long to load."""
+        self.memo = None
+        if size := self.size_of(digest):
+            self.load_rate = blend(self.load_rate, size / seconds)
+            memory.keep(self.host, "", What.LOAD_RATE, self.load_rate, now)
+        estimate = self.estimates.get(digest, Estimate()).after(seconds, None, None)
+        self.estimates = {**self.estimates, digest: estimate}
+        memory.keep(self.host, digest, What.LOAD_SECONDS, estimate.load_seconds, now)
 
     def remember(self, known: Remembered) -> None:
         """What was measured before, where nothing has been measured since."""

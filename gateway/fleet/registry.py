@@ -377,6 +377,13 @@ class Fleet:
             length = self.learned.lengths[lease.digest]
             self.memory.keep(FLEET, lease.digest, What.OUTPUT_TOKENS, length, lease.since + seconds)
 
+    def learn_load(self, lease: Lease, seconds: float, now: float) -> None:
+        """What a load that nobody had asked for showed: no more than how long it took."""
+        state = self._states.get(lease.host)
+        if state is not None and lease.digest is not None:
+            state.learn_load(lease.digest, seconds, now, self.memory)
+            self._touch(state)
+
     def recall(self, rows: Iterable[Measured]) -> None:
         """What was measured before this start: it fills in what has not been measured since."""
         self.memory.recall(rows)

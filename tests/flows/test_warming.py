@@ -70,6 +70,22 @@ async def unload(host: SimulatedHost, model: str) -> None:
 # -- pinned ---------------------------------------------------------------------------------------------------------------------------
 
 
+async def test_how_long_it_took_is_learned(corral: Corral) -> None:
+    """As of any other load; that the slot was held so long says nothing of requests, and a quick answer nothing of loads."""
+    one, two = simulated("gpu1", load_bytes_per_second=2.5e8), simulated("gpu2")
+    stage = await corral(one, two, pin=(f"{TEXT}@gpu1", f"{TEXT}@gpu2"), poll=OFTEN)
+    await until_kept(stage, "loaded")
+    await until_kept(stage, "loaded", host="gpu2")
+    await settled(stage)
+    view = stage.gateway.fleet.view("gpu1", stage.gateway.clock())
+    took = view.estimates[view.digest_of(TEXT) or ""].load_seconds
+    assert took is not None
+    assert took > 0.38
+    assert view.load_rate == pytest.approx(model_named(TEXT).size / took, rel=0.01)
+    assert view.service_seconds is None
+    assert stage.gateway.fleet.view("gpu2", stage.gateway.clock()).estimates == {}
+
+
 @pytest.mark.parametrize("model", [TEXT, EMBEDDING])
 async def test_a_pinned_model(corral: Corral, model: str) -> None:
     """Is loaded at the start, for ever, with no request of anybody's; one that only embeds as well. It is back when it was unloaded."""
