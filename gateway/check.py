@@ -99,10 +99,11 @@ def _pins(config: Config, hosts: list[Host], found: list[Found]) -> bool:
 
 
 def _pin(one: Found, model: str) -> str:
+    unknown = "" if one.host.vram_bytes else "; without vram_bytes nobody knows what fits beside it"
     if model in one.loaded:
-        return "ok: it is loaded, and is told to stay"
+        return f"ok: it is loaded, and is told to stay{unknown}"
     if model in one.sizes:
-        return f"ok: it is not loaded; corral serve loads it, {one.sizes[model] / GIGA:.1f} GB on disk"
+        return f"ok: it is not loaded; corral serve loads it, {one.sizes[model] / GIGA:.1f} GB on disk{unknown}"
     return "FAILED: the host has not got it: pull it there"
 
 

@@ -11,6 +11,7 @@ from gateway.fleet.learned import Learned
 from gateway.fleet.memory import FLEET, Memory, Remembered
 from gateway.fleet.prompts import Known
 from gateway.fleet.regret import regrets
+from gateway.fleet.residence import Load, Unload, UnloadReason
 from gateway.fleet.snapshot import HostView
 from gateway.record import Usage
 from gateway.remembered import What
@@ -45,6 +46,8 @@ class HostState:
     load_rate: float | None = None
     vram_seen: int = 0
     models_seen: int = 0
+    newcomer: bool = False  # a model has come since the last poll
+    full: bool = False
     pins: frozenset[str] = frozenset()  # canonical names of models that are to stay in memory
     pinned: frozenset[str] = frozenset()  # digests of those that it has
     fresh: bool = False  # as the last snapshot shows it
@@ -74,6 +77,14 @@ class HostState:
         if count >= self.models_seen:
             self.models_seen = count
             memory.keep(self.host, "", What.MODELS, count, now)
+
+    def moved(self, change: Load | Unload) -> None:
+        """A model that had to leave when another came shows that what was ever in use is all there is."""
+        if isinstance(change, Load):
+            self.newcomer = True
+        elif change.reason is UnloadReason.EVICTED and (self.newcomer or self.loading):
+            self.full = True
+            self.memo = None
 
     def learn(self, lease: Lease, seconds: float, usage: Usage, memory: Memory) -> None:
         """Blend in what a whole answer showed. ``seconds``: how long the lease was held.
@@ -149,6 +160,7 @@ class HostState:
             self.load_rate,
             self.vram_seen,
             self.models_seen,
+            self.full,
             self.vram_taken,
             self.regrets,
             self.regret,

@@ -137,7 +137,7 @@ class Planner:
         if (there := self._there(view, row, model, KeepKind.PIN, LONG_SECONDS)) is not None:
             return there
         room = self._room(view, row)
-        full = "other pinned models leave no room" if room.pins and view.host.vram_bytes else ""
+        full = "other pinned models leave no room" if room.pins else ""
         return self._due(view, model, KeepKind.PIN, room, full)
 
     # -- warm ------------------------------------------------------------------------------------------------------------------

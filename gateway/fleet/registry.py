@@ -48,7 +48,7 @@ class Fleet:
         self._views: tuple[HostView, ...] = ()
         self._wakes = inf  # when the first ejection is over
         self._policy = policy or BreakerPolicy()
-        self._residence = Residence(moved)
+        self._told, self._residence = moved, Residence(self._moved)
         self._reloads = reloads
         self.clamps = any(rule.policy == "clamp" for rule in reloads)
         self._leases: dict[int, tuple[Lease, HostState]] = {}
@@ -181,6 +181,11 @@ class Fleet:
     def _holds(self, state: HostState, loaded: Mapping[str, LoadedModel]) -> None:
         self.learned.moved(state.loaded, loaded)
         state.loaded = loaded
+
+    def _moved(self, change: Load | Unload) -> None:
+        if (state := self._states.get(change.host)) is not None:
+            state.moved(change)
+        self._told(change)
 
     def _touch(self, state: HostState) -> None:
         """Something is different. What routing has worked out stands if it is only who runs there."""
@@ -323,6 +328,7 @@ class Fleet:
             state.ghosts = state.ghosts.intersection(state.available)
         if seen.loaded is not None:  # last: who is told may look at the fleet
             self._residence.seen(name, seen.loaded, state.loading, began=seen.began, now=seen.at, wall=seen.wall)
+            state.newcomer = False
 
     def note(self, name: str, event: Event, now: float, why: str = "") -> None:
         """Take in one piece of evidence about a host's health."""

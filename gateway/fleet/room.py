@@ -11,7 +11,7 @@ MODELS_LOADED = 3  # Ollama's own limit for each GPU, unless more were seen at o
 
 class Room(NamedTuple):
     """``others``: models that are loaded beside it; ``share``: of their memory, what must be freed, 0 where it fits; ``pins``: what must
-    leave cannot do so without a pinned one."""
+    leave cannot do so without a pinned one, as far as is known: not before the memory is configured, or a model had to leave for another."""
 
     others: int
     share: float
@@ -28,7 +28,7 @@ def room_for(view: HostView, digest: str, memory: int) -> Room:
     if not others or (short <= 0 and others < max(MODELS_LOADED, view.models_seen)):
         return Room(others, 0.0, False)
     share = min(1.0, max(short / taken if taken else 1.0, 1.0 / others))
-    if not view.pinned:
+    if not view.pinned or not (view.host.vram_bytes or view.full):
         return Room(others, share, False)
     held = [model.vram for key in view.pinned if key != digest and (model := view.loaded.get(key)) is not None]
     return Room(others, share, bool(held) and (len(held) == others or short > taken - sum(held)))

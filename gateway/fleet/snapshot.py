@@ -28,6 +28,7 @@ class HostView:
             "ends",
             "estimates",
             "failures",
+            "full",
             "ghosts",
             "health",
             "host",
@@ -73,6 +74,7 @@ class HostView:
         load_rate: float | None = None,  # bytes per second, over all models that were loaded here
         vram_seen: int = 0,  # the most memory that models were seen to use at once
         models_seen: int = 0,  # the most models that were seen loaded at once
+        full: bool = False,  # models had to leave for others: the most that was seen is all there is
         vram_taken: int = 0,  # by what is loaded now
         regrets: Mapping[str, float] = _NOTHING,  # digest → what others would wait if it left
         regret: float = 0.0,  # their sum
@@ -87,7 +89,7 @@ class HostView:
         self.estimates, self.service_seconds, self.load_rate = estimates, service_seconds, load_rate
         self.version, self.latency_seconds, self.seen_at = version, latency_seconds, seen_at
         self.draining, self.ghosts, self.prompts = draining, ghosts, prompts
-        self.vram_seen, self.models_seen, self.vram_taken = vram_seen, models_seen, vram_taken
+        self.vram_seen, self.models_seen, self.vram_taken, self.full = vram_seen, models_seen, vram_taken, full
         self.regrets, self.regret, self.pinned = regrets, regret, pinned
         self.memo: dict[Any, Any] = {} if memo is None else memo
 

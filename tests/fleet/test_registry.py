@@ -1,5 +1,6 @@
 """The fleet's state: what is polled, leased and learned, and what a snapshot shows of it."""
 
+import msgspec
 import pytest
 
 from gateway.fleet.ewma import Estimate
@@ -7,7 +8,7 @@ from gateway.fleet.health import BreakerPolicy, Event, State
 from gateway.fleet.prompts import Known
 from gateway.fleet.registry import SAMPLES_PER_SECOND, Fleet
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import SIZE, available, digest_of, host, observation, told
+from tests.fleet.builders import SIZE, available, digest_of, host, loaded, observation, told
 
 DIGEST = digest_of(TEXT)
 SMALL_CONTEXT, LARGE_CONTEXT = (("num_ctx", 2048),), (("num_ctx", 8192),)
@@ -190,6 +191,25 @@ def test_a_model_that_was_loaded_anew() -> None:
     held = made.view("gpu1", 2.0).loaded[DIGEST]
     assert (held.context, held.vram) == (2048, SIZE)
     assert made.lease("gpu1", TEXT, (("num_ctx", 4096),), 3.0, cold=False).reload == "num_ctx"
+
+
+@pytest.mark.parametrize("proved", [True, False])
+def test_a_host_that_is_full(proved: bool) -> None:
+    """Is known by a model that had to leave when another came, or was about to; one that somebody unloads shows nothing."""
+    made = fleet()
+
+    def poll(at: float, *holds: str) -> bool:
+        held = tuple(loaded(name, expires_at="2319-01-01T00:00:00Z") for name in holds)
+        made.observe("gpu1", msgspec.structs.replace(observation(at), loaded=held, began=at))
+        return made.view("gpu1", at).full
+
+    assert not poll(1.0, TEXT)
+    assert not poll(2.0)
+    assert not poll(3.0, TEXT)
+    lease = made.lease("gpu1", OTHER, (), 4.0, cold=True)
+    if proved:
+        made.answered(lease, OTHER, 5.0)
+    assert poll(6.0, *([OTHER] if proved else []))
 
 
 # -- answers ------------------------------------------------------------------------------------------------------------------------

@@ -175,11 +175,17 @@ async def test_while_somebody_waits_nothing_is_loaded(corral: Corral) -> None:
 
 
 async def test_others_go_elsewhere(corral: Corral) -> None:
-    """A request whose load would push a pinned model out goes to another host, though that one is far slower."""
+    """A request whose load would push a pinned model out goes to another host, though that one is far slower: once it is known that it would, as
+    one did that named the host."""
     one = simulated("gpu1", vram_bytes=ROOM)
     two = simulated("gpu2", vram_bytes=ROOM, load_bytes_per_second=8e9, tokens_per_second=500.0)
     stage = await corral(one, two, pin=(f"{TEXT}@gpu1",), poll=OFTEN)
     await until_kept(stage, "loaded")
+    assert (await stage.ask(call("/api/chat", OTHER, headers={"X-Corral-Host": "gpu1"}))).status == 200
+    await until_told(stage, lambda: one.ledger.loads == 3 and one.loaded == (TEXT,))
+    await until_kept(stage, "loaded")
+    await settled(stage)
+    await stage.polled()  # who had to leave for it, only a poll tells
     for _ in range(4):
         assert (await stage.ask(call("/api/chat", OTHER))).get("X-Corral-Host") == "gpu2"
         await stage.quiet()
