@@ -114,6 +114,8 @@ def _piece(text: str) -> Piece:
 
 _INNER = tuple(_piece(f" {word}") for word in _WORDS)
 _FIRST = tuple(_piece(word.capitalize()) for word in _WORDS)
+_NEXT = {inner: _piece(f"\n\n{word.capitalize()}") for inner, word in zip(_INNER, _WORDS, strict=True)}
+PARAGRAPH_TOKENS = 80
 _JSON_HEAD = tuple(_piece(text) for text in ('{"', "answer", '":"'))
 _JSON_TAIL = _piece('"}')
 
@@ -150,11 +152,14 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def words(rng: random.Random, count: int, *, as_json: bool = False) -> list[Piece]:
-    """An answer of `count` tokens; with `as_json` they spell a JSON object, where there is room for one."""
+    """An answer of `count` tokens in paragraphs; with `as_json` they spell a JSON object, where there is room for one."""
     if as_json and count > len(_JSON_HEAD) + 1:
         inside = rng.choices(_INNER, k=count - len(_JSON_HEAD) - 1)
         return [*_JSON_HEAD, *inside, _JSON_TAIL]
-    return list(itertools.chain(rng.choices(_FIRST, k=min(count, 1)), rng.choices(_INNER, k=max(count - 1, 0))))
+    said = list(itertools.chain(rng.choices(_FIRST, k=min(count, 1)), rng.choices(_INNER, k=max(count - 1, 0))))
+    for index in range(PARAGRAPH_TOKENS, count, PARAGRAPH_TOKENS):
+        said[index] = _NEXT[said[index]]
+    return said
 
 
 def likely(rng: random.Random, count: int) -> list[str]:

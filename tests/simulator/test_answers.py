@@ -54,6 +54,16 @@ async def test_streaming_says_what_not_streaming_says() -> None:
     assert (lines(stream)[-1]["eval_count"], lines(stream)[-1]["context"]) == (9, whole["context"])
 
 
+async def test_paragraphs() -> None:
+    """As models write; what is JSON stays JSON."""
+    async with quick() as host:
+        whole = said(await post(host, "/api/generate", generate(tokens=200)))
+        form = said(await post(host, "/api/generate", generate(tokens=200, format="json")))
+    assert [len(text.split()) for text in whole.split("\n\n")] == [80, 80, 40]
+    assert "\n" not in form
+    assert json.loads(form)["answer"]
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"), [({"num_predict": 8}, "length"), ({}, "stop"), ({"num_predict": -1}, "stop")]
 )
