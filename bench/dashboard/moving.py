@@ -1,0 +1,55 @@
+"""How long it takes to come to a page: by a click on its name, and by a reload of a chat."""
+
+from collections.abc import Iterator
+
+from playwright.sync_api import Page
+
+from bench.dashboard.found import Found
+from bench.dashboard.stage import MODEL, Stage, idle
+
+SWITCH_MS, RELOAD_MS = 1000.0, 1500.0
+PAGES = {
+    "Model talk": "[...document.querySelectorAll('h1,h2')].some(one => one.textContent.includes('Let models talk'))",
+    "Sessions": "document.querySelectorAll('[data-testid=stMenuButton]').length > 5",
+    "Metrics": "document.querySelectorAll('[data-testid=stMetric]').length > 5 && document.querySelector('.main-svg')",
+    "Fleet": "document.querySelectorAll('[data-testid=stMetric]').length === 5 && document.body.innerText.includes('Learned speeds')",
+    "Chat": "document.querySelectorAll('[data-testid=stChatMessage]').length > 5",
+}
+"""The pages by the names of their links, and when the content of each is there."""
+TURNS = 8
+
+
+def measure(stage: Stage, rounds: int) -> Iterator[Found]:
+    """A fleet with some history, a chat of sixteen messages."""
+    for number in range(10):
+        stage.gateway.post("/api/sessions", {"title": f"Session {number}", "model": MODEL})
+    session = stage.session("fast", 50)
+    for _ in range(TURNS):
+        stage.gateway.post(f"/api/sessions/{session}/chat", {"message": {"content": "And?"}, "stream": False})
+    with stage.page(session) as page:
+        took: dict[str, list[float]] = {name: [] for name in PAGES}
+        for _ in range(rounds):
+            for name in PAGES:
+                took[name].append(_switched(page, name))
+        yield Found(
+            "first click → page, its code fetched", [values[0] for values in took.values()], "ms", "most", SWITCH_MS
+        )
+        for name, values in took.items():
+            yield Found(f"click → page {name}", values[1:], "ms", "p95", SWITCH_MS)
+        yield Found("reload → chat with 16 messages", [_reloaded(page) for _ in range(rounds)], "ms", "p95", RELOAD_MS)
+
+
+def _switched(page: Page, name: str) -> float:
+    page.get_by_role("link", name=name, exact=True).click()
+    there = page.wait_for_function(f"() => ({PAGES[name]}) && performance.timeOrigin + performance.now()")
+    took = float(there.json_value()) - float(page.evaluate("clicked"))
+    idle(page)
+    return took
+
+
+def _reloaded(page: Page) -> float:
+    page.reload(wait_until="commit")
+    usable = f"!document.querySelector('[data-testid=stChatInputTextArea]')?.disabled && {PAGES['Chat']}"
+    there = page.wait_for_function(f"() => document.querySelector('textarea') && {usable} && performance.now()")
+    idle(page)
+    return float(there.json_value())
