@@ -5,6 +5,8 @@ STAMP := .venv/.ready
 COMPILED := $(CURDIR)/build/compiled
 JS := tests/e2e/js
 RANDOM_HEX = $$(head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
+# Where Python is told to write no bytecode, each worker and each program that a test starts would compile all modules again.
+export PYTHONDONTWRITEBYTECODE =
 NPM := npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1
 
 .PHONY: setup demo screenshots run check fix js test test-compiled compiled bench clean

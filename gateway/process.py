@@ -2,6 +2,7 @@
 
 import gc
 import time
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ if TYPE_CHECKING:  # `corral --version` needs none of it
 GC_THRESHOLDS = (50_000, 20, 20)  # docs/decisions/0002
 
 
+@cache
 def package_version() -> str:
-    """The installed distribution's version."""
+    """The installed distribution's version; its files are read once."""
     try:
         return version("ollama-corral")
     except PackageNotFoundError:
