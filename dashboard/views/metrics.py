@@ -84,13 +84,26 @@ def _grafana() -> None:
                 st.link_button(name, f"{base}/d/corral-{uid}", type="tertiary", icon=":material/open_in_new:")
 
 
+def _span(name: str) -> str:
+    """``15m``, as it is said; the gateway's own words are English."""
+    count, unit = name[:-1], name[-1]
+    words = {"m": t("{count}m", count=count), "h": t("{count}h", count=count), "d": t("{count}d", count=count)}
+    return words[unit]
+
+
 def _toolbar(hosts: list[dict[str, Any]]) -> tuple[requests.Chosen, float | None]:
     """What it is about, and how often it is asked for again."""
     outcomes = ["failed", *charts.OUTCOMES]
     words = requests.outcomes()
     with st.container(horizontal=True, vertical_alignment="top"):
         range_ = st.segmented_control(
-            t("Time"), list(RANGES), default="24h", key="metrics_range", required=True, persist_state="session"
+            t("Time"),
+            list(RANGES),
+            format_func=_span,
+            default="24h",
+            key="metrics_range",
+            required=True,
+            persist_state="session",
         )
         model = st.selectbox(
             t("Model"),

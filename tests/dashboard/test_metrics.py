@@ -135,6 +135,13 @@ def test_it_is_not_asked_again(view: View, busy: Gateway) -> None:
     at.selectbox(key="metrics_refresh").set_value(None).run()
     assert not at.exception
     assert metric(at, "Запросы") == "3"
+    spans = at.segmented_control(key="metrics_range").options
+    assert [option if isinstance(option, str) else option.content for option in spans][:4] == [
+        "15 мин",
+        "1 ч",
+        "6 ч",
+        "24 ч",
+    ]
 
 
 def test_grafana(view: View, busy: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
