@@ -162,6 +162,7 @@ class Gateway:
             self.contexts,
             self.background,
             self.config.relay,
+            self.config.queue.deadline_seconds,
         )
         self.warming = Warming(
             *(self.fleet, self.admission, self.client, self.metrics, self.clock, lambda: self.config, self.tasks)
@@ -238,7 +239,7 @@ class Gateway:
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement, self.warming.kept),
             GenerationsApi(
-                *(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions), self.admission.places
+                *(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions), self.admission.outlook
             ),
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,

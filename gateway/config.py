@@ -67,6 +67,9 @@ class QueueConfig:
     """The waiting room."""
 
     limit: Count = 512  # requests that may wait, in all
+    deadline_seconds: NotNegative = (
+        0.0  # callers wait so long for the first byte who do not say it with X-Corral-Deadline; 0: as long as it takes
+    )
     background: bool = True  # what chat UIs and editors ask by themselves (titles, tags, suggestions, completions of code) waits until nobody else does
     background_prompts: tuple[
         str, ...

@@ -26,6 +26,9 @@ class CorralError(Exception):
     fault = Fault.GATEWAY
     again = True  # False: clients that retry by themselves are told not to
 
+    place: int | None = None  # in the queue, had it waited
+    wait_seconds: float | None = None  # as was foretold
+
     def __init__(self, message: str, *, retry_after: float | None = None, generation: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -134,6 +137,13 @@ class QueueFull(CorralError):
 
     status = 503
     code = "queue_full"
+
+
+class DeadlineUnmet(CorralError):
+    """The first byte would come later than the caller waits (`X-Corral-Deadline`, `queue.deadline_seconds`), as far as can be told: it was not let in, or waits no more."""
+
+    status = 503
+    code = "deadline_unmet"
 
 
 class ShuttingDown(CorralError):

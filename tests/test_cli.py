@@ -141,7 +141,12 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
             both = capsys.readouterr().out
     configured, end = json.JSONDecoder().raw_decode(text)
     assert configured["hosts"] == [{"name": "gpu1", "url": host.url, "slots": 1, "tags": [], "vram_bytes": 0}]
-    assert configured["queue"] == {"limit": 512, "background": True, "background_prompts": []}
+    assert configured["queue"] == {
+        "limit": 512,
+        "deadline_seconds": 0.0,
+        "background": True,
+        "background_prompts": [],
+    }
     line, kept = text[end:].split("\n")[1:-1]
     assert kept == "database     none: nothing is kept"
     assert "FAILED: the database is not available: [Errno 111]" in lost

@@ -73,6 +73,10 @@ def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = ""
         headers["X-Corral-Generation"] = id_ or error.generation
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.place is not None:
+        headers["X-Corral-Queue-Place"] = str(error.place)
+    if error.wait_seconds is not None:
+        headers["X-Corral-Queue-Seconds"] = f"{error.wait_seconds:.1f}"
     if not error.again:
         headers["x-should-retry"] = "false"
     late = endpoint is not None and endpoint.dialect != "ollama" and error.status != 400  # error_end says why

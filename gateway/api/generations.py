@@ -17,7 +17,14 @@ from gateway.relay.feed import Feed
 from gateway.relay.generations import Generation, Generations
 from gateway.relay.kept import KeptAnswer
 from gateway.relay.shelf import Shelf
+from gateway.routing.outlook import Outlook, WaitsFor
+from gateway.routing.waiting import Waiter
 from gateway.store.sessions import Sessions
+
+WAITS_FOR = (
+    "`slot`: until one is free; `load`: until the host has loaded what it loads for somebody else; `host`: nobody can take it now; "
+    "null: it does not wait"
+)
 
 
 class OneGeneration(msgspec.Struct, frozen=True):
@@ -62,6 +69,11 @@ class GenerationRow(msgspec.Struct, frozen=True):
     tokens: Annotated[int, doc("output tokens so far, as counted in passing", ge=0)]
     attempts: Annotated[int, doc("how many hosts were tried, with the present one", ge=0)]
     queue_place: Annotated[int | None, doc("its place among all that wait, from 1; null: it does not wait")]
+    queue_seconds: Annotated[
+        float | None,
+        doc("how much longer it will wait, as far as can be told; null: it does not wait, or nobody knows"),
+    ]
+    waits_for: Annotated[WaitsFor | None, doc(WAITS_FOR)]
     route_reason: Annotated[RouteReason | None, doc("why it went to this host; null while it is queued")]
     predicted_seconds: Annotated[
         float | None, doc("to the first token, as routing thought when it chose the host; null while it is queued")
@@ -115,7 +127,7 @@ class SessionStopped(msgspec.Struct, frozen=True):
 
 
 class GenerationsApi:
-    """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``. ``places``: of those that wait, by id."""
+    """Handlers of ``/api/generations``, ``/api/chat/cancel`` and ``/api/sessions/{id}/cancel``. ``outlook``: of those that wait."""
 
     def __init__(
         self,
@@ -123,13 +135,13 @@ class GenerationsApi:
         shelf: Shelf,
         stopping: Stopping,
         sessions: Sessions,
-        places: Callable[[], Mapping[str, int]],
+        outlook: Callable[[float], list[tuple[Waiter, Outlook]]],
     ) -> None:
         self._generations = generations
         self._shelf = shelf
         self._stopping = stopping
         self._sessions = sessions
-        self._places = places
+        self._outlook = outlook
 
     def routes(self) -> list[web.RouteDef]:
         """List, look at, stop."""
@@ -145,8 +157,8 @@ class GenerationsApi:
     async def all(self, query: Wanted) -> InFlight:
         """Everything in flight, oldest first."""
         rows = [_ended(one) for one in self._shelf.ended() if isinstance(one, KeptAnswer)] if query.kept else []
-        places = self._places()
-        rows += [self._row(generation, places) for generation in self._generations]
+        waiting = self._waiting()
+        rows += [self._row(generation, waiting.get(generation.id)) for generation in self._generations]
         talks = [
             _conversation(one) for one in self._shelf if isinstance(one, Feed) and (query.kept or one.ended is None)
         ]
@@ -161,7 +173,8 @@ class GenerationsApi:
         answer = self._shelf.get(path.id)
         if isinstance(answer, KeptAnswer) and answer.record is not None:
             return _ended(answer)
-        return self._row(self._found(path.id), self._places())
+        found = self._found(path.id)
+        return self._row(found, self._waiting().get(found.id))
 
     @handler(NotFound, StoreUnavailable)
     async def stop(self, path: OneGeneration) -> GenerationStopped | SessionStopped:
@@ -213,7 +226,10 @@ class GenerationsApi:
             raise NotFound(f"no generation {id_[:64]!r} is in flight")
         return generation
 
-    def _row(self, generation: Generation, places: Mapping[str, int]) -> GenerationRow:
+    def _waiting(self) -> Mapping[str, Outlook]:
+        return {waiter.request.id: told for waiter, told in self._outlook(self._generations.clock())}
+
+    def _row(self, generation: Generation, told: Outlook | None) -> GenerationRow:
         request, answer = generation.request, self._shelf.get(generation.id)
         return GenerationRow(
             id=generation.id,
@@ -229,7 +245,9 @@ class GenerationsApi:
             age_seconds=round(self._generations.clock() - generation.received, 3),
             tokens=generation.tokens,
             attempts=len(generation.attempts) + (generation.phase is not Phase.QUEUED),
-            queue_place=places.get(generation.id),
+            queue_place=told.place if told else None,
+            queue_seconds=_rounded(told.wait_seconds) if told else None,
+            waits_for=told.waits_for if told else None,
             **_routed(generation.route),
             detached=answer is not None,
             readers=answer.readers if answer else None,
@@ -262,6 +280,8 @@ def _ended(answer: KeptAnswer) -> GenerationRow:
         tokens=record.usage.output_tokens,
         attempts=len(record.attempts),
         queue_place=None,
+        queue_seconds=None,
+        waits_for=None,
         **_routed(record.route),
         detached=True,
         readers=answer.readers,
@@ -282,6 +302,10 @@ def _routed(route: Route | None) -> dict[str, Any]:
         "predicted_seconds": round(seconds, 3),
         "predicted_load_seconds": round(load, 3),
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _moment(seconds: float) -> str:

@@ -17,8 +17,8 @@ from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
-from gateway.dialects.urgency import Background, priority_of
-from gateway.errors import Cancelled, CorralError, Loop, QueueFull, ShuttingDown, TooLarge, internal
+from gateway.dialects.urgency import Background, deadline_of, priority_of
+from gateway.errors import Cancelled, CorralError, DeadlineUnmet, Loop, QueueFull, ShuttingDown, TooLarge, internal
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
@@ -64,6 +64,7 @@ class Inference:
         contexts: Contexts,
         background: Background | None,
         config: RelayConfig,
+        deadline_seconds: float,
     ) -> None:
         self._relay = relay
         self._generations = generations
@@ -78,6 +79,7 @@ class Inference:
         self._fleet = fleet
         self._contexts = contexts
         self._background = background
+        self._deadline_seconds = deadline_seconds
         self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
@@ -177,11 +179,12 @@ class Inference:
             trace,
             priority_of(headers.priority) if headers.priority else None,
             self._background,
+            deadline_of(headers.deadline) if headers.deadline else self._deadline_seconds,
         )
 
     def _count(self, error: CorralError, *, let_in: bool) -> None:
-        """As refused, unless it had been let in: then it is a generation, and counted as that. A full queue turns away in there."""
-        if not let_in or isinstance(error, QueueFull):
+        """As refused, unless it had been let in: then it is a generation, and counted as that. The waiting room turns away in there."""
+        if not let_in or isinstance(error, (QueueFull, DeadlineUnmet)):
             self._rejected(error.code)
 
     def _tell(

@@ -35,6 +35,8 @@ REQUEST_HEADERS = {
     "X-Corral-Session": "Inference: a word of yours; it is in the live view and the log line. `/api/chat` and `/v1/chat/completions`: with the id of a "
     "kept session they are recorded into it.",
     "X-Corral-Priority": "Inference: `interactive`, `normal` (as without it) or `background`: whose turn it is where some have to wait.",
+    "X-Corral-Deadline": "Inference: seconds until the first byte that the caller waits (of an answer in one piece: until all of it); at most 86400. Who would wait longer, "
+    "as far as can be told, is refused at once or as soon as it is certain (503, `deadline_unmet`), at the latest then (504, `deadline`).",
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "
     "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`, "
     "where models are managed too; a header that names another host is then a 400.",
@@ -55,6 +57,8 @@ ANSWER_HEADERS = {
     "X-Corral-Left-Out": "Managing models: hosts that it concerns but that are ejected or draining. They are not waited for; a pull can "
     "succeed without them, unless `X-Corral-Hosts` named them. If all are ejected, they are asked in spite of it; if all are draining, it is a 503.",
     "X-Corral-Error": "Every error of Corral's own: its code.",
+    "X-Corral-Queue-Place": "Of a 503 `queue_full` or `deadline_unmet`: the place in the queue that it would have had, at most.",
+    "X-Corral-Queue-Seconds": "The same: how long it would have waited for a host, as far as can be told.",
     "Retry-After": "A 503 of Corral's own, where it can help to try again: whole seconds after which to.",
 }
 

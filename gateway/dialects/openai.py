@@ -14,7 +14,16 @@ from gateway.dialects.request import Endpoint, Farewell
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _STREAM_ID = re.compile(rb'"id":"((?:chatcmpl-|cmpl-|resp_)[^"]{1,64})"')
 _SEQUENCE = re.compile(rb'"sequence_number":(\d{1,9})')
-_OUR_CODES = ("queue_full", "no_host", "hosts_failed", "cancelled", "deadline", "shutting_down", "too_large")
+_OUR_CODES = (
+    "queue_full",
+    "deadline_unmet",
+    "no_host",
+    "hosts_failed",
+    "cancelled",
+    "deadline",
+    "shutting_down",
+    "too_large",
+)
 
 
 def error_end(status: int) -> bytes:

@@ -67,20 +67,19 @@ def read(
     trace: Trace = NO_TRACE,
     priority: Priority | None = None,
     background: Background | None = None,
+    deadline_seconds: float = 0.0,
 ) -> InferenceRequest:
     """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one.
 
     ``at_hosts``: the hosts that a model may end in, as in ``llama3@gpu1``, which pins the request and is taken out of the body.
-    ``priority``: as its caller said; None: ``background`` knows which nobody waits for.
+    ``priority``: as its caller said; None: ``background`` knows which nobody waits for. What only
+    loads a model has no deadline.
     """
     if endpoint.multipart:
         requested = _form_field(body, content_type, "model")
         fields: dict[str, Any] = {}
     else:
-        text = plain(endpoint, body, content_encoding)
-        if not text and endpoint.dialect != "ollama":
-            raise BadRequest("EOF")
-        fields = fields_of(text)
+        fields = _fields(endpoint, body, content_encoding)
         requested = text_of(fields, "model")
     requested, named = at_host(requested, at_hosts)
     if named:
@@ -96,10 +95,11 @@ def read(
     if priority is None:
         idle = background is not None and background.knows(endpoint, fields)
         priority = Priority.BACKGROUND if idle else Priority.NORMAL
+    kind = _kind(endpoint, fields) if endpoint.load_key else Kind.INFER
     return InferenceRequest(
         id_,
         endpoint,
-        _kind(endpoint, fields) if endpoint.load_key else Kind.INFER,
+        kind,
         requested,
         name,
         flag_of(fields, "stream", default=endpoint.streams_by_default),
@@ -112,7 +112,15 @@ def read(
         pin,
         trace,
         priority,
+        deadline_seconds if kind is Kind.INFER else 0.0,
     )
+
+
+def _fields(endpoint: Endpoint, body: bytes, encoding: str) -> dict[str, Any]:
+    text = plain(endpoint, body, encoding)
+    if not text and endpoint.dialect != "ollama":
+        raise BadRequest("EOF")
+    return fields_of(text)
 
 
 def model_named(body: bytes, at_hosts: Collection[str] = ()) -> tuple[str, str, bytes]:

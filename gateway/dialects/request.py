@@ -86,3 +86,4 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     trace: Trace = NO_TRACE
     priority: Priority = Priority.NORMAL
     clamped_from: int = 0  # num_ctx that was asked for, where a smaller one is sent
+    deadline_seconds: float = 0.0  # after it was received its first byte has to be there; 0: its caller waits

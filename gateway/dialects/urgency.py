@@ -13,6 +13,7 @@ import msgspec
 from gateway.dialects.request import Endpoint, Priority
 from gateway.errors import BadRequest
 
+DEADLINE_MOST_SECONDS = 86400.0
 HEAD_BYTES = 4096  # of the messages in which a known prompt is looked for; a system prompt may stand before it
 MESSAGES_BYTES = 256 * 1024  # more than that are no such request
 PROMPTS = (  # as Open WebUI ships them; that of an answer from documents begins with "### Task:" too, and somebody waits for it
@@ -46,6 +47,18 @@ def priority_of(said: str) -> Priority:
 def in_words(priority: Priority) -> PriorityWord:
     """As ``X-Corral-Priority`` says it."""
     return _WORDS[priority]
+
+
+def deadline_of(said: str) -> float:
+    """The seconds that ``X-Corral-Deadline`` says. Raises BadRequest."""
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= DEADLINE_MOST_SECONDS:
+        most = f"{DEADLINE_MOST_SECONDS:.0f}"
+        raise BadRequest(f"X-Corral-Deadline is {said[:64]!r}: write seconds, more than 0 and at most {most}")
+    return seconds
 
 
 class Background:

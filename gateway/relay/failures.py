@@ -31,6 +31,7 @@ _OUTCOMES = {
     "bad_request": Outcome.CLIENT_ERROR,
     "no_host": Outcome.NO_HOST,
     "queue_full": Outcome.REJECTED,
+    "deadline_unmet": Outcome.REJECTED,
 }
 
 

@@ -19,6 +19,7 @@ from gateway.dialects.lines import Meter
 from gateway.dialects.request import InferenceRequest
 from gateway.record import Attempt, CancelSource, GenerationRecord, Outcome, Phase, Route, Usage
 from gateway.relay.intents import Intent
+from gateway.routing.waiting import NEVER
 from gateway.telemetry.tracing import Tracer
 
 Sink = Callable[[GenerationRecord], None]
@@ -50,6 +51,7 @@ class Generation:
     _task: "asyncio.Task[object] | None" = None
     _cancelling = 0
     _deadline: asyncio.TimerHandle | None = None
+    _first_byte_due: asyncio.TimerHandle | None = None
 
     def __init__(self, owner: "Generations", request: InferenceRequest, received: float) -> None:
         self._owner = owner
@@ -87,6 +89,12 @@ class Generation:
         return self._owner.wall() - (self._owner.clock() - self.received)
 
     @property
+    def due(self) -> float:
+        """When its first byte has to be there."""
+        seconds = self.request.deadline_seconds
+        return self.received + seconds if seconds else NEVER
+
+    @property
     def tokens(self) -> int:
         """Output tokens that have passed so far, as counted."""
         endpoint = self.request.endpoint
@@ -113,6 +121,13 @@ class Generation:
             self._deadline = self._owner.loop.call_later(
                 left, self.stop, CancelSource.DEADLINE, f"took longer than {seconds:g} s"
             )
+        if self.request.deadline_seconds:
+            left = max(0.0, self.due - self._owner.clock())
+            self._first_byte_due = self._owner.loop.call_later(left, self._too_late)
+
+    def _too_late(self) -> None:
+        if self.first_byte is None:
+            self.stop(CancelSource.DEADLINE, f"no first byte within {self.request.deadline_seconds:g} s")
 
     def stop(self, source: CancelSource, why: str) -> bool:
         """End the scope, as soon as it is open. Idempotent; False if it had ended or was being stopped already."""
@@ -131,6 +146,8 @@ class Generation:
         self._over = True
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._first_byte_due is not None:
+            self._first_byte_due.cancel()
         if self.cancelled_by is not None:
             return task.uncancel() <= self._cancelling and cancelled
         if cancelled:

@@ -85,6 +85,7 @@ _LOOKED_AT = {
     b"x-corral-generation": "generation",
     b"x-corral-detach": "detach",
     b"x-corral-priority": "priority",
+    b"x-corral-deadline": "deadline",
     b"traceparent": "traceparent",
     b"tracestate": "tracestate",
     b"x-request-id": "request_id",
@@ -106,6 +107,7 @@ class Inbound:
     generation = ""  # of a Corral that sent this on
     detach = ""
     priority = ""
+    deadline = ""
     traceparent = ""
     tracestate = ""
     request_id = ""

@@ -19,9 +19,7 @@ import msgspec
 from gateway.dialects.lines import Framing
 from gateway.dialects.ollama import message_of
 from gateway.dialects.request import Farewell, InferenceRequest
-from gateway.errors import (
-    CorralError,
-)
+from gateway.errors import CorralError, DeadlineUnmet
 from gateway.fleet.health import Event
 from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
@@ -131,24 +129,28 @@ class Relay:
 
     def _leased(self, generation: Generation, tried: frozenset[str]) -> Lease | None:
         """A lease at once, if the best host has a free slot: the ordinary case."""
-        verdict = self._admission.grant(generation.request, self._clock(), tried)
+        verdict = self._admission.grant(generation.request, self._clock(), tried, generation.due)
         return _granted(generation, verdict) if isinstance(verdict, Grant) else None
 
     async def _admitted(self, generation: Generation, tried: frozenset[str], failures: list[str]) -> Lease:
-        """A lease after waiting for it. Raises ModelNotFound, NoHost, HostsFailed, QueueFull."""
-        request, since = generation.request, self._clock()
+        """A lease after waiting for it. Raises ModelNotFound, NoHost, HostsFailed, QueueFull, DeadlineUnmet."""
+        request, since, due = generation.request, self._clock(), generation.due
         if not request.model:
             status, message = request.endpoint.missing_model
             raise missing_model(status, message)
         try:
-            verdict = self._admission.grant(request, since, tried) or await self._wait(generation, tried)
+            verdict = self._admission.grant(request, since, tried, due) or await self._wait(generation, tried)
             if isinstance(verdict, Unroutable) and verdict.unknown_model and not tried:
                 await self._refresh()  # it may have been pulled a moment ago
-                verdict = self._admission.grant(request, self._clock(), tried) or await self._wait(generation, tried)
+                verdict = self._admission.grant(request, self._clock(), tried, due) or await self._wait(
+                    generation, tried
+                )
         finally:
             generation.queue_seconds += self._clock() - since
         if isinstance(verdict, Unroutable):
             raise unroutable(request, verdict, failures)
+        if isinstance(verdict, DeadlineUnmet):
+            raise verdict
         return _granted(generation, verdict)
 
     async def _wait(self, generation: Generation, tried: frozenset[str]) -> Verdict:
@@ -164,7 +166,7 @@ class Relay:
             future.set_result(None)
             return True
 
-        waiter = self._admission.join(generation.request, self._clock(), deliver, tried)
+        waiter = self._admission.join(generation.request, self._clock(), deliver, tried, generation.due)
         try:
             await future
         except asyncio.CancelledError:

@@ -8,6 +8,8 @@ Whose turn it is:
 1. by priority, then by fair shares of predicted seconds (shares.py), then first come, first served;
 2. but who needs a model loaded stands back, by the seconds that the load costs them and others: those who want what is loaded go together;
 3. and of ELDEST_EVERY grants one goes to whoever has waited longest, whatever the above: nobody starves.
+
+Who says until when the first byte has to come (``due``) is refused as soon as it will not, as far as can be told.
 """
 
 import heapq
@@ -16,17 +18,18 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from gateway.dialects.request import InferenceRequest, Priority
-from gateway.errors import QueueFull
+from gateway.errors import DeadlineUnmet, QueueFull
 from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Trigger
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Costs, Route
 from gateway.routing.averages import Averages
+from gateway.routing.outlook import Outlook, foresee, least_seconds
 from gateway.routing.policy import Chance, Unroutable, choose
 from gateway.routing.ranks import Policy
 from gateway.routing.shares import Shares
-from gateway.routing.waiting import Kind, KindKey, Waiter, add, spread
+from gateway.routing.waiting import NEVER, Kind, KindKey, Waiter, add, spread
 
 NOBODY: frozenset[str] = frozenset()
 RETRY_AFTER_SECONDS = 5.0
@@ -44,7 +47,7 @@ class Grant:
         self.lease = lease
 
 
-Verdict = Grant | Unroutable
+Verdict = Grant | Unroutable | DeadlineUnmet
 
 
 class Turn(NamedTuple):
@@ -70,6 +73,7 @@ class Admission:
         self._ahead: dict[str, int] = {}  # how many waited for each host then
         self._seq = 0
         self._younger = 0  # grants since one went to whoever had waited longest
+        self._certain = NEVER  # until then nobody's deadline is out of reach for certain
         self.limit = limit
 
     def __repr__(self) -> str:
@@ -82,13 +86,17 @@ class Admission:
         """Everyone who waits, in order of arrival."""
         return list(self._waiters.values())
 
-    def places(self) -> dict[str, int]:
-        """The ids of all that wait → their place, 1 for the one that is looked at first. Others may pass it: for a host that it does not want."""
+    def outlook(self, now: float) -> list[tuple[Waiter, Outlook]]:
+        """All that wait, in the order in which they are looked at, and what they can expect. Others may pass them: for a host that they do not want."""
         order = sorted(self._waiters.values(), key=lambda waiter: self._turn(waiter, 0.0))
-        return {waiter.request.id: place for place, waiter in enumerate(order, 1)}
+        snapshot = self._fleet.snapshot(now)
+        told = foresee(order, lambda waiter: self._choose(waiter.request, snapshot, waiter.tried, {}), snapshot)
+        return list(zip(order, told, strict=True))
 
-    def grant(self, request: InferenceRequest, now: float, tried: AbstractSet[str] = NOBODY) -> Verdict | None:
-        """Grant or refuse at once; None: it has to wait (``join``).
+    def grant(
+        self, request: InferenceRequest, now: float, tried: AbstractSet[str] = NOBODY, due: float = NEVER
+    ) -> Verdict | None:
+        """Grant or refuse at once; None: it has to wait (``join``). ``due``: when its first byte has to be there, on the clock of ``now``.
 
         Who waits comes first: time alone may have freed a host (its ejection is over) since anybody was asked. Then nobody is
         overtaken by taking what is free still.
@@ -101,6 +109,8 @@ class Admission:
             return route
         if not self._may(route.costs[0]):
             return None
+        if due < NEVER and now + route.predicted_seconds > due:
+            return _unmet(due - now, route.predicted_seconds, 0.0, None)
         granted = self._leased(request, route, now)
         if self._waiters:  # a slot that is taken changes nothing for the better
             self._settled = self._fleet.version
@@ -112,16 +122,19 @@ class Admission:
         now: float,
         deliver: Callable[[Verdict], bool],
         tried: AbstractSet[str] = NOBODY,
+        due: float = NEVER,
     ) -> Waiter:
         """Enter the waiting room; ``deliver`` may be called before this returns. Raises QueueFull."""
         if len(self) >= self.limit:
             waiting = "1 request waits" if len(self) == 1 else f"{len(self)} requests wait"
             raise QueueFull(f"the queue is full: {waiting} already", retry_after=RETRY_AFTER_SECONDS)
         self._seq += 1
-        waiter = Waiter(request, tried, self._seq, now, deliver)
+        waiter = Waiter(request, tried, self._seq, now, deliver, due)
         if not self._waiters:
             self._ahead, self._settled = {}, self._fleet.version
         kind = self._enter(waiter)
+        if due < NEVER and not self._is_in_time(waiter, now):
+            return waiter
         if not self._is_settled(now):
             self.assign(now)
             return waiter
@@ -134,7 +147,6 @@ class Admission:
                 self._let_in(waiter, route, now)
                 self._settled = self._fleet.version
             else:
-                waiter.seconds = route.predicted_seconds
                 add({route.host: 1}, self._ahead)
                 add({route.host: 1}, kind.ahead)
         return waiter
@@ -162,6 +174,8 @@ class Admission:
 
     def assign(self, now: float) -> None:
         """Hand out all that can be handed out."""
+        if now > self._certain:
+            self._expire(now)
         if not self._waiters:
             return
         free = self._free(now)
@@ -217,7 +231,6 @@ class Admission:
         if isinstance(route, Unroutable):
             self._refuse(waiter, route)
             return None
-        waiter.seconds = route.predicted_seconds
         costs = route.costs[0]
         if not self._may(costs):
             self._wait_on(kind, route, snapshot, ahead)
@@ -225,7 +238,10 @@ class Admission:
         kind.back = costs.load_time + costs.harm if self.policy is Policy.PREDICTIVE else 0.0
         if kind.back > back and self._younger < ELDEST_EVERY:
             return kind.back
-        self._let_in(waiter, route, now)
+        if now + route.predicted_seconds > waiter.due:
+            self._refuse(waiter, _unmet(waiter.due - now, route.predicted_seconds, 0.0, None))
+        else:
+            self._let_in(waiter, route, now)
         return None
 
     def _wait_on(self, kind: Kind, route: Route, snapshot: FleetSnapshot, ahead: dict[str, int]) -> None:
@@ -240,6 +256,35 @@ class Admission:
         add(more, ahead)
         kind.over = index >= count
         kind.passed = index - 1
+
+    # -- deadlines -------------------------------------------------------------------------------------------------------------
+
+    def _is_in_time(self, newcomer: Waiter, now: float) -> bool:
+        """Whether one who has just come will make it, as far as can be told; who will not is refused."""
+        told = next(told for waiter, told in self.outlook(now) if waiter is newcomer)
+        wait, seconds = told.wait_seconds, told.first_token_seconds
+        if wait is None or seconds is None:
+            self._certain = min(self._certain, newcomer.due)
+            return True
+        newcomer.least = seconds - wait
+        if now + seconds > newcomer.due:
+            self._refuse(newcomer, _unmet(newcomer.due - now, seconds, wait, told.place))
+            return False
+        self._certain = min(self._certain, newcomer.due - newcomer.least)
+        return True
+
+    def _expire(self, now: float) -> None:
+        """Refuse those whose deadline is out of reach for certain: it would be if a slot were free now."""
+        self._certain = NEVER
+        snapshot = self._fleet.snapshot(now)
+        for waiter in self.waiting():
+            if now + waiter.least > waiter.due:
+                route = self._choose(waiter.request, snapshot, waiter.tried, {})
+                waiter.least = least_seconds(route) if isinstance(route, Route) else 0.0
+                if now + waiter.least > waiter.due:
+                    self._refuse(waiter, _unmet(waiter.due - now, waiter.least, 0.0, None))
+                    continue
+            self._certain = min(self._certain, waiter.due - waiter.least)
 
     # -- one decision ----------------------------------------------------------------------------------------------------------
 
@@ -268,7 +313,7 @@ class Admission:
         if not there:
             self._fleet.release(grant.lease)
 
-    def _refuse(self, waiter: Waiter, verdict: Unroutable) -> None:
+    def _refuse(self, waiter: Waiter, verdict: Unroutable | DeadlineUnmet) -> None:
         self._leave(waiter)
         waiter.deliver(verdict)
 
@@ -306,6 +351,17 @@ class Admission:
         if not kind.count:
             del self._kinds[waiter.kind]
         self._shares[waiter.request.priority].left(waiter.request.client)
+
+
+def _unmet(left: float, seconds: float, wait: float, place: int | None) -> DeadlineUnmet:
+    """The first byte will come in ``seconds``, of which ``wait`` may pass with others' requests; the caller has ``left``. Coming again helps where it may pass."""
+    retry_after = seconds - left if seconds - wait <= left else None
+    error = DeadlineUnmet(
+        f"the first byte would come in about {seconds:.1f} s, and the deadline is in {max(0.0, left):.1f} s",
+        retry_after=retry_after,
+    )
+    error.place, error.wait_seconds = place, wait
+    return error
 
 
 def _any_free(model: str, snapshot: FleetSnapshot) -> bool:

@@ -5,6 +5,7 @@ prompts. So one decision stands for the kind, until somebody of it is let in.
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from heapq import heapify, heapreplace
+from math import inf
 from typing import Any
 
 from gateway.dialects.request import InferenceRequest
@@ -12,13 +13,14 @@ from gateway.fleet.snapshot import HostView
 from gateway.record import Costs
 from gateway.routing.averages import Averages
 
+NEVER = inf
 KindKey = tuple[str, Any, str, AbstractSet[str]]
 
 
 class Waiter:
     """One request in the waiting room. ``deliver`` takes the verdict, or answers False if nobody is there to take it."""
 
-    __slots__ = ("deliver", "kind", "request", "seconds", "seq", "since", "tried")
+    __slots__ = ("deliver", "due", "kind", "least", "request", "seq", "since", "tried")
 
     def __init__(
         self,
@@ -27,13 +29,15 @@ class Waiter:
         seq: int,
         since: float,
         deliver: Callable[[Any], bool],
+        due: float = NEVER,
     ) -> None:
         self.request = request
         self.tried = tried
         self.seq = seq
         self.since = since
         self.deliver = deliver
-        self.seconds = 0.0  # to the first token, as predicted when it was last looked at
+        self.due = due  # when its first byte has to be there
+        self.least = 0.0  # seconds to the first token once there is a slot, as predicted when it was last looked at
         self.kind: KindKey = (request.model, request.runner_options, request.pin, tried)
 
 

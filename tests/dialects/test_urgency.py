@@ -8,7 +8,7 @@ import pytest
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Priority
-from gateway.dialects.urgency import HEAD_BYTES, MESSAGES_BYTES, PROMPTS, Background, priority_of
+from gateway.dialects.urgency import HEAD_BYTES, MESSAGES_BYTES, PROMPTS, Background, deadline_of, priority_of
 from gateway.errors import BadRequest
 from tests.builders import AUDIO, PATHS, TEXT, call
 
@@ -110,3 +110,18 @@ def test_priorities_in_words() -> None:
     assert [priority_of(word) for word in ("interactive", "Normal", " BACKGROUND ")] == list(Priority)
     with pytest.raises(BadRequest, match=r"'urgent'.*interactive, normal or background"):
         priority_of("urgent")
+
+
+def test_deadlines() -> None:
+    """Seconds, in any way that they are written."""
+    assert [deadline_of(said) for said in ("5", " 0.25 ", "1e2", "86400")] == [5.0, 0.25, 100.0, 86400.0]
+    for said in ("", "5s", "0", "-1", "nan", "inf", "86400.1"):
+        with pytest.raises(BadRequest, match="more than 0 and at most 86400"):
+            deadline_of(said)
+
+
+def test_who_only_loads_has_no_deadline() -> None:
+    """A load takes as long as it takes."""
+    for prompt, seconds in (("", 0.0), ("Why?", 5.0)):
+        body = call("/api/generate", prompt=prompt).body
+        assert read(ENDPOINTS["/api/generate"], body, "g1", deadline_seconds=5.0).deadline_seconds == seconds

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.dialects.urgency import PROMPTS
 from simulator.host import SimulatedHost
-from tests.builders import ONE_EACH, PATHS, Call, call, simulated
+from tests.builders import ONE_EACH, OTHER, PATHS, TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Answer, ask
 from tests.stage import Client, Stage
@@ -89,3 +89,93 @@ async def test_the_explanation_names_the_priority(corral: Corral) -> None:
     for headers, priority in (({}, "background"), ({"X-Corral-Priority": "interactive"}, "interactive")):
         answer = await ask(stage.url, "POST", "/api/route/explain", sent.body, headers)
         assert json.loads(answer.body)["request"]["priority"] == priority
+
+
+# -- deadlines ----------------------------------------------------------------------------------------------------------------
+
+
+def hurried(path: str, seconds: object, **more: object) -> Call:
+    """Who waits so long for the first byte."""
+    return call(path, headers={"X-Corral-Deadline": str(seconds)}, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", ["soon", "0", "-1", "nan", "inf", "86401"])
+async def test_a_deadline_that_is_none(corral: Corral, said: str) -> None:
+    """Is refused, with what could be said."""
+    stage = await corral(simulated())
+    answer = await stage.ask(hurried("/api/chat", said))
+    assert answer.status == 400
+    assert "more than 0 and at most 86400" in message_of("/api/chat", answer)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_who_would_be_late_is_told_so_at_once(corral: Corral, path: str) -> None:
+    """503 in the caller's dialect, with when to come again and what it would have been; no host hears of it."""
+    stage = await corral(simulated())
+    async with waiting(stage, call("/api/generate"), call("/api/generate")):
+        answer = await stage.ask(hurried(path, 0.5))
+        told = message_of(path, answer)
+        assert (answer.status, answer.get("X-Corral-Error"), answer.get("X-Corral-Queue-Place")) == (
+            *(503, "deadline_unmet"),
+            "3",
+        )
+        assert "the deadline is in 0.5 s" in told
+        wait = float(answer.get("X-Corral-Queue-Seconds") or "")
+        assert wait > 1.0
+        if (again := answer.get("Retry-After")) is not None:  # else its model has to be loaded first
+            assert 1 <= int(again) <= wait + 1
+    records = await stage.records.until(4)
+    assert [(record.outcome, record.status) for record in records if record.outcome != "ok"] == [("rejected", 503)]
+    assert await stage.totals("corral_requests_rejected_total", "reason") == {"deadline_unmet": 1}
+
+
+async def test_a_deadline_passes_in_the_queue(corral: Corral) -> None:
+    """Who could have made it and did not is told at the deadline: 504, not to be tried again. The next is served."""
+    host = simulated()
+    await host.load(TEXT)
+    stage = await corral(host)
+    for _ in range(3):  # what is learned makes the wait look short
+        assert (await stage.ask(HANG)).status == 200
+    async with waiting(stage, call("/api/generate")):
+        answer = await stage.ask(hurried("/v1/chat/completions", 0.4))
+        assert (answer.status, answer.get("x-should-retry")) == (504, "false")
+        assert "no first byte within 0.4 s" in message_of("/v1/chat/completions", answer)
+    records = {record.outcome: record for record in await stage.records.until(6)}
+    assert (records["timeout"].phase, records["timeout"].host) == ("queued", None)
+
+
+async def test_a_deadline_passes_at_the_host(corral: Corral) -> None:
+    """Who has a slot and hears nothing is let go as well, and the slot is free."""
+    host = simulated()
+    await host.load(TEXT)
+    stage = await corral(host)
+    assert (await stage.ask(HANG)).status == 200
+    host.faults.set("hang_before_headers")
+    answer = await stage.ask(hurried("/api/chat", 0.3))
+    assert (answer.status, answer.get("X-Corral-Error")) == (504, "deadline")
+    await host.ledger.wait_until(lambda: host.ledger.in_flight == 0, 5.0)
+    host.faults.clear()
+    records = await stage.records.until(2)
+    assert (records[-1].outcome, records[-1].phase, records[-1].cancelled_by) == ("timeout", "prefill", "timeout")
+
+
+async def test_an_answer_that_began_in_time_goes_on(corral: Corral) -> None:
+    """However long it takes: the deadline is the first byte's."""
+    host = simulated(tokens_per_second=20.0)
+    await host.load(TEXT)
+    stage = await corral(host)
+    assert (await stage.ask(HANG)).status == 200
+    answer = await stage.ask(hurried("/api/chat", 0.3, tokens=10))
+    assert answer.status == 200
+    assert (await stage.records.until(2))[-1].duration_seconds > 0.3
+
+
+async def test_a_deadline_for_all(corral: Corral) -> None:
+    """`queue.deadline_seconds` is that of who says nothing; who only loads a model has none."""
+    stage = await corral(simulated(), queue={"deadline_seconds": 0.5})
+    refused = await stage.ask(HANG)
+    assert (refused.status, refused.get("X-Corral-Error"), refused.get("Retry-After")) == (503, "deadline_unmet", None)
+    loaded = await stage.ask(call("/api/generate", prompt=""))
+    assert loaded.status == 200
+    assert (await stage.ask(HANG)).status == 200
+    assert (await stage.ask(hurried("/api/generate", 30, model=OTHER))).status == 200

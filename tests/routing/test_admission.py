@@ -9,88 +9,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.dialects.request import Priority
 from gateway.errors import QueueFull
 from gateway.fleet.health import BreakerPolicy, Event
-from gateway.fleet.host import Host, Lease
+from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.record import Route
-from gateway.routing.admission import ELDEST_EVERY, LOOK_AHEAD, Admission, Grant, Verdict
+from gateway.routing.admission import ELDEST_EVERY, LOOK_AHEAD, Admission, Grant
 from gateway.routing.policy import Unroutable, choose
-from gateway.routing.waiting import Waiter
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import host, observation, request, told
+from tests.fleet.builders import host, observation, told
 from tests.profiles import MACHINE
+from tests.routing.room import Client, First, Room, granted
 
 CONTEXT = (("num_ctx", 8192),)
-
-
-class First:
-    """Chance that always picks the first."""
-
-    def randrange(self, _stop: int, /) -> int:
-        """Zero."""
-        return 0
-
-
-class Client:
-    """One request and what became of it. ``there``: whether it still takes a verdict."""
-
-    def __init__(self, model: str = TEXT, tried: str = "", **more: Any) -> None:
-        self.request = request(model, **more)
-        self.tried = frozenset(tried.split())
-        self.verdicts: list[Verdict] = []
-        self.waiter: Waiter | None = None
-        self.there = True
-
-    def deliver(self, verdict: Verdict) -> bool:
-        """Take a verdict, as the relay does."""
-        if not self.there:
-            return False
-        self.verdicts.append(verdict)
-        return True
-
-    @property
-    def line(self) -> tuple[Any, ...]:
-        """Who has the same waits in the same line."""
-        asked = self.request
-        return asked.model, asked.runner_options, self.tried, asked.priority, asked.client
-
-    @property
-    def grant(self) -> Grant:
-        """The grant that it got."""
-        (verdict,) = self.verdicts
-        assert isinstance(verdict, Grant)
-        return verdict
-
-
-class Room:
-    """A fleet that was polled once, and its waiting room."""
-
-    def __init__(self, *hosts: Host, limit: int = 100, holds: tuple[str, ...] = (TEXT,)) -> None:
-        self.fleet = Fleet(hosts or [host()], BreakerPolicy(failures=1, eject_seconds=10.0))
-        self.admission = Admission(self.fleet, limit, First())
-        for one in self.fleet.hosts:
-            self.fleet.observe(one.name, observation(0.0, holds=holds))
-
-    def come(self, client: Client, now: float = 0.0) -> Client:
-        """Arrive as the relay does: take what is there, or wait."""
-        verdict = self.admission.grant(client.request, now, client.tried)
-        if verdict is None:
-            client.waiter = self.admission.join(client.request, now, client.deliver, client.tried)
-        else:
-            client.deliver(verdict)
-        return client
-
-    def many(self, count: int, **more: Any) -> list[Client]:
-        """So many equal requests, one after the other."""
-        return [self.come(Client(**more)) for _ in range(count)]
-
-    def end(self, client: Client, now: float = 0.0) -> None:
-        """A request that was granted is done."""
-        self.admission.release(client.grant.lease, now)
-
-
-def granted(clients: list[Client]) -> list[bool]:
-    """Who has a grant."""
-    return [bool(client.verdicts) and isinstance(client.verdicts[0], Grant) for client in clients]
 
 
 # -- taking what is there -------------------------------------------------------------------------------------------------------------
@@ -390,6 +319,11 @@ def test_everyone_who_waits_is_known() -> None:
     assert [waiter.request for waiter in room.admission.waiting()] == [client.request for client in clients[1:]]
 
 
+def places(room: Room) -> dict[str, int]:
+    """The ids of all that wait → their place."""
+    return {waiter.request.id: told.place for waiter, told in room.admission.outlook(0.0)}
+
+
 def test_places() -> None:
     """In the order in which they are looked at: what runs in the background behind all others. Who has a slot waits for nothing."""
     room = Room()
@@ -397,9 +331,9 @@ def test_places() -> None:
         room.come(Client(priority=Priority.BACKGROUND if number == 2 else Priority.NORMAL)) for number in range(4)
     ]
     ids = [client.request.id for client in (first, second, title)]
-    assert room.admission.places() == {id_: place for place, id_ in enumerate(ids, 1)}
+    assert places(room) == {id_: place for place, id_ in enumerate(ids, 1)}
     room.end(holder)
-    assert room.admission.places() == {second.request.id: 1, title.request.id: 2}
+    assert places(room) == {second.request.id: 1, title.request.id: 2}
 
 
 def test_a_long_lane_starves_nobody() -> None:
