@@ -88,8 +88,9 @@ class Gateway:
         relay = config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
         self.fleet = configured(config, self.metrics.moved)
-        self.admission = Admission(self.fleet, config.queue.limit, self.rng, config.routing.policy)
-        self.background = Background(config.queue.background_prompts) if config.queue.background else None
+        queue = config.queue
+        self.admission = Admission(self.fleet, queue.limit, self.rng, config.routing.policy, queue.per_principal)
+        self.background = Background(queue.background_prompts) if queue.background else None
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"

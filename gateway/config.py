@@ -17,6 +17,7 @@ TRACES_PATH = "/v1/traces"  # where a collector takes spans
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Whole = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -28,9 +29,7 @@ class HostConfig:
     url: str  # like http://10.0.0.5:11434; https and a path prefix are fine
     slots: Count = 1  # requests at a time; set it to the host's OLLAMA_NUM_PARALLEL, which no API tells
     tags: tuple[str, ...] = ()  # words of your own
-    vram_bytes: Annotated[int, msgspec.Meta(ge=0)] = (
-        0  # the memory of its GPUs, for the metrics: no API tells; 0: not said
-    )
+    vram_bytes: Whole = 0  # the memory of its GPUs, for the metrics: no API tells; 0: not said
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +66,10 @@ class QueueConfig:
     """The waiting room."""
 
     limit: Count = 512  # requests that may wait, in all
-    deadline_seconds: NotNegative = (
-        0.0  # callers wait so long for the first byte who do not say it with X-Corral-Deadline; 0: as long as it takes
-    )
+    per_principal: Whole = 0  # and of one caller; 0: as many. Behind one chat UI all people are one caller
+    deadline_seconds: NotNegative = 0.0  # until the first byte, for who sends no X-Corral-Deadline; 0: none
     background: bool = True  # what chat UIs and editors ask by themselves (titles, tags, suggestions, completions of code) waits until nobody else does
-    background_prompts: tuple[
-        str, ...
-    ] = ()  # beginnings of other prompts that nobody waits for, in the one message of a user
+    background_prompts: tuple[str, ...] = ()  # beginnings of further prompts that nobody waits for
 
 
 @dataclass(frozen=True, slots=True)

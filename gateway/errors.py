@@ -133,7 +133,7 @@ class StoreSlow(CorralError):
 
 
 class QueueFull(CorralError):
-    """The waiting room is full."""
+    """The waiting room is full, or holds as many requests of this principal as may wait (`queue.per_principal`)."""
 
     status = 503
     code = "queue_full"

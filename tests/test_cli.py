@@ -143,6 +143,7 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert configured["hosts"] == [{"name": "gpu1", "url": host.url, "slots": 1, "tags": [], "vram_bytes": 0}]
     assert configured["queue"] == {
         "limit": 512,
+        "per_principal": 0,
         "deadline_seconds": 0.0,
         "background": True,
         "background_prompts": [],

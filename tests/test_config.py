@@ -362,7 +362,7 @@ def test_no_hosts(environ: dict[str, str]) -> None:
         ({"queue": {"limits": 5}}, "unknown key 'queue.limits': did you mean 'limit'?"),
         ({"relay": {"deadline": 5}}, "unknown key 'relay.deadline': did you mean 'deadline_seconds'?"),
         ({"hosts": [HOST | {"slot": 2}]}, "unknown key 'hosts.slot': did you mean 'slots'?"),
-        ({"queue": {"zzz": 5}}, "unknown key 'queue.zzz': known here: limit, deadline_seconds"),
+        ({"queue": {"zzz": 5}}, "unknown key 'queue.zzz': known here: limit, per_principal"),
         ({"zzz": 5}, "unknown key 'zzz': known here: listen, hosts"),
         ({"bogus": 5}, "unknown key 'bogus': known here: listen, hosts"),
     ],

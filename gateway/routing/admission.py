@@ -25,7 +25,7 @@ from gateway.fleet.residence import Trigger
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Costs, Route
 from gateway.routing.averages import Averages
-from gateway.routing.outlook import Outlook, foresee, least_seconds
+from gateway.routing.outlook import Outlook, foresee, least_seconds, seconds_behind, unmet
 from gateway.routing.policy import Chance, Unroutable, choose
 from gateway.routing.ranks import Policy
 from gateway.routing.shares import Shares
@@ -60,9 +60,11 @@ class Turn(NamedTuple):
 
 
 class Admission:
-    """Grants leases. ``limit``: requests that may wait, in all."""
+    """Grants leases. ``limit``: requests that may wait, in all; ``per_principal``: of one principal, 0: as many."""
 
-    def __init__(self, fleet: Fleet, limit: int, rng: Chance, policy: str = Policy.PREDICTIVE) -> None:
+    def __init__(
+        self, fleet: Fleet, limit: int, rng: Chance, policy: str = Policy.PREDICTIVE, per_principal: int = 0
+    ) -> None:
         self._fleet = fleet
         self._rng = rng
         self.policy = Policy(policy)
@@ -75,6 +77,7 @@ class Admission:
         self._younger = 0  # grants since one went to whoever had waited longest
         self._certain = NEVER  # until then nobody's deadline is out of reach for certain
         self.limit = limit
+        self.per_principal = per_principal
 
     def __repr__(self) -> str:
         return f"<Admission [{len(self)} of {self.limit} waiting, of {len(self._kinds)} kinds]>"
@@ -110,7 +113,7 @@ class Admission:
         if not self._may(route.costs[0]):
             return None
         if due < NEVER and now + route.predicted_seconds > due:
-            return _unmet(due - now, route.predicted_seconds, 0.0, None)
+            return unmet(due - now, route.predicted_seconds, 0.0, None)
         granted = self._leased(request, route, now)
         if self._waiters:  # a slot that is taken changes nothing for the better
             self._settled = self._fleet.version
@@ -127,7 +130,12 @@ class Admission:
         """Enter the waiting room; ``deliver`` may be called before this returns. Raises QueueFull."""
         if len(self) >= self.limit:
             waiting = "1 request waits" if len(self) == 1 else f"{len(self)} requests wait"
-            raise QueueFull(f"the queue is full: {waiting} already", retry_after=RETRY_AFTER_SECONDS)
+            raise self._full(request, f"the queue is full: {waiting} already", now)
+        if self.per_principal:
+            mine = sum([shares.waiting(request.client) for shares in self._shares.values()])
+            if mine >= self.per_principal:
+                waiting = "1 request of yours waits" if mine == 1 else f"{mine} requests of yours wait"
+                raise self._full(request, f"{waiting} already, which is as many as may", now)
         self._seq += 1
         waiter = Waiter(request, tried, self._seq, now, deliver, due)
         if not self._waiters:
@@ -239,7 +247,7 @@ class Admission:
         if kind.back > back and self._younger < ELDEST_EVERY:
             return kind.back
         if now + route.predicted_seconds > waiter.due:
-            self._refuse(waiter, _unmet(waiter.due - now, route.predicted_seconds, 0.0, None))
+            self._refuse(waiter, unmet(waiter.due - now, route.predicted_seconds, 0.0, None))
         else:
             self._let_in(waiter, route, now)
         return None
@@ -257,6 +265,14 @@ class Admission:
         kind.over = index >= count
         kind.passed = index - 1
 
+    def _full(self, request: InferenceRequest, why: str, now: float) -> QueueFull:
+        error = QueueFull(why, retry_after=RETRY_AFTER_SECONDS)
+        error.place = 1 + sum(
+            [len(shares) for priority, shares in self._shares.items() if priority <= request.priority]
+        )
+        error.wait_seconds = seconds_behind(error.place, request.model, self._fleet.snapshot(now))
+        return error
+
     # -- deadlines -------------------------------------------------------------------------------------------------------------
 
     def _is_in_time(self, newcomer: Waiter, now: float) -> bool:
@@ -268,7 +284,7 @@ class Admission:
             return True
         newcomer.least = seconds - wait
         if now + seconds > newcomer.due:
-            self._refuse(newcomer, _unmet(newcomer.due - now, seconds, wait, told.place))
+            self._refuse(newcomer, unmet(newcomer.due - now, seconds, wait, told.place))
             return False
         self._certain = min(self._certain, newcomer.due - newcomer.least)
         return True
@@ -282,7 +298,7 @@ class Admission:
                 route = self._choose(waiter.request, snapshot, waiter.tried, {})
                 waiter.least = least_seconds(route) if isinstance(route, Route) else 0.0
                 if now + waiter.least > waiter.due:
-                    self._refuse(waiter, _unmet(waiter.due - now, waiter.least, 0.0, None))
+                    self._refuse(waiter, unmet(waiter.due - now, waiter.least, 0.0, None))
                     continue
             self._certain = min(self._certain, waiter.due - waiter.least)
 
@@ -351,17 +367,6 @@ class Admission:
         if not kind.count:
             del self._kinds[waiter.kind]
         self._shares[waiter.request.priority].left(waiter.request.client)
-
-
-def _unmet(left: float, seconds: float, wait: float, place: int | None) -> DeadlineUnmet:
-    """The first byte will come in ``seconds``, of which ``wait`` may pass with others' requests; the caller has ``left``. Coming again helps where it may pass."""
-    retry_after = seconds - left if seconds - wait <= left else None
-    error = DeadlineUnmet(
-        f"the first byte would come in about {seconds:.1f} s, and the deadline is in {max(0.0, left):.1f} s",
-        retry_after=retry_after,
-    )
-    error.place, error.wait_seconds = place, wait
-    return error
 
 
 def _any_free(model: str, snapshot: FleetSnapshot) -> bool:

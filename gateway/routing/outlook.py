@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from heapq import heapify, heapreplace
 from typing import Literal, NamedTuple
 
+from gateway.errors import DeadlineUnmet
 from gateway.fleet.snapshot import FleetSnapshot
 from gateway.record import Costs, Route
 from gateway.routing.averages import Averages
@@ -77,3 +78,27 @@ def foresee(
 def least_seconds(route: Route) -> float:
     """To the first token, on whichever host, once there is a slot: what no turn of the queue can spare."""
     return min([costs.first_token - costs.queue_wait for costs in route.costs])
+
+
+def seconds_behind(place: int, model: str, snapshot: FleetSnapshot) -> float | None:
+    """About how long one waits at ``place``, at the pace of all hosts that have the model: without a look at anybody, for those who are refused."""
+    averages = Averages(snapshot)
+    pace = sum(
+        [
+            view.slots / (view.service_seconds or averages.service_seconds())
+            for view in snapshot.hosts
+            if view.available and model in view.available
+        ]
+    )
+    return place / pace if pace else None
+
+
+def unmet(left: float, seconds: float, wait: float, place: int | None) -> DeadlineUnmet:
+    """The first byte will come in ``seconds``, of which ``wait`` may pass with others' requests; the caller has ``left``. Coming again helps where it may pass."""
+    retry_after = seconds - left if seconds - wait <= left else None
+    error = DeadlineUnmet(
+        f"the first byte would come in about {seconds:.1f} s, and the deadline is in {max(0.0, left):.1f} s",
+        retry_after=retry_after,
+    )
+    error.place, error.wait_seconds = place, wait
+    return error

@@ -15,11 +15,16 @@ class Shares:
         self._now = 0.0  # where the one stood who was served last
         self._stands: dict[str, float] = {}
         self._waiting: dict[str, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def come(self, principal: str) -> None:
         """One more request of this principal waits."""
         count = self._waiting.get(principal, 0)
         self._waiting[principal] = count + 1
+        self._count += 1
         if not count:
             self._stands[principal] = max(self._now, self._stands.get(principal, 0.0))
 
@@ -40,6 +45,7 @@ class Shares:
     def left(self, principal: str) -> None:
         """One request waits no more. Nobody is remembered for long: when nobody waits, the crowd has gone that had to share."""
         self._waiting[principal] -= 1
+        self._count -= 1
         if not self._waiting[principal]:
             del self._waiting[principal]
         if not self._waiting:

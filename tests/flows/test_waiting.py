@@ -91,6 +91,22 @@ async def test_the_explanation_names_the_priority(corral: Corral) -> None:
         assert json.loads(answer.body)["request"]["priority"] == priority
 
 
+# -- bounds -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ONE_EACH)
+async def test_a_caller_is_bounded(corral: Corral, path: str) -> None:
+    """Who has as many waiting as may is told so at once, and what its place would have been."""
+    stage = await corral(simulated(), queue={"per_principal": 2})
+    async with waiting(stage, call(path), call(path)):
+        answer = await stage.ask(call(path))
+        assert (answer.status, answer.get("X-Corral-Error")) == (503, "queue_full")
+        assert "2 requests of yours wait" in message_of(path, answer)
+        assert answer.get("X-Corral-Queue-Place") == "3"
+        assert float(answer.get("X-Corral-Queue-Seconds") or "") > 0
+    assert await stage.totals("corral_requests_rejected_total", "reason") == {"queue_full": 1}
+
+
 # -- deadlines ----------------------------------------------------------------------------------------------------------------
 
 

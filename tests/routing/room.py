@@ -53,9 +53,11 @@ class Client:
 class Room:
     """A fleet that was polled once, and its waiting room."""
 
-    def __init__(self, *hosts: Host, limit: int = 100, holds: tuple[str, ...] = (TEXT,)) -> None:
+    def __init__(
+        self, *hosts: Host, limit: int = 100, holds: tuple[str, ...] = (TEXT,), per_principal: int = 0
+    ) -> None:
         self.fleet = Fleet(hosts or [host()], BreakerPolicy(failures=1, eject_seconds=10.0))
-        self.admission = Admission(self.fleet, limit, First())
+        self.admission = Admission(self.fleet, limit, First(), per_principal=per_principal)
         for one in self.fleet.hosts:
             self.fleet.observe(one.name, observation(0.0, holds=holds))
 

@@ -312,6 +312,35 @@ def test_the_queue_is_bounded() -> None:
     assert granted([*clients, room.come(Client())]) == [True, True, False, False]
 
 
+def test_who_does_not_fit_is_told_what_it_would_have_been() -> None:
+    """Its place, behind those of its priority and above at most, and the wait there at the hosts' pace."""
+    room = Room(host(slots=2), limit=5)
+    room.many(2)
+    for priority in (Priority.BACKGROUND, Priority.NORMAL, Priority.INTERACTIVE, Priority.NORMAL, Priority.NORMAL):
+        room.come(Client(priority=priority))
+    for priority, place in zip(Priority, (2, 5, 6), strict=True):
+        with pytest.raises(QueueFull) as caught:
+            room.come(Client(priority=priority))
+        assert (caught.value.place, caught.value.wait_seconds) == (place, pytest.approx(place * 10.0 / 2))
+
+
+def test_a_principal_is_bounded() -> None:
+    """Whatever the priorities of its requests; others come in, and so does it when one of them has left or is served."""
+    room = Room(per_principal=2)
+    holder = room.come(Client(client="greedy"))
+    first, second = (room.come(Client(client="greedy", priority=priority)) for priority in (1, 2))
+    with pytest.raises(QueueFull, match="2 requests of yours wait"):
+        room.come(Client(client="greedy", priority=0))
+    assert room.come(Client(client="modest")).verdicts == []
+    room.end(holder)
+    assert granted([first, second, room.come(Client(client="greedy"))]) == [True, False, False]
+    assert second.waiter is not None
+    room.admission.withdraw(second.waiter, 0.0)
+    room.come(Client(client="greedy"))
+    with pytest.raises(QueueFull):
+        room.come(Client(client="greedy"))
+
+
 def test_everyone_who_waits_is_known() -> None:
     """In order of arrival, whatever the lane."""
     room = Room()
