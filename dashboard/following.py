@@ -61,7 +61,7 @@ class Spoken:
 
 class Following:
     """What runs under an id. ``over``: nothing more comes; ``error``: why it failed. ``phase``, ``host``, ``age``, the ``place`` in the queue and the
-    seconds for which the host ``loads`` the model: as the gateway tells."""
+    seconds for which it ``waits`` there, those for which the host ``loads`` the model: as the gateway tells."""
 
     def __init__(self, id_: str) -> None:
         self.id = id_
@@ -71,6 +71,7 @@ class Following:
         self.host: str | None = None
         self.age = 0.0
         self.place: int | None = None
+        self.waits: float | None = None
         self.loads = 0.0
         self.over = False
         self.ended = 0.0
@@ -177,6 +178,7 @@ class Hub:
             with contextlib.suppress(GatewayError):
                 row = await self.gateway.ask("GET", f"/api/generations/{following.id}")
                 following.phase, following.host, following.age = row["phase"], row["host"], row["age_seconds"]
-                following.place, following.loads = row["queue_place"], row["predicted_load_seconds"] or 0.0
+                following.place, following.waits = row["queue_place"], row["queue_seconds"]
+                following.loads = row["predicted_load_seconds"] or 0.0
                 following.version += 1
             await asyncio.sleep(LOOK_SECONDS)  # noqa: TID251 - idem

@@ -31,6 +31,7 @@ from gateway.api.manners import Manners, is_loopback
 from gateway.api.middleware import boundary
 from gateway.api.models import Models
 from gateway.api.ops import Ops
+from gateway.api.queue import QueueApi
 from gateway.api.requests import RequestsApi
 from gateway.api.show import Show
 from gateway.api.site import CUT_SECONDS, delivered, runner
@@ -235,13 +236,14 @@ class Gateway:
         return (
             self.inference,
             FleetViews(self.fleet, self.client, self.clock, config.poll.inventory_ttl_seconds),
-            Explain(self.fleet, self.clock, self.rng, config.relay, self.admission.policy, self.background),
+            Explain(self.fleet, self.admission, self.clock, self.rng, config.relay, self.background),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, config.relay),
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement, self.warming.kept),
             GenerationsApi(
                 *(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions), self.admission.outlook
             ),
+            QueueApi(self.admission, self.clock, time.time),
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),

@@ -168,8 +168,12 @@ def _doing(following: Following, spoken: Spoken) -> str:
         return " · ".join(fact for fact in facts if fact)
     if following.phase == "queued":
         place = following.place
-        return (
-            t("Waiting for a free host: {place} in the queue", place=place) if place else t("Waiting for a free host…")
+        if not place:
+            return t("Waiting for a free host…")
+        if following.waits is None:
+            return t("Waiting for a free host: {place} in the queue", place=place)
+        return t(
+            "Waiting for a free host: {place} in the queue, about {time}", place=place, time=seconds(following.waits)
         )
     if following.host is None:
         return t("Sent")

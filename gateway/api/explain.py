@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from gateway.api.handler import handler
+from gateway.api.queue import WAITS_FOR, rounded
 from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import NAME_LIMIT, read
@@ -21,6 +22,8 @@ from gateway.fleet.registry import Fleet
 from gateway.fleet.snapshot import HostView
 from gateway.fleet.targets import pinned
 from gateway.record import Costs, Rejected, Route, RouteReason
+from gateway.routing.admission import Admission
+from gateway.routing.outlook import Outlook, WaitsFor
 from gateway.routing.policy import Chance, Unroutable, choose
 from gateway.routing.ranks import Policy
 
@@ -100,6 +103,11 @@ class Explained(msgspec.Struct, frozen=True):
     policies: Annotated[
         dict[Policy, str], doc("the host that each policy would choose; `routing.policy` is the one in force")
     ]
+    queue_place: Annotated[int | None, doc("its place among all that wait, if it came now; null: it would not wait")]
+    queue_seconds: Annotated[
+        float | None, doc("how long it would wait, those before it counted, as far as can be told")
+    ]
+    waits_for: Annotated[WaitsFor | None, doc(WAITS_FOR.replace("does not", "would not"))]
 
 
 class Unrouted(msgspec.Struct, frozen=True):
@@ -121,16 +129,16 @@ class Explain:
     def __init__(
         self,
         fleet: Fleet,
+        admission: Admission,
         clock: Callable[[], float],
         rng: Chance,
         relay: RelayConfig,
-        policy: Policy,
         background: Background | None,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._rng = rng
-        self._policy = policy
+        self._admission = admission
         self._background = background
         self._model_at_host = relay.model_at_host
 
@@ -140,7 +148,11 @@ class Explain:
 
     @handler(NotFound)
     async def route(
-        self, query: ExplainQuery, headers: ExplainHeaders, body: Annotated[bytes, InferenceBody]
+        self,
+        query: ExplainQuery,
+        headers: ExplainHeaders,
+        body: Annotated[bytes, InferenceBody],
+        request: web.Request,
     ) -> Explained | Unrouted:
         """Where a request would go and why; nothing is sent. Takes any inference body, a form as well.
 
@@ -156,6 +168,7 @@ class Explain:
             "explain",
             content_type=headers.content_type,
             content_encoding=headers.content_encoding,
+            client=request.remote or "",
             pin=pinned(headers.pin, self._fleet.names),
             at_hosts=self._fleet.names if self._model_at_host else (),
             priority=priority_of(headers.priority) if headers.priority else None,
@@ -163,14 +176,16 @@ class Explain:
         )
         if not inference.model:
             raise BadRequest("model is required")
-        snapshot = self._fleet.snapshot(self._clock())
+        now = self._clock()
+        snapshot = self._fleet.snapshot(now)
         hosts = {policy: choose(inference, snapshot, self._rng, policy=policy) for policy in Policy}
-        chosen = hosts[self._policy]
+        chosen = hosts[self._admission.policy]
         if isinstance(chosen, Unroutable):
             error = ModelNotFound if chosen.unknown_model else NoHost
             return Unrouted(_asked(inference), None, error.code, [], chosen.rejected)
         others = {policy: route.host for policy, route in hosts.items() if isinstance(route, Route)}
-        return _explained(inference, chosen, {view.name: view for view in snapshot.hosts}, others)
+        told = self._admission.foretell(inference, now)
+        return _explained(inference, chosen, {view.name: view for view in snapshot.hosts}, others, told)
 
 
 def _asked(inference: InferenceRequest) -> Asked:
@@ -180,7 +195,11 @@ def _asked(inference: InferenceRequest) -> Asked:
 
 
 def _explained(
-    inference: InferenceRequest, route: Route, views: dict[str, HostView], policies: dict[Policy, str]
+    inference: InferenceRequest,
+    route: Route,
+    views: dict[str, HostView],
+    policies: dict[Policy, str],
+    told: Outlook | None,
 ) -> Explained:
     return Explained(
         request=_asked(inference),
@@ -191,6 +210,9 @@ def _explained(
         costs=[_priced(costs, views[costs.host]) for costs in route.costs],
         rejected=route.rejected,
         policies=policies,
+        queue_place=told.place if told else None,
+        queue_seconds=rounded(told.wait_seconds) if told else None,
+        waits_for=told.waits_for if told else None,
     )
 
 

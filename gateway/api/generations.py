@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.api.handler import handler
+from gateway.api.queue import PLACE, WAIT, WAITS_FOR, rounded
 from gateway.api.sessions import OWNER
 from gateway.api.stopping import STOPPED, Ended, Stopping
 from gateway.doc import doc
@@ -20,11 +21,6 @@ from gateway.relay.shelf import Shelf
 from gateway.routing.outlook import Outlook, WaitsFor
 from gateway.routing.waiting import Waiter
 from gateway.store.sessions import Sessions
-
-WAITS_FOR = (
-    "`slot`: until one is free; `load`: until the host has loaded what it loads for somebody else; `host`: nobody can take it now; "
-    "null: it does not wait"
-)
 
 
 class OneGeneration(msgspec.Struct, frozen=True):
@@ -68,11 +64,8 @@ class GenerationRow(msgspec.Struct, frozen=True):
     age_seconds: Annotated[float, doc("since it was received; how long it took once it has ended")]
     tokens: Annotated[int, doc("output tokens so far, as counted in passing", ge=0)]
     attempts: Annotated[int, doc("how many hosts were tried, with the present one", ge=0)]
-    queue_place: Annotated[int | None, doc("its place among all that wait, from 1; null: it does not wait")]
-    queue_seconds: Annotated[
-        float | None,
-        doc("how much longer it will wait, as far as can be told; null: it does not wait, or nobody knows"),
-    ]
+    queue_place: Annotated[int | None, doc(PLACE)]
+    queue_seconds: Annotated[float | None, doc(WAIT)]
     waits_for: Annotated[WaitsFor | None, doc(WAITS_FOR)]
     route_reason: Annotated[RouteReason | None, doc("why it went to this host; null while it is queued")]
     predicted_seconds: Annotated[
@@ -246,7 +239,7 @@ class GenerationsApi:
             tokens=generation.tokens,
             attempts=len(generation.attempts) + (generation.phase is not Phase.QUEUED),
             queue_place=told.place if told else None,
-            queue_seconds=_rounded(told.wait_seconds) if told else None,
+            queue_seconds=rounded(told.wait_seconds) if told else None,
             waits_for=told.waits_for if told else None,
             **_routed(generation.route),
             detached=answer is not None,
@@ -302,10 +295,6 @@ def _routed(route: Route | None) -> dict[str, Any]:
         "predicted_seconds": round(seconds, 3),
         "predicted_load_seconds": round(load, 3),
     }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
 
 
 def _moment(seconds: float) -> str:

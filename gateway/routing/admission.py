@@ -29,7 +29,7 @@ from gateway.routing.outlook import Outlook, foresee, least_seconds, seconds_beh
 from gateway.routing.policy import Chance, Unroutable, choose
 from gateway.routing.ranks import Policy
 from gateway.routing.shares import Shares
-from gateway.routing.waiting import NEVER, Kind, KindKey, Waiter, add, spread
+from gateway.routing.waiting import NEVER, Kind, KindKey, Waiter, add, any_free, spread
 
 NOBODY: frozenset[str] = frozenset()
 RETRY_AFTER_SECONDS = 5.0
@@ -57,6 +57,10 @@ class Turn(NamedTuple):
     stands: float
     seq: int
     back: float
+
+
+def _to_nobody(_verdict: Verdict) -> bool:
+    return False
 
 
 class Admission:
@@ -91,7 +95,20 @@ class Admission:
 
     def outlook(self, now: float) -> list[tuple[Waiter, Outlook]]:
         """All that wait, in the order in which they are looked at, and what they can expect. Others may pass them: for a host that they do not want."""
-        order = sorted(self._waiters.values(), key=lambda waiter: self._turn(waiter, 0.0))
+        return self._foreseen([(self._turn(waiter, 0.0), waiter) for waiter in self._waiters.values()], now)
+
+    def foretell(self, request: InferenceRequest, now: float) -> Outlook | None:
+        """What ``request`` could expect if it came now; None: it would not wait."""
+        route = self._choose(request, self._fleet.snapshot(now), NOBODY, self._ahead if self._waiters else {})
+        if isinstance(route, Unroutable) or self._may(route.costs[0]):
+            return None
+        newcomer = Waiter(request, NOBODY, self._seq + 1, now, _to_nobody)
+        turn = Turn(request.priority, self._shares[request.priority].would_stand(request.client), newcomer.seq, 0.0)
+        turns = [(self._turn(waiter, 0.0), waiter) for waiter in self._waiters.values()]
+        return next(told for waiter, told in self._foreseen([*turns, (turn, newcomer)], now) if waiter is newcomer)
+
+    def _foreseen(self, turns: list[tuple[Turn, Waiter]], now: float) -> list[tuple[Waiter, Outlook]]:
+        order = [waiter for _, waiter in sorted(turns, key=lambda pair: pair[0])]
         snapshot = self._fleet.snapshot(now)
         told = foresee(order, lambda waiter: self._choose(waiter.request, snapshot, waiter.tried, {}), snapshot)
         return list(zip(order, told, strict=True))
@@ -231,7 +248,7 @@ class Admission:
         if kind.back > back and self._younger < ELDEST_EVERY:
             return kind.back
         snapshot = self._fleet.snapshot(now)
-        if not _any_free(waiter.request.model, snapshot):
+        if not any_free(waiter.request.model, snapshot):
             kind.over = True
             add(kind.ahead, ahead)
             return None
@@ -367,14 +384,3 @@ class Admission:
         if not kind.count:
             del self._kinds[waiter.kind]
         self._shares[waiter.request.priority].left(waiter.request.client)
-
-
-def _any_free(model: str, snapshot: FleetSnapshot) -> bool:
-    """Whether a decision is worth its price: a host with a free slot could take it, or nobody can any more."""
-    known = False
-    for view in snapshot.hosts:
-        if view.available is None or model in view.available:
-            known = True
-            if view.leases < view.slots:
-                return True
-    return not known

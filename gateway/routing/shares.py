@@ -32,6 +32,11 @@ class Shares:
         """Where a principal stands that waits: the least is next. Predicted seconds."""
         return self._stands[principal]
 
+    def would_stand(self, principal: str) -> float:
+        """Where a principal stands, or would if a request of its own came now."""
+        stood = self._stands.get(principal, 0.0)
+        return stood if principal in self._waiting else max(self._now, stood)
+
     def waiting(self, principal: str) -> int:
         """How many requests of this principal wait."""
         return self._waiting.get(principal, 0)

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from gateway.dialects.request import InferenceRequest
-from gateway.fleet.snapshot import HostView
+from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Costs
 from gateway.routing.averages import Averages
 
@@ -90,3 +90,14 @@ def add(some: Mapping[str, int], ahead: dict[str, int]) -> None:
     """Count those who wait for each host."""
     for name, count in some.items():
         ahead[name] = ahead.get(name, 0) + count
+
+
+def any_free(model: str, snapshot: FleetSnapshot) -> bool:
+    """Whether a decision is worth its price: a host with a free slot could take it, or nobody can any more."""
+    known = False
+    for view in snapshot.hosts:
+        if view.available is None or model in view.available:
+            known = True
+            if view.leases < view.slots:
+                return True
+    return not known

@@ -3,6 +3,8 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -195,3 +197,76 @@ async def test_a_deadline_for_all(corral: Corral) -> None:
     assert loaded.status == 200
     assert (await stage.ask(HANG)).status == 200
     assert (await stage.ask(hurried("/api/generate", 30, model=OTHER))).status == 200
+
+
+# -- what is told -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_queue_is_told(corral: Corral) -> None:
+    """Who waits, in the order of their turns, with what is known of them; the sums by model; and the same of each generation."""
+    host = simulated()
+    await host.load(TEXT)
+    stage = await corral(host, queue={"limit": 9, "per_principal": 7})
+    empty = await stage.get("/api/queue")
+    assert empty == {"limit": 9, "per_principal": 7, "waiting": [], "models": []}
+    asked = (
+        call("/api/generate", OTHER, headers=BACKGROUND),
+        hurried("/api/chat", 3600),
+        call("/v1/chat/completions", headers={"X-Corral-Priority": "interactive"}),
+    )
+    async with waiting(stage, *asked):
+        told = await stage.get("/api/queue")
+        rows = told["waiting"]
+        flat = [(row["queue_place"], row["session"], row["priority"], row["model"], row["waits_for"]) for row in rows]
+        assert flat == [
+            (1, "2", "interactive", TEXT, "slot"),
+            (2, "1", "normal", TEXT, "slot"),
+            (3, "0", "background", OTHER, "slot"),
+        ]
+        waits = [row["queue_seconds"] for row in rows]
+        assert waits == sorted(waits)
+        assert waits[0] > 0
+        for row in rows:
+            assert row["principal"] == "127.0.0.1"
+            assert row["host"] == "gpu1"
+            assert row["first_token_seconds"] >= row["queue_seconds"]
+            assert datetime.now(UTC) - datetime.fromisoformat(row["since"]) < timedelta(seconds=60)
+            assert 0 <= row["waited_seconds"] < 60
+        assert [row["deadline_seconds"] is None for row in rows] == [True, False, True]
+        assert 3500 < rows[1]["deadline_seconds"] <= 3600
+        assert [(row["model"], row["waiting"]) for row in told["models"]] == [(TEXT, 2), (OTHER, 1)]
+        assert told["models"][0]["queue_seconds"] == pytest.approx(waits[1], abs=0.5)
+        flying = {row["session"]: row for row in await stage.in_flight()}
+        for row in rows:
+            same = flying[row["session"]]
+            assert (same["id"], same["queue_place"], same["waits_for"]) == (row["id"], row["queue_place"], "slot")
+            assert same["queue_seconds"] == pytest.approx(row["queue_seconds"], abs=0.5)
+        holder = flying["holder"]
+        assert (holder["queue_place"], holder["queue_seconds"], holder["waits_for"]) == (None, None, None)
+
+
+async def test_what_would_wait_is_explained(corral: Corral) -> None:
+    """Where it would stand if it came now, and for how long; and nothing of it has waited."""
+    host = simulated()
+    await host.load(TEXT)
+    stage = await corral(host)
+    sent = call("/api/chat")
+
+    async def explained(priority: str) -> dict[str, Any]:
+        headers = {"X-Corral-Priority": priority}
+        return json.loads((await ask(stage.url, "POST", "/api/route/explain", sent.body, headers)).body)
+
+    free = await explained("normal")
+    assert (free["queue_place"], free["queue_seconds"], free["waits_for"]) == (None, None, None)
+    async with waiting(stage, call("/api/chat"), call("/api/chat", headers=BACKGROUND)):
+        before = await stage.get("/api/queue")
+        told = {priority: await explained(priority) for priority in ("interactive", "normal", "background")}
+        assert [row["queue_place"] for row in told.values()] == [1, 2, 3]
+        waits = [row["queue_seconds"] for row in told.values()]
+        assert 0 < waits[0] < waits[1] < waits[2]
+        for row in told.values():
+            assert row["waits_for"] == "slot"
+            assert set(row["policies"].values()) == {"gpu1"}
+            assert len(row["policies"]) == 5
+        after = await stage.get("/api/queue")
+        assert [row["id"] for row in after["waiting"]] == [row["id"] for row in before["waiting"]]

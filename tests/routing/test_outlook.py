@@ -54,6 +54,22 @@ def test_the_order_is_that_of_turns() -> None:
     assert [waiter for waiter, _ in room.admission.outlook(0.0)] == [high.waiter, low.waiter]
 
 
+def test_what_would_come() -> None:
+    """Is told the same as when it comes, and changes nothing; who finds a free slot would not wait, nor who would be refused."""
+    room = busy(1, 2)
+    for name in ("me", "you", "me"):
+        room.come(Client(client=name))
+    for more in ({"client": "new"}, {"client": "me"}, {"priority": 0}, {"priority": 2}):
+        client = Client(**more)
+        before = outlook(room)
+        foretold = room.admission.foretell(client.request, 0.0)
+        assert outlook(room) == before
+        room.come(client)
+        assert foretold == next(told for waiter, told in room.admission.outlook(0.0) if waiter is client.waiter)
+    assert room.admission.foretell(Client("nope:latest").request, 0.0) is None
+    assert Room().admission.foretell(Client().request, 0.0) is None
+
+
 def test_who_waits_for_a_load() -> None:
     """A slot is free, but the host loads for somebody else."""
     room = Room(host(slots=2), holds=())

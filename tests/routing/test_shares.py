@@ -48,6 +48,21 @@ def test_who_comes_late_is_next_and_owed_nothing() -> None:
     assert shares.stands("late") <= shares.stands("early") <= shares.stands("late") + 10.0
 
 
+def test_where_one_would_stand() -> None:
+    """Whoever it is, it is where one stands who comes then."""
+    shares = Shares()
+    for name in ("a", "a", "b"):
+        shares.come(name)
+    shares.served("a", 3.0)
+    shares.left("a")
+    shares.served("b", 1.0)
+    shares.left("b")
+    for name in ("a", "b", "new"):
+        would = shares.would_stand(name)
+        shares.come(name)
+        assert shares.stands(name) == would
+
+
 def test_nothing_is_kept_when_nobody_waits() -> None:
     """And not much of those who went, while others do."""
     shares = Shares()
@@ -60,6 +75,6 @@ def test_nothing_is_kept_when_nobody_waits() -> None:
         shares.come(str(number))
         shares.left(str(number))
     assert len(shares._stands) <= FORGOTTEN + 2
-    assert shares.waiting("a") == 1
+    assert shares.waiting("a") == len(shares) == 1
     with pytest.raises(KeyError):
         shares.stands("nobody")
