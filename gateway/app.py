@@ -39,7 +39,6 @@ from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
 from gateway.api.visits import visits
 from gateway.config import Config, split_listen
-from gateway.dialects.urgency import Background
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery, configured, tell_changes
 from gateway.fleet.host import Host
@@ -91,7 +90,6 @@ class Gateway:
         self.fleet = configured(config, self.metrics.moved)
         queue = config.queue
         self.admission = Admission(self.fleet, queue.limit, self.rng, config.routing.policy, queue.per_principal)
-        self.background = Background(queue.background_prompts) if queue.background else None
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
         self._records: list[GenerationRecord] | None = None
         self.replica = f"{socket.gethostname()[:23]}-{os.getpid() % 10**7}-{secrets.token_hex(4)}"
@@ -162,9 +160,8 @@ class Gateway:
             self.rng,
             self.fleet,
             self.contexts,
-            self.background,
             self.config.relay,
-            self.config.queue.deadline_seconds,
+            self.config.queue,
         )
         self.warming = Warming(
             *(self.fleet, self.admission, self.client, self.metrics, self.clock, lambda: self.config, self.tasks)
@@ -233,15 +230,17 @@ class Gateway:
     def _parts(self) -> tuple[Part, ...]:
         config = self.config
         stats = Stats(self.database) if self.database else None
+        requests = RequestsApi(stats, self._unwritten, config.database.requests_days, time.time)
         return (
             self.inference,
             FleetViews(self.fleet, self.client, self.clock, config.poll.inventory_ttl_seconds),
-            Explain(self.fleet, self.admission, self.clock, self.rng, config.relay, self.background),
+            Explain(self.fleet, self.admission, self.clock, self.rng, config.relay, config.queue),
             Show(self.fleet, self.client, self.clock, self.rng, self._refresh, config.relay),
             self.account,
             HostsApi(self.fleet, self.clock, self.draining, lambda: self.config.placement, self.warming.kept),
             GenerationsApi(
-                *(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions), self.admission.outlook
+                *(self.generations, self.detached.shelf, self.stopping, self.sessions.sessions),
+                *(self.admission.outlook, requests.row),
             ),
             QueueApi(self.admission, self.clock, time.time),
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
@@ -250,7 +249,7 @@ class Gateway:
             *self.talking.parts(self.sessions, self.stopping, lambda: self.fleet.names),
             StatsApi(stats, config.database.minutes_days, time.time),
             BreakdownApi(stats, config.database.minutes_days, time.time),
-            RequestsApi(stats, self._unwritten, config.database.requests_days, time.time),
+            requests,
             self.ops,
         )
 

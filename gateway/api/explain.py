@@ -10,7 +10,8 @@ from aiohttp import web
 
 from gateway.api.handler import handler
 from gateway.api.queue import WAITS_FOR, rounded
-from gateway.config import RelayConfig
+from gateway.api.rows import Cost, cost
+from gateway.config import QueueConfig, RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import NAME_LIMIT, read
 from gateway.dialects.request import InferenceRequest, Kind
@@ -72,19 +73,9 @@ class Asked(msgspec.Struct, frozen=True):
     runner_options: Annotated[dict[str, Any], doc("those that decide whether a loaded model can be used")]
 
 
-class Priced(msgspec.Struct, frozen=True):
-    """What one host would cost the request, in seconds."""
+class Priced(Cost, frozen=True):
+    """What one host would cost the request now, in seconds."""
 
-    host: Annotated[str, doc("the host's name")]
-    total: Annotated[float, doc("the sum of what follows but `held`, by which hosts compare")]
-    queue_wait: Annotated[float, doc("until a slot is free")]
-    load_time: Annotated[float, doc("to load the model")]
-    prefill: Annotated[float, doc("to read the prompt")]
-    affinity: Annotated[float, doc("what is saved where the conversation is cached; zero or negative", le=0)]
-    penalty: Annotated[float, doc("for recent failures")]
-    harm: Annotated[float, doc("half of what others will wait, who find their model or their prompt gone")]
-    decode: Annotated[float, doc("a quarter of an answer of usual length: slow hosts are dearer")]
-    held: Annotated[float, doc("beside the sum: how long the slot would be taken")]
     leases: Annotated[int, doc("slots that are taken", ge=0)]
     slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
     health: Annotated[State, doc("as in a host's row")]
@@ -133,13 +124,13 @@ class Explain:
         clock: Callable[[], float],
         rng: Chance,
         relay: RelayConfig,
-        background: Background | None,
+        queue: QueueConfig,
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._rng = rng
         self._admission = admission
-        self._background = background
+        self._background = Background(queue.background_prompts) if queue.background else None
         self._model_at_host = relay.model_at_host
 
     def routes(self) -> list[web.RouteDef]:
@@ -217,8 +208,8 @@ def _explained(
 
 
 def _priced(costs: Costs, view: HostView) -> Priced:
-    seconds = {key: round(value, 4) for key, value in msgspec.structs.asdict(costs).items() if key != "host"}
-    return Priced(costs.host, **seconds, leases=view.leases, slots=view.host.slots, health=view.health.state)
+    told = msgspec.structs.asdict(cost(costs))
+    return Priced(**told, leases=view.leases, slots=view.host.slots, health=view.health.state)
 
 
 def _endpoint_of(body: bytes, content_type: str) -> str:

@@ -13,7 +13,7 @@ from gateway.api.answers import JSON_UTF8, Answer, rendered
 from gateway.api.detaching import accepted, detaching
 from gateway.api.manners import CORS, Headers, Manners
 from gateway.api.sinks import ResponseSink, TransportSink
-from gateway.config import RelayConfig
+from gateway.config import QueueConfig, RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
@@ -62,9 +62,8 @@ class Inference:
         rng: random.Random,
         fleet: Fleet,
         contexts: Contexts,
-        background: Background | None,
         config: RelayConfig,
-        deadline_seconds: float,
+        queue: QueueConfig,
     ) -> None:
         self._relay = relay
         self._generations = generations
@@ -78,8 +77,8 @@ class Inference:
         self._rng = rng
         self._fleet = fleet
         self._contexts = contexts
-        self._background = background
-        self._deadline_seconds = deadline_seconds
+        self._background = Background(queue.background_prompts) if queue.background else None
+        self._deadline_seconds = queue.deadline_seconds
         self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}

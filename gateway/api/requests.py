@@ -128,15 +128,19 @@ class RequestsApi:
     @handler(NotFound, StoreUnavailable, StoreSlow)
     async def one(self, path: OneRequest) -> RequestRow:
         """One request, with what explains it."""
-        id_ = clean(path.id)
+        return told(await self.row(path.id))
+
+    async def row(self, id_: str) -> Row:
+        """The row of one request. Raises NotFound, StoreUnavailable, StoreSlow."""
+        id_ = clean(id_)
         stats = self._stats
         if row := self._waiting(id_):  # asked as soon as the answer ended
-            return told(row)
+            return row
         async with stats.reading() as connection:
             found = (await connection.execute(one(id_[:ID_LENGTH]))).first()
         if found is None or len(id_) > ID_LENGTH:
             raise NotFound(f"no request {id_[:64]!r} is kept")
-        return told(Row(*found))
+        return Row(*found)
 
     def _wanted(self, query: RequestsQuery) -> Filter:
         given = msgspec.to_builtins(query)

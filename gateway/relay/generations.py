@@ -8,6 +8,7 @@ Operator, session, deadline and shutdown end a generation through its scope: ``s
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from types import TracebackType
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _CANCELLED = {CancelSource.DEADLINE: Outcome.TIMEOUT}
 _NOTHING_USED = Usage()
 FLUSH_SECONDS = 0.02
+PAST = 256  # records that can be looked at after their end, with all that the database keeps of few
 
 
 class Generation:
@@ -223,6 +225,7 @@ class Generations:
         self._tracer = tracer
         self._nobody = Context()  # what is said of many records is on nobody's behalf
         self._finished: list[GenerationRecord] = []
+        self._past: deque[GenerationRecord] = deque(maxlen=PAST)
         self._running: dict[str, Generation] = {}
         self._intents: dict[str, Intent] = {}
         self._idle: asyncio.Future[None] | None = None
@@ -239,6 +242,10 @@ class Generations:
     def get(self, id_: str) -> Generation | None:
         """The generation in flight with this id."""
         return self._running.get(id_)
+
+    def past(self, id_: str) -> GenerationRecord | None:
+        """The record with this id, if it is one of the last PAST."""
+        return next((record for record in self._past if record.id == id_), None)
 
     def track(self, request: InferenceRequest, received: float) -> Generation:
         """Follow one inference: ``with generations.track(request, t0) as generation``."""
@@ -295,6 +302,7 @@ class Generations:
         if self._tracer is not None:
             record = self._traced(self._tracer, generation, record)
         self._finished.append(record)
+        self._past.append(record)
         return record
 
     @staticmethod

@@ -21,6 +21,7 @@ from gateway.telemetry.sampling import ERRORS
 SCHEMA = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value]
+COST_NAMES = ("total", "queue_wait", "load_time", "prefill", "affinity", "penalty", "harm", "decode")
 _REASON = re.compile(rb'"(?:done_reason|finish_reason|stop_reason)"\s*:\s*"([a-z_]{1,32})"')
 _PARAMETERS: tuple[tuple[str, type, tuple[str, ...]], ...] = (
     ("gen_ai.request.temperature", float, ("temperature",)),
@@ -172,6 +173,8 @@ def _events(record: GenerationRecord) -> tuple[Happening, ...]:
         }
         if route.runner_up is not None:
             attributes["corral.route.runner_up"] = route.runner_up
+            attributes["corral.route.runner_up_total"] = route.costs[1].total
+        attributes |= {f"corral.route.{name}": getattr(route.costs[0], name) for name in COST_NAMES}
         events.append(Happening("corral.route", record.received_at + begun, attributes))
     return tuple(events)
 

@@ -427,7 +427,7 @@ async def test_found_again(corral: Corral) -> None:
     ]
     assert all(row["detached"] and row["first_chunk"] == 0 for row in mine)
     assert mine[0].keys() == mine[1].keys()
-    assert await stage.get(f"/api/generations/{over}") == mine[0]
+    assert (await stage.get(f"/api/generations/{over}")).items() >= mine[0].items()
     bad = await ask(stage.url, "GET", "/api/generations?kept=x")
     assert bad.status == 400
     host.faults.clear("hang_mid_stream")

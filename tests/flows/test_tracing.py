@@ -115,7 +115,13 @@ async def test_an_ordinary_trace(collector: Collector, corral: Corral) -> None:
         "ollama.eval_duration": record.usage.decode_seconds,
     }
     assert {name: client.attributes[name] for name in wanted} == wanted
-    assert [name for name, _, _ in server.events] == ["corral.route"]
+    ((event, _, decided),) = server.events
+    assert event == "corral.route"
+    assert record.route is not None
+    chosen = record.route.costs[0]
+    assert decided["corral.route.predicted"] == chosen.first_token
+    for name in ("total", "queue_wait", "load_time", "prefill", "affinity", "penalty", "harm", "decode"):
+        assert decided[f"corral.route.{name}"] == getattr(chosen, name)
     assert [name for name, _, _ in client.events] == ["gen_ai.first_chunk"]
     assert server.start <= client.start <= client.events[0][1] <= client.end <= server.end
     assert server.resource["service.name"] == "corral"

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from simulator.host import SimulatedHost
 from tests.builders import ONE_EACH, OTHER, PATHS, TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Answer, ask
+from tests.sockets import until
 from tests.stage import Client, Stage
 
 HANG = call("/api/generate", tokens=3)
@@ -270,3 +272,46 @@ async def test_what_would_wait_is_explained(corral: Corral) -> None:
             assert len(row["policies"]) == 5
         after = await stage.get("/api/queue")
         assert [row["id"] for row in after["waiting"]] == [row["id"] for row in before["waiting"]]
+
+
+async def test_why_it_went_there_is_told_after_its_end(corral: Corral, tmp_path: Path) -> None:
+    """What each host would have cost, as it was explained before; of old ones as far as the database keeps it."""
+    hosts = [simulated("gpu1", OTHER), simulated("gpu2"), simulated("gpu3")]
+    await hosts[1].load(TEXT)
+    stage = await corral(*hosts, database={"url": f"sqlite:///{tmp_path}/corral.db"})
+    sent = call("/api/chat")
+    before = json.loads((await ask(stage.url, "POST", "/api/route/explain", sent.body)).body)
+    id_ = (await stage.ask(sent)).get("X-Corral-Generation")
+    told = await stage.get(f"/api/generations/{id_}")
+    assert (told["phase"], told["outcome"], told["detached"], told["runner_up"]) == (
+        *("done", "ok", False),
+        before["runner_up"],
+    )
+    assert told["rejected"] == before["rejected"]
+    names = {"host", "total", "queue_wait", "load_time", "prefill", "affinity", "penalty", "harm", "decode", "held"}
+    assert [set(cost) for cost in told["costs"]] == [names] * 2
+    for cost, foretold in zip(told["costs"], before["costs"], strict=True):
+        assert cost == {name: pytest.approx(foretold[name], abs=0.01) for name in names - {"host"}} | {
+            "host": foretold["host"]
+        }
+    stage["gpu2"].faults.set("close_before_headers")
+    stage["gpu3"].faults.set("close_before_headers")
+    failed = (await stage.ask(sent)).get("X-Corral-Generation")
+    await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
+    fresh = {one: await stage.get(f"/api/generations/{one}") for one in (id_, failed)}
+    stage.gateway.generations._past.clear()
+    old = {one: await stage.get(f"/api/generations/{one}") for one in (id_, failed)}
+    gone = {"costs": [], "rejected": [], "predicted_load_seconds": None}
+    assert old[id_] == fresh[id_] | gone
+    assert len(fresh[failed]["costs"]) >= 1
+    assert old[failed] == fresh[failed]
+    nobody = await ask(stage.url, "GET", "/api/generations/nobody")
+    assert (nobody.status, json.loads(nobody.body)["error"]) == (404, "no generation 'nobody' is in flight, or kept")
+
+
+async def test_what_ended_is_told_without_a_database(corral: Corral) -> None:
+    """The last of them; and of what never was, nothing."""
+    stage = await corral(simulated(), database={"url": "none"})
+    id_ = (await stage.ask(HANG)).get("X-Corral-Generation")
+    assert (await stage.get(f"/api/generations/{id_}"))["costs"][0]["host"] == "gpu1"
+    assert (await ask(stage.url, "GET", "/api/generations/nobody")).status == 404
