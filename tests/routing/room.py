@@ -28,6 +28,7 @@ class Client:
         self.verdicts: list[Verdict] = []
         self.waiter: Waiter | None = None
         self.there = True
+        self.due = NEVER
 
     def deliver(self, verdict: Verdict) -> bool:
         """Take a verdict, as the relay does."""
@@ -37,10 +38,14 @@ class Client:
         return True
 
     @property
+    def kind(self) -> tuple[Any, ...]:
+        """Who has the same can go to the same hosts at the same price."""
+        return self.request.model, self.request.runner_options, self.tried
+
+    @property
     def line(self) -> tuple[Any, ...]:
         """Who has the same waits in the same line."""
-        asked = self.request
-        return asked.model, asked.runner_options, self.tried, asked.priority, asked.client
+        return *self.kind, self.request.priority, self.request.client
 
     @property
     def grant(self) -> Grant:

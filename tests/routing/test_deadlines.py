@@ -141,3 +141,19 @@ def test_who_waits_for_nobody_is_not_refused() -> None:
     unmet(waiting)
     for client in held:
         room.end(client)
+
+
+def test_nobody_is_given_a_host_that_is_too_slow() -> None:
+    """One that is warm could have made it, had it been free as was foretold; the other needs a load, for which no time is left."""
+    room = one_slot(Room(host("warm"), host("cold")))
+    room.fleet.observe("cold", observation(0.0))
+    leases = {
+        name: room.fleet.lease(name, TEXT, (), 0.0, cold=False, seconds=seconds)
+        for name, seconds in (("warm", 2.0), ("cold", 300.0))
+    }
+    waiter, patient = room.come(hurried(10.0)), room.come(Client())
+    room.admission.assign(9.0)
+    assert not waiter.verdicts
+    room.admission.release(leases["cold"], 9.0)
+    assert unmet(waiter).retry_after is None
+    assert patient.grant.route.host == "cold"
