@@ -88,7 +88,7 @@ async def test_what_a_chat_ui_asks_by_itself(corral: Corral, path: str, backgrou
 
 async def test_the_explanation_names_the_priority(corral: Corral) -> None:
     """As it was read: of the body, or of the header."""
-    stage = await corral(simulated(), queue={"background_prompts": ["Name this chat"]})
+    stage = await corral(simulated(), queue={"background_prompts": ("Name this chat",)})
     sent = call("/api/chat", prompt="Name this chat: …")
     for headers, priority in (({}, "background"), ({"X-Corral-Priority": "interactive"}, "interactive")):
         answer = await ask(stage.url, "POST", "/api/route/explain", sent.body, headers)
