@@ -93,7 +93,7 @@ def read(
     size = sum(map(len, prompt))
     name = canonical(requested)
     if priority is None:
-        idle = background is not None and background.knows(endpoint, fields)
+        idle = background is not None and background.knows(endpoint, body, fields)
         priority = Priority.BACKGROUND if idle else Priority.NORMAL
     kind = _kind(endpoint, fields) if endpoint.load_key else Kind.INFER
     return InferenceRequest(

@@ -14,7 +14,7 @@ from gateway.dialects.request import Endpoint, Priority
 from gateway.errors import BadRequest
 
 DEADLINE_MOST_SECONDS = 86400.0
-HEAD_BYTES = 4096  # of the messages in which a known prompt is looked for; a system prompt may stand before it
+HEAD_BYTES = 2048  # of a body in which a known prompt is looked for; a short system prompt may stand before it
 MESSAGES_BYTES = 256 * 1024  # more than that are no such request
 PROMPTS = (  # as Open WebUI ships them; that of an answer from documents begins with "### Task:" too, and somebody waits for it
     "### Task:\nGenerate a concise",  # titles
@@ -69,20 +69,18 @@ class Background:
         signs = [_plain_beginning(text) for text in self._beginnings]
         self._signs = tuple(dict.fromkeys(signs))
 
-    def knows(self, endpoint: Endpoint, fields: dict[str, Any]) -> bool:
-        """Whether a body with these ``fields``, their values unparsed, is such a request. Looks into messages only where a prompt seems to be known."""
+    def knows(self, endpoint: Endpoint, body: bytes, fields: dict[str, Any]) -> bool:
+        """Whether ``body`` is such a request, that has these ``fields``, their values unparsed. Looks into messages only where a prompt seems to be known."""
         if "suffix" in fields and endpoint.operation == "text_completion":
             return bytes(memoryview(fields["suffix"])[:5]) not in _NO_SUFFIX
-        messages = fields.get("messages")
-        if messages is None or len(messages) > MESSAGES_BYTES:
-            return False
-        head = bytes(memoryview(messages)[:HEAD_BYTES])
         for sign in self._signs:
-            if sign in head:
-                return self._is_known(messages)
+            if body.find(sign, 0, HEAD_BYTES) >= 0:
+                return "messages" in fields and self._is_known(fields["messages"])
         return False
 
     def _is_known(self, messages: Any) -> bool:
+        if len(messages) > MESSAGES_BYTES:
+            return False
         try:
             said = [text for message in _decode_messages(messages) if (text := _text_of_user(message)) is not None]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

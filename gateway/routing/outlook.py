@@ -100,5 +100,5 @@ def unmet(left: float, seconds: float, wait: float, place: int | None) -> Deadli
         f"the first byte would come in about {seconds:.1f} s, and the deadline is in {max(0.0, left):.1f} s",
         retry_after=retry_after,
     )
-    error.place, error.wait_seconds = place, wait
+    error.place, error.wait_seconds, error.again = place, wait, retry_after is not None
     return error

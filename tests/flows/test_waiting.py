@@ -144,6 +144,7 @@ async def test_who_would_be_late_is_told_so_at_once(corral: Corral, path: str) -
         assert wait > 1.0
         if (again := answer.get("Retry-After")) is not None:  # else its model has to be loaded first
             assert 1 <= int(again) <= wait + 1
+        assert answer.get("x-should-retry") == (None if again else "false")
     records = await stage.records.until(4)
     assert [(record.outcome, record.status) for record in records if record.outcome != "ok"] == [("rejected", 503)]
     assert await stage.totals("corral_requests_rejected_total", "reason") == {"deadline_unmet": 1}
