@@ -85,5 +85,5 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     pin: str = ""  # the host that was asked for by name; empty: any
     trace: Trace = NO_TRACE
     priority: Priority = Priority.NORMAL
-    clamped_from: int = 0  # num_ctx that was asked for, where a smaller one is sent
     deadline_seconds: float = 0.0  # after it was received its first byte has to be there; 0: its caller waits
+    clamped_from: int = 0  # num_ctx that was asked for, where a smaller one is sent

@@ -95,7 +95,7 @@ class Admission:
 
     def outlook(self, now: float) -> list[tuple[Waiter, Outlook]]:
         """All that wait, in the order in which they are looked at, and what they can expect. Others may pass them: for a host that they do not want."""
-        return self._foreseen([(self._turn(waiter, 0.0), waiter) for waiter in self._waiters.values()], now)
+        return self._foreseen(self._turns(), now)
 
     def foretell(self, request: InferenceRequest, now: float) -> Outlook | None:
         """What ``request`` could expect if it came now; None: it would not wait."""
@@ -104,11 +104,18 @@ class Admission:
             return None
         newcomer = Waiter(request, NOBODY, self._seq + 1, now, _to_nobody)
         turn = Turn(request.priority, self._shares[request.priority].would_stand(request.client), newcomer.seq, 0.0)
-        turns = [(self._turn(waiter, 0.0), waiter) for waiter in self._waiters.values()]
-        return next(told for waiter, told in self._foreseen([*turns, (turn, newcomer)], now) if waiter is newcomer)
+        return self._foreseen([*self._turns(), (turn, newcomer)], now, newcomer)[-1][1]
 
-    def _foreseen(self, turns: list[tuple[Turn, Waiter]], now: float) -> list[tuple[Waiter, Outlook]]:
+    def _turns(self) -> list[tuple[Turn, Waiter]]:
+        return [(self._turn(waiter, 0.0), waiter) for waiter in self._waiters.values()]
+
+    def _foreseen(
+        self, turns: list[tuple[Turn, Waiter]], now: float, last: Waiter | None = None
+    ) -> list[tuple[Waiter, Outlook]]:
+        """As far as ``last``: those behind it change nothing for it."""
         order = [waiter for _, waiter in sorted(turns, key=lambda pair: pair[0])]
+        if last is not None:
+            del order[order.index(last) + 1 :]
         snapshot = self._fleet.snapshot(now)
         told = foresee(order, lambda waiter: self._choose(waiter.request, snapshot, waiter.tried, {}), snapshot)
         return list(zip(order, told, strict=True))
@@ -294,7 +301,7 @@ class Admission:
 
     def _is_in_time(self, newcomer: Waiter, now: float) -> bool:
         """Whether one who has just come will make it, as far as can be told; who will not is refused."""
-        told = next(told for waiter, told in self.outlook(now) if waiter is newcomer)
+        told = self._foreseen(self._turns(), now, newcomer)[-1][1]
         wait, seconds = told.wait_seconds, told.first_token_seconds
         if wait is None or seconds is None:
             self._certain = min(self._certain, newcomer.due)

@@ -16,7 +16,7 @@ from gateway.routing.policy import Unroutable
 from gateway.routing.waiting import KindKey, Waiter
 
 WaitsFor = Literal["slot", "load", "host"]
-KINDS_MOST = 64  # that are decided on; what others can expect is not told
+KINDS_MOST = 32  # that are decided on; what others can expect is not told
 
 
 class Outlook(NamedTuple):
