@@ -101,7 +101,7 @@ class Stage:
         config.write_text("\n".join(rows), encoding="utf-8")
         port = free_port()
         program = Path(sys.executable).with_name("corral")
-        command = [program, "serve", "--config", config, "--listen", f"127.0.0.1:{port}"]
+        command: list[str | Path] = [program, "serve", "--config", config, "--listen", f"127.0.0.1:{port}"]
         return start("corral-app", command, port)
 
     def run(self, work: Any) -> Any:

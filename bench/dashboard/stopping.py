@@ -6,6 +6,7 @@ Queued there is no host to free: then to the moment at which the gateway has for
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from playwright.sync_api import Page
 
@@ -28,7 +29,7 @@ def measure(stage: Stage, rounds: int) -> Iterator[Found]:
         if phase == "queued":
             holding = stage.session(host, 100_000)
             stage.gateway.post(f"/api/sessions/{holding}/chat", {"message": {"content": "Hold."}, "detach": True})
-            until(lambda host=host: stage.host(host).ledger.generating)
+            until(partial(getattr, stage.host(host).ledger, "generating"))
         session = stage.session(host, TOKENS)
         with stage.page(session) as page:
             took = [_stopped(stage, page, session, phase, rng.uniform(0.1, 1.7)) for _ in range(rounds)]
