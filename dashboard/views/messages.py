@@ -33,6 +33,8 @@ def message(row: dict[str, Any], doings: Doings, *, last: bool, session: str) ->
                 st.image(base64.b64decode(image), width=240)
             st.markdown(markup.said(row["content"]))
         else:
+            if row["name"]:  # of a conversation that is read as a chat
+                st.badge(markup.plain(row["name"]), color="gray")
             _answered(row)
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             _branches(row, doings)

@@ -148,3 +148,14 @@ def test_how_long_it_thought(app: Page, gateway: Gateway, language: str, words: 
     at = app(language, session=session["id"])
     assert not at.exception
     assert any(expander.label.startswith(words) for expander in at.expander)
+
+
+def test_a_conversation_read_as_a_chat(app: Page, gateway: Gateway) -> None:
+    """Who said what is told there as well."""
+    people = [{"model": MODEL, "name": name, "options": {"num_predict": 5}} for name in ("Ann", "Bob")]
+    wish = {"participants": people, "topic": "Is cheese a dessert?", "turns": 2, "detach": True}
+    id_ = gateway.post("/api/chat/multi-model", wish)["session"]
+    free(gateway, id_)
+    at = app(session=id_)
+    assert not at.exception
+    assert [one.value for one in at.markdown if "badge" in one.value] == [":gray-badge[Ann]", ":gray-badge[Bob]"]
