@@ -88,15 +88,17 @@ def _hear_presets() -> None:
     st.session_state["_presets_told"] = json.loads(st.session_state["_preset_doc"]["doc"])
 
 
-def presets() -> dict[str, Any]:
-    """All that are kept, by name. Presets live in the browser: there they outlast a reload and need neither a table nor an owner in the gateway.
+def presets() -> dict[str, Any] | None:
+    """All that are kept, by name; None until the browser has told: that brings about another run, to which what is typed until then could be lost. Presets live in the browser: there they outlast a reload and need neither a table nor an owner in the gateway.
     What must be there in every browser is a conversation, which the gateway keeps with its participants.
     """
     state = st.session_state
     changes: dict[str, Any] = state.get("_presets", {})
     data = {"set": changes, "change": state.get("_presets_change"), "told": "_presets_told" in state}
     _presets(key="_preset_doc", data=data, on_doc_change=_hear_presets)
-    return {name: preset for name, preset in sorted({**state.get("_presets_told", {}), **changes}.items()) if preset}
+    if "_presets_told" not in state:
+        return None
+    return {name: preset for name, preset in sorted({**state["_presets_told"], **changes}.items()) if preset}
 
 
 def keep_preset(name: str, preset: Any) -> None:

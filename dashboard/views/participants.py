@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.browser import keep_preset, presets
+from dashboard.browser import keep_preset
 from dashboard.conversation import COLORS, Row
 from dashboard.i18n import t
 from dashboard.state import refuse
@@ -81,8 +81,8 @@ def _remove(row: int) -> None:
 # -- the form ------------------------------------------------------------------------------------------------------------------
 
 
-def form(hosts: list[Row]) -> None:
-    """Who, and how."""
+def form(hosts: list[Row], presets: Row) -> None:
+    """Who, and how; ``presets`` by their names."""
     rows: list[int] = st.session_state["talk_rows"]
     _have_models([*rows, JUDGE], _models(hosts))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -96,7 +96,7 @@ def form(hosts: list[Row]) -> None:
             required=True,
             persist_state="session",
         )
-        _presets()
+        _presets(presets)
     st.caption(_explained())
     with st.grid("auto", min_column_width=300, border=True):
         for place, row in enumerate(rows):
@@ -191,8 +191,7 @@ def _with(names: list[str], chosen: str | None) -> list[str]:
 # -- presets -------------------------------------------------------------------------------------------------------------------
 
 
-def _presets() -> None:
-    kept = presets()
+def _presets(kept: Row) -> None:
     with st.popover(t("Presets"), icon=":material/bookmark:"):
         if kept:
             name = st.selectbox(t("Preset"), list(kept), key="talk_preset")

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.browser import remember
+from dashboard.browser import presets, remember
 from dashboard.conversation import Row, colors, newest, rounds, told
 from dashboard.gateway import GatewayError
 from dashboard.i18n import t
@@ -66,6 +66,9 @@ def _stop() -> None:
 
 def page() -> None:
     """One run."""
+    kept = presets()
+    if kept is None:
+        return  # the browser is about to tell; the form follows
     hosts = fleet()
     _conversations()
     session = _session()
@@ -82,7 +85,7 @@ def page() -> None:
         with st.bottom:  # where it does not pull the page to its end
             st.chat_input(t("What shall they talk about?"), key="talk_said", on_submit=_submit)
         st.header(t("Let models talk"))
-        participants.form(hosts)
+        participants.form(hosts, kept)
         return
     if running:
         placeholder = t("Say something to them")
@@ -93,7 +96,7 @@ def page() -> None:
     st.chat_input(placeholder, key="talk_said", on_submit=_submit)
     talk, numbers, people = st.tabs([t("Conversation"), t("Figures"), t("Participants")])
     with people:
-        participants.form(hosts)
+        participants.form(hosts, kept)
     with numbers:
         figures(rows, colors(session["settings"]), whole=whole)
     with talk:

@@ -130,7 +130,9 @@ def app(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., A
     def run(language: str = "en", page: str = "chat", **before: Any) -> AppTest:
         kept.clear()
         kept.update({"language": language} | before)
-        return AppTest.from_file(str(APP), default_timeout=20).switch_page(f"views/{page}.py").run()
+        at = AppTest.from_file(str(APP), default_timeout=20).switch_page(f"views/{page}.py")
+        at.session_state["_presets_told"] = {}
+        return at.run()
 
     yield run
     state.hub().gateway.close()

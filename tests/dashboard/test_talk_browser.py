@@ -1,4 +1,4 @@
-"""Conversations in a real browser: through the modes (Compare: test_russian_browser.py), with Stop, going on and joining in; what a reload finds again."""
+"""Conversations in a real browser: through the modes, with Stop, going on and joining in; what a reload finds again."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from tests.dashboard.patience import expect
 
 MODEL = "llama3.2:1b"
 EXPLAINED = {
+    "Compare": "All answer at once, and none sees the others.",
     "Panel": "All at once, and again when each has seen what the others said.",
     "Judge": "All answer at once; then the judge decides.",
 }
@@ -80,7 +81,7 @@ def test_through_the_modes(context: BrowserContext, gateway: Gateway) -> None:
     assert len(free(gateway, session["id"])) == count + 1
     button(page, "Brief").click()
     expect(page.get_by_test_id("stChatMessage")).to_have_count(len(free(gateway, brief)))
-    for mode, speakers in (("Panel", 2), ("Judge", 3)):
+    for mode, speakers in (("Compare", 2), ("Panel", 2), ("Judge", 3)):
         _mode(page, mode)
         expect(page.get_by_test_id("stChatMessage").filter(has_text="token")).to_have_count(speakers)
         chats = page.get_by_test_id("stChatMessage").filter(has_text=re.compile("^(Ann|Bob)"))
@@ -122,10 +123,8 @@ def _mode(page: Page, mode: str) -> None:
 def test_presets_outlast_a_reload(context: BrowserContext) -> None:
     """They are in every tab, and one that was open before does not bring back what another one deleted."""
     page = opened(context, "/talk")
-    idle(page)  # else what is typed may be lost to the run that the browser's memory brings about
-    page.get_by_label("Name", exact=True).first.fill("Ann")
+    page.get_by_label("Name", exact=True).first.fill("Ann")  # at once: no run of the page is still to come
     page.keyboard.press("Tab")
-    idle(page)
     button(page, "Presets").click()
     body = page.get_by_test_id("stPopoverBody")
     body.get_by_label("Name of the preset").fill("Mine")
@@ -133,7 +132,6 @@ def test_presets_outlast_a_reload(context: BrowserContext) -> None:
     expect(button(body, "Load")).to_be_visible()
     page.wait_for_function("name => name in JSON.parse(localStorage.getItem('corral_presets') || '{}')", arg="Mine")
     second = opened(context, "/talk")
-    idle(second)
     button(second, "Presets").click()
     body = second.get_by_test_id("stPopoverBody")
     button(body, "Load").click()
