@@ -15,7 +15,7 @@ from tests.sockets import until
 from tests.stage import Stage
 from tests.turns.talking import Talk
 
-SECONDS = 60.0
+SECONDS = 240.0  # alone it takes some twenty
 WAITING = 60
 """Generations in flight: schemathesis stops some for good."""
 
