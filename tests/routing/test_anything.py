@@ -93,7 +93,7 @@ class Anything(RuleBasedStateMachine):
         tried=st.sampled_from(["", "", "", "a", "b"]),
         priority=st.sampled_from([Priority.NORMAL, *Priority]),
         who=st.sampled_from(["me", "you"]),
-        patience=st.sampled_from([NEVER, NEVER, 0.5, 6.0, 20.0]),
+        patience=st.sampled_from([NEVER, NEVER, 5.0, 12.0, 20.0]),
     )
     def come(
         self,
@@ -171,7 +171,7 @@ class Anything(RuleBasedStateMachine):
         self.fleet.learn(lease, seconds, told())
         self.change()
 
-    @rule(seconds=st.sampled_from([0.25, 2.0, 10.0]))
+    @rule(seconds=st.sampled_from([0.25, 2.0, 10.0, 15.0]))
     def wait(self, seconds: float) -> None:
         """Time passes, and something small happens."""
         self.now += seconds
