@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
 
-from dashboard.gateway import DEFAULT, GRAFANA, URL
+from dashboard.gateway import DEFAULT, GRAFANA, KEY, URL
 
 CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
@@ -51,7 +51,10 @@ async def chat(request: Request) -> RedirectResponse:
 
 def parser() -> argparse.ArgumentParser:
     """Its command line."""
-    made = argparse.ArgumentParser(prog="corral dashboard", description="The app in a browser.")
+    made = argparse.ArgumentParser(
+        prog="corral dashboard",
+        description=f"The app in a browser. ${KEY}: the key that it asks with, where one is needed.",
+    )
     made.add_argument("--gateway", metavar="URL", help=f"the gateway (default: ${URL}, or {DEFAULT})")
     made.add_argument(
         "--grafana", metavar="URL", help=f"a Grafana with Corral's dashboards, to link to (default: ${GRAFANA})"

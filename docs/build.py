@@ -1,7 +1,7 @@
 """Writes the reference pages from the code: ``python docs/build.py``; ``--check`` fails where a page is stale.
 
 docs/config.md from gateway/config.py, docs/metrics.md from the catalogue, docs/errors.md from the error tree,
-docs/cli.md from the command line's own help, docs/openapi.json and docs/api.md (docs/api_page.py) from what a gateway says of itself.
+docs/cli.md from the command line's own help, docs/access.md (docs/access_page.py) from the table of rights, docs/openapi.json and docs/api.md (docs/api_page.py) from what a gateway says of itself.
 A page's text outside the generated tables lives here, beside its table.
 """
 
@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import aiohttp
+from access_page import access_page
 from api_page import Json, api_page
 
 from dashboard import __main__ as dashboard
-from gateway import cli, config, errors
+from gateway import cli, config, errors, keyconfig
 from gateway.app import running
 from gateway.fleet.snapshot import FleetSnapshot
 from gateway.store.entries import Row
@@ -48,10 +49,10 @@ def _comments(source: str) -> dict[int, str]:
 
 def _field_comments() -> dict[tuple[str, str], str]:
     """(class, field) → the comment on the field's line."""
-    source = inspect.getsource(config)
-    comments = _comments(source)
+    sources = [inspect.getsource(module) for module in (config, keyconfig)]
     return {
         (node.name, item.target.id): " ".join(filter(None, map(comments.get, range(item.lineno, item.end_lineno + 1))))
+        for source, comments in zip(sources, map(_comments, sources), strict=True)
         for node in ast.parse(source).body
         if isinstance(node, ast.ClassDef)
         for item in node.body
@@ -98,6 +99,7 @@ def config_page() -> str:
         "| `reloads` | tables | none |  | see below |",
         "| `warm` | tables | none |  | see below |",
         f"| `pin` | tuple[str, ...] | `()` | `CORRAL_PIN` | {comments['Config', 'pin']} |",
+        "| `keys` | tables | none |  | see below; `corral keys create` makes others, in the database |",
         f'| `account_host` | str | `""` | `CORRAL_ACCOUNT_HOST` | {comments["Config", "account_host"]} |',
     ]
     sections = get_type_hints(config.Config) | config.TABLES
@@ -198,13 +200,13 @@ def cli_page() -> str:
     """docs/cli.md."""
     root = cli.parser()
     lines = ["# Command line", "", "```", root.format_help().strip(), "```"]
-    for name in ("serve", "check", "demo", "top", "status", "db", "export"):
+    for name in ("serve", "check", "demo", "top", "status", "keys", "db", "export"):
         lines += ["", f"## corral {name}", "", "```", _command(root, name).format_help().strip(), "```"]
-        if name == "db":
+        if name in ("keys", "db"):
             for step in _commands(_command(root, name)):
                 lines += [
                     "",
-                    f"### corral db {step}",
+                    f"### corral {name} {step}",
                     "",
                     "```",
                     _command(_command(root, name), step).format_help().strip(),
@@ -268,6 +270,7 @@ PAGES = {
     "cli.md": cli_page,
     "openapi.json": lambda: json.dumps(_document(), indent=2, ensure_ascii=False) + "\n",
     "api.md": lambda: api_page(_document()),
+    "access.md": access_page,
 }
 
 

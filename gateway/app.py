@@ -17,6 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from gateway.admitting import Admitting
 from gateway.api.account import Account
 from gateway.api.breakdown import BreakdownApi
 from gateway.api.explain import Explain
@@ -34,7 +35,7 @@ from gateway.api.ops import Ops
 from gateway.api.queue import QueueApi
 from gateway.api.requests import RequestsApi
 from gateway.api.show import Show
-from gateway.api.site import CUT_SECONDS, delivered, runner
+from gateway.api.site import CUT_SECONDS, delivered, dispatching, runner
 from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
 from gateway.api.visits import visits
@@ -111,6 +112,7 @@ class Gateway:
         )
         loopback = is_loopback(split_listen(config.listen)[0])
         self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
+        self.access = Admitting(config, self.database, loopback=loopback)
         self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
         self.tasks = Tasks()
         self.draining = draining(self.database, self.fleet, self.admission, clock)
@@ -160,6 +162,8 @@ class Gateway:
             self.rng,
             self.fleet,
             self.contexts,
+            self.access.gate,
+            self.access.audit.put,
             self.config.relay,
             self.config.queue,
         )
@@ -172,6 +176,7 @@ class Gateway:
         try:
             if self.keeper is not None:
                 await self.keeper.start(DATABASE_SECONDS)
+            await self.access.start(self.tasks, DATABASE_SECONDS)
             if self.database is not None:
                 await self.draining.start(DATABASE_SECONDS)
                 self.tasks.spawn("draining", self.draining.run())
@@ -200,9 +205,9 @@ class Gateway:
             poke=lambda host: self.poller.poke(host, inventory=True),
             overhear_bytes=self.tracer.said_bytes if self.tracer else 0,
         )
-        kept, dropped = self.config.generations, self.metrics.detached_dropped.labels().inc
         self.detached = Detached(
-            self.relay, self.generations, self.tasks, kept, self.rng, self.contexts, self.metrics.refused, dropped
+            *(self.relay, self.generations, self.tasks, self.config.generations, self.rng, self.contexts),
+            *(self.access.gate.named, self.metrics.refused, self.metrics.detached_dropped.labels().inc),
         )
         config, name, shelf = self.config.sessions, self.replica, self.detached.shelf
         generations, fleet = self.generations, self.fleet
@@ -216,13 +221,11 @@ class Gateway:
         prefix, limit = self.manners.prefix, self.config.relay.body_limit_bytes
         middlewares = (
             visits(self.contexts, prefix, self.clock, time.time, self.log.visited),
-            boundary(self.manners, self.metrics.responded),
+            boundary(self.manners, self.access.gate, self.access.audit.put, self.metrics.responded),
         )
         self._runner = runner(self._parts(), middlewares, prefix, package_version(), limit)
         await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
-        server.request_handler = self.inference.dispatch(server.request_handler)
+        dispatching(self._runner, self.inference.dispatch, self.access.gate, prefix)
         address, port = split_listen(self.config.listen)
         self._site = web.TCPSite(self._runner, address, port, backlog=BACKLOG)
         await self._site.start()
@@ -246,6 +249,7 @@ class Gateway:
             FollowingApi(self.detached.shelf, self.generations, config.generations.heartbeat_seconds),
             self.models,
             JobsApi(self.jobs),
+            *self.access.parts(),
             *self.talking.parts(self.sessions, self.stopping, lambda: self.fleet.names),
             StatsApi(stats, config.database.minutes_days, time.time),
             BreakdownApi(stats, config.database.minutes_days, time.time),
@@ -306,6 +310,7 @@ class Gateway:
             await self.replicas.leave()
         if self.tracer is not None:
             await self.tracer.close()
+        await self.access.close()
         if self.keeper is not None:
             await self.keeper.close()
         self._messages.detach()
@@ -330,6 +335,7 @@ class Gateway:
         """Take what can change while it runs (``reload.LIVE``); hosts come with the next look at their sources."""
         self.config = config
         self.manners.configure(config.http)
+        self.access.configure(config)
         self.account.named = config.account_host
         self.models.rules = config.placement
 

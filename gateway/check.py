@@ -8,7 +8,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.config import Config
+from gateway.access.gate import Gate
+from gateway.access.keys import Key
+from gateway.access.rights import IN_WORDS
+from gateway.api.manners import is_loopback
+from gateway.config import Config, split_listen
+from gateway.db import opened
 from gateway.dialects.names import canonical
 from gateway.errors import StoreUnavailable
 from gateway.fleet.client import HostClient, HostError
@@ -17,6 +22,7 @@ from gateway.fleet.host import Host
 from gateway.plural import counted
 from gateway.store.connect import without_password
 from gateway.store.engine import Database
+from gateway.store.keyring import Keyring
 from gateway.store.migrate import HEAD
 from gateway.warming import pinned
 
@@ -31,19 +37,25 @@ class Found(NamedTuple):
     loaded: frozenset[str]
 
 
+HIDDEN = "(not shown)"
+
+
 def effective(config: Config) -> str:
     """The configuration as JSON, passwords left out."""
     tree = dataclasses.asdict(config)
     for key in ("url", "direct_url"):
         if "://" in tree["database"][key]:
             tree["database"][key] = without_password(tree["database"][key])
+    if tree["access"]["pepper"]:
+        tree["access"]["pepper"] = HIDDEN
     return json.dumps(tree, indent=2)
 
 
 async def probe(config: Config) -> bool:
     """Ask every host and the database, and print what they say; whether all is well."""
     hosts = await _hosts(config)
-    database = await _database(config)
+    database, migrated = await _database(config)
+    await _access(config, migrated=migrated)
     return _log(config.log.path) and database and hosts
 
 
@@ -120,6 +132,23 @@ def _warm(config: Config, found: list[Found]) -> bool:
     return well
 
 
+async def _access(config: Config, *, migrated: bool) -> None:
+    """Who may do what, by the keys of the configuration and, if it is ``migrated``, of the database."""
+    kept: tuple[Key, ...] = ()
+    if migrated:
+        async with opened(config.database) as database:
+            kept = await Keyring(database, lambda _: None).look()
+    gate = Gate(time.time, loopback=is_loopback(split_listen(config.listen)[0]))
+    gate.configure(config)
+    gate.keep(kept)
+    print(f"{'access':12} {'callers without a key':36} {IN_WORDS[gate.mode]}")
+    for key in (*kept, *gate.configured):
+        limits = "; models: " + ", ".join(key.models) if key.models else ""
+        limits += "; hosts: " + ", ".join(key.hosts) if key.hosts else ""
+        expires = time.strftime("; until %Y-%m-%d", time.gmtime(key.expires - 1)) if key.expires else ""
+        print(f"{'access':12} {f'{key.name} ({key.role})':36} {IN_WORDS[key.role]}{limits}{expires}")
+
+
 def _log(path: str) -> bool:
     """Whether the log can be written. It is not made here: the next who opens it may be another user."""
     if not path:
@@ -136,16 +165,17 @@ def _log(path: str) -> bool:
     return True
 
 
-async def _database(config: Config) -> bool:
+async def _database(config: Config) -> tuple[bool, bool]:
+    """Whether it is as it should be, and whether it has this version's tables."""
     if not config.database.kept:
         print(f"{'database':12} none: nothing is kept")
-        return True
+        return True, False
     database = Database(config.database, time.monotonic)
     try:
         found = await database.revision()
     except StoreUnavailable as error:
         print(f"{'database':12} {database.name:36} FAILED: {error.message}")
-        return False
+        return False, False
     finally:
         await database.close()
     if found is None:
@@ -153,4 +183,4 @@ async def _database(config: Config) -> bool:
     else:
         told = f"{'ok' if found == HEAD else 'corral serve upgrades it'}: revision {found} of {HEAD}"
     print(f"{'database':12} {database.name:36} {told}")
-    return True
+    return True, found == HEAD

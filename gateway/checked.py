@@ -15,9 +15,9 @@ from gateway.config import (
     split_listen,
 )
 from gateway.errors import ConfigError
+from gateway.keyconfig import NAME, check_keys
 from gateway.listen import is_there, next_to
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
 HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
   corral serve --host gpu1=http://10.0.0.5:11434 --host gpu2=http://10.0.0.6:11434
@@ -37,6 +37,7 @@ def checked(config: Config) -> Config:
     _refuse_itself(config.hosts, *listen)
     _check_account_host(config)
     _check_http(config.http)
+    check_keys(config.keys)
     _check_tracing(config.tracing)
     for rule in config.placement:
         _check_rule(rule, config)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.config import DEFAULT_LISTEN, Config, DatabaseConfig, split_listen
 from gateway.errors import BadRequest, ConfigError, StoreUnavailable
-from gateway.loader import config_file, database_config, gateway_url, mistyped
+from gateway.loader import api_key, config_file, database_config, gateway_url, keys_config, mistyped
 from gateway.loader import load as read_config
 from gateway.process import build, package_version
 from gateway.record import Outcome
@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     _add_watching(commands)
     _add_db(commands)
     _add_export(commands)
+    _add_keys(commands)
     for name, text in (
         ("simulate", "simulated Ollama hosts, until Ctrl-C"),
         ("dashboard", "the app in a browser: chat, model talk, sessions, metrics, fleet"),
@@ -128,7 +129,7 @@ def _top(parsed: argparse.Namespace) -> int:
     from gateway.top import program
 
     url = gateway_url(parsed.gateway, os.environ)
-    return int(_run(program.run(url, parsed.interval)))
+    return int(_run(program.run(url, parsed.interval, api_key(os.environ))))
 
 
 def _status(parsed: argparse.Namespace) -> int:
@@ -137,7 +138,7 @@ def _status(parsed: argparse.Namespace) -> int:
 
     url = gateway_url(parsed.gateway, os.environ)
     try:
-        look = _run(looked(url))
+        look = _run(looked(url, api_key(os.environ)))
     except Unreachable as error:
         code, told = status.UNREACHABLE, status.unreachable(url, str(error))
     else:
@@ -202,6 +203,57 @@ def _add_export(commands: Any) -> None:
     command.add_argument("--outcome", choices=["failed", *Outcome], help="failed: all but ok")
     _add_database(command)
     command.set_defaults(run=_export)
+
+
+def _add_keys(commands: Any) -> None:
+    text = "make keys for callers, list them, take them away"
+    command = commands.add_parser("keys", help=text, description=text)
+    steps = command.add_subparsers(required=True, metavar="STEP")
+    for name, what in (
+        ("create", "make a key, and show it this once"),
+        ("rotate", "another key for the same name; the old one is no good any more"),
+        ("revoke", "make a key worthless"),
+        ("list", "all keys, without what it takes to use them"),
+        ("hash", "a key that stands in the configuration, not in the database"),
+    ):
+        parser = steps.add_parser(name, help=what, description=what)
+        if name in ("create", "rotate", "revoke"):
+            parser.add_argument("name", metavar="NAME", help="whose it is: in records, sessions and the log")
+        if name == "create":
+            parser.add_argument(
+                "--role", choices=("user", "operator", "admin"), default="user", help="default %(default)s"
+            )
+            parser.add_argument("--models", type=_words, default=(), metavar="PATTERNS", help="like 'llama3*,qwen*'")
+            parser.add_argument("--hosts", type=_words, default=(), metavar="PATTERNS", help="like 'gpu1,lab-*'")
+            parser.add_argument("--expires", default="", metavar="DAY", help="like 2027-01-31; its end, in UTC")
+        _add_database(parser)
+        parser.set_defaults(run=partial(_keys, name))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _keys(step: str, parsed: argparse.Namespace) -> int:
+    from gateway import keys
+
+    environ = dict(os.environ) | ({"CORRAL_DATABASE_URL": parsed.database} if parsed.database else {})
+    config = keys_config(parsed.config, environ)
+    if step == "hash":
+        print(keys.hashed(config))
+        return 0
+    steps = {
+        "create": lambda: keys.create(config, parsed.name, parsed.role, parsed.models, parsed.hosts, parsed.expires),
+        "rotate": lambda: keys.rotate(config, parsed.name),
+        "revoke": lambda: keys.revoke(config, parsed.name),
+        "list": lambda: keys.listed(config),
+    }
+    try:
+        print(_run(steps[step]()))
+    except StoreUnavailable as error:
+        print(f"corral: {error.message}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _export(parsed: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.errors import ConfigError
+from gateway.keyconfig import AccessConfig, KeyConfig
 
 DEFAULT_LISTEN = "127.0.0.1:11434"
 USUAL_PORT = 11434  # Ollama's own
@@ -240,7 +241,13 @@ class ShutdownConfig:
     grace_seconds: NotNegative = 30.0  # running streams may finish for so long
 
 
-TABLES = {"hosts": HostConfig, "placement": PlacementConfig, "reloads": ReloadsConfig, "warm": WarmConfig}
+TABLES = {
+    "hosts": HostConfig,
+    "placement": PlacementConfig,
+    "reloads": ReloadsConfig,
+    "warm": WarmConfig,
+    "keys": KeyConfig,
+}
 """Lists of tables in the file, and what a row is."""
 
 
@@ -258,8 +265,10 @@ class Config:
     pin: tuple[
         str, ...
     ] = ()  # models that stay in a host's memory, like llama3:8b@gpu1: loaded at the start, and again whenever they are gone
+    keys: tuple[KeyConfig, ...] = ()
     account_host: str = ""  # the host whose ollama.com account is used; empty: the first
     http: HttpConfig = field(default_factory=HttpConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     routing: RoutingConfig = field(default_factory=RoutingConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     relay: RelayConfig = field(default_factory=RelayConfig)

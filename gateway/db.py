@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 120.0  # a migration may rewrite tables
 
 
 @asynccontextmanager
-async def _opened(config: DatabaseConfig, *, new: bool = False) -> AsyncIterator[Database]:
+async def opened(config: DatabaseConfig, *, new: bool = False) -> AsyncIterator[Database]:
     """``new``: it may be made; else a name that was mistyped would become an empty database."""
     if not config.kept:
         raise ConfigError(f"there is no database: {NO_DATABASE}")
@@ -45,13 +45,13 @@ async def _opened(config: DatabaseConfig, *, new: bool = False) -> AsyncIterator
 
 async def migrate(config: DatabaseConfig) -> str:
     """Make the tables, or upgrade them."""
-    async with _opened(config, new=True) as database:
+    async with opened(config, new=True) as database:
         return f"{database.name} is at revision {HEAD}"
 
 
 async def check(config: DatabaseConfig) -> str:
     """Rows of every table, the size, and what the database's own check says."""
-    async with _opened(config) as database, database.reading() as connection:
+    async with opened(config) as database, database.reading() as connection:
         size = (await connection.execute(text(_BYTES[database.sqlite]))).scalar_one()
         lines = [f"{database.name} is at revision {HEAD}"]
         for table in metadata.sorted_tables:
@@ -69,7 +69,7 @@ async def check(config: DatabaseConfig) -> str:
 
 async def prune(config: DatabaseConfig) -> str:
     """Delete now what is over its time; a running gateway does so by the hour."""
-    async with _opened(config) as database:
+    async with opened(config) as database:
         deleted = await retention.prune(database, config, time.time())
         await database.tidy()
     return (
@@ -81,8 +81,8 @@ async def prune(config: DatabaseConfig) -> str:
 async def copy(config: DatabaseConfig, to: str) -> str:
     """Everything into another database, which must be empty."""
     async with (
-        _opened(config) as source,
-        _opened(dataclasses.replace(config, url=to, direct_url=""), new=True) as target,
+        opened(config) as source,
+        opened(dataclasses.replace(config, url=to, direct_url=""), new=True) as target,
     ):
         if source.url == target.url:
             raise ConfigError("both databases are the same")
@@ -94,13 +94,13 @@ async def copy(config: DatabaseConfig, to: str) -> str:
 
 async def export(config: DatabaseConfig, wanted: Filter, sink: Callable[[], Sink]) -> str:
     """Rows of requests into a file."""
-    async with _opened(config) as database:
+    async with opened(config) as database:
         return f"{await exporting.export(database, wanted, sink()):,} requests"
 
 
 async def vacuum(config: DatabaseConfig) -> str:
     """Rewrite the tables without what was deleted. Takes as much space again meanwhile; on PostgreSQL a plain VACUUM."""
-    async with _opened(config) as database:
+    async with opened(config) as database:
         before = await _bytes(database)
         await database.vacuum()
         return f"{before / 2**20:,.1f} MiB before, {await _bytes(database) / 2**20:,.1f} MiB now"

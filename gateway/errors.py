@@ -63,6 +63,22 @@ class Forbidden(CorralError):
     fault = Fault.CLIENT
 
 
+class Unauthorized(CorralError):
+    """A key is missing, unknown or has expired."""
+
+    status = 401
+    code = "unauthorized"
+    fault = Fault.CLIENT
+
+
+class NotAllowed(CorralError):
+    """The key is good, but not for this."""
+
+    status = 403
+    code = "not_allowed"
+    fault = Fault.CLIENT
+
+
 class TooLarge(CorralError):
     """The body is over the configured limit."""
 

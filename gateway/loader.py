@@ -28,6 +28,8 @@ from gateway.config import (
 )
 from gateway.errors import ConfigError
 
+API_KEY = "CORRAL_API_KEY"
+"""The variable with the key that commands and the app send."""
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _PARSED: dict[type, Callable[[str], Any]] = {
     str: str,
@@ -80,6 +82,14 @@ def database_config(path: Path | None, environ: Mapping[str, str]) -> DatabaseCo
         raise ConfigError(_naming_variable(error.message, environ)) from None
 
 
+def keys_config(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """What is said of keys, and the database, without hosts. Raises ConfigError."""
+    _, tree = _tree(path, environ)
+    parts: dict[str, Any] = {name: tree[name] for name in ("database", "access", "keys") if name in tree}
+    _refuse_unknown(parts, Config, "")
+    return _converted(parts)
+
+
 def _tree(path: Path | None, env: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
     file = config_file(path, env)
     tree = _read_toml(file) if file is not None else {}
@@ -114,6 +124,11 @@ def gateway_url(given: str | None, environ: Mapping[str, str]) -> str:
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname or "")
     host = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+def api_key(environ: Mapping[str, str]) -> str:
+    """The key that a command sends which asks a gateway; empty: none."""
+    return environ.get(API_KEY, "")
 
 
 def from_tree(tree: dict[str, Any]) -> Config:
@@ -183,7 +198,7 @@ def mistyped(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that nothing reads, but that are nearly the name of one → that name. Others may start with CORRAL_ by right:
     Kubernetes sets CORRAL_SERVICE_HOST and its like beside a service of that name.
     """
-    known = ["CORRAL_CONFIG", "CORRAL_HOSTS", *environment_names()]
+    known = ["CORRAL_CONFIG", "CORRAL_HOSTS", API_KEY, *environment_names()]
     strangers = [name for name in environ if name.startswith("CORRAL") and name not in known]
     near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in strangers}
     return {name: found[0] for name, found in near.items() if found}

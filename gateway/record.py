@@ -254,6 +254,7 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
     trace_id: str = ""
     span_id: str = ""
     trace_kept: bool = False  # its spans are sent to the collector
+    principal: str = ""  # whose key it came with; empty: without one
 
     @property
     def overhead_seconds(self) -> float:

@@ -11,7 +11,18 @@ from gateway.errors import ConfigError
 
 log = logging.getLogger(__name__)
 LIVE = frozenset(
-    ("hosts", "placement", "account_host", "pin", "warm", "discovery", "http.origins", "http.allowed_hosts")
+    (
+        "hosts",
+        "placement",
+        "keys",
+        "access",
+        "account_host",
+        "pin",
+        "warm",
+        "discovery",
+        "http.origins",
+        "http.allowed_hosts",
+    )
 )
 """Keys and sections that can change while it runs."""
 

@@ -31,11 +31,11 @@ def sharing(
     if database is None or database.sqlite:
         return None
 
-    def stop(target: str, seconds: float, erased: bool) -> int:
+    def stop(target: str, seconds: float, erased: bool, whose: str | None) -> int:
         why = ERASED if erased else "stopped by an operator at another gateway"
         if erased:
             shelf.erase(target)
-        return generations.stop_named(target, CancelSource.OPERATOR, why, older_than=seconds)
+        return generations.stop_named(target, CancelSource.OPERATOR, why, older_than=seconds, whose=whose)
 
     def leases() -> dict[str, int]:
         return {view.name: view.leases for view in fleet.snapshot(clock()).hosts}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.api.conversations import ConversationsApi
 from gateway.api.handler import Part
 from gateway.api.messages import MessagesApi
-from gateway.api.sessions import OWNER, SessionsApi
+from gateway.api.sessions import SessionsApi
 from gateway.api.stopping import Stopping
 from gateway.api.turns import TurnsApi
 from gateway.config import SessionsConfig
@@ -58,7 +58,7 @@ def talking(
     titles = Titles(store, detached, generations, tasks, config.title_model)
     context = config.context_tokens
     chats = Chats(store, detached, generations, fleet, tasks, name, context, titles.answered)
-    recorder = Recorder(store, relay, generations, chats.writer, tasks, chats.busy, OWNER, name, titles.answered)
+    recorder = Recorder(store, relay, generations, chats.writer, tasks, chats.busy, name, titles.answered)
     rounds = Rounds(store, detached, generations, fleet, name, context, chats.writer, chats.aside)
     conversations = Conversations(store, detached, generations, rounds, tasks, name, chats.writer, chats.busy, counted)
     return Talking(chats, recorder, titles, conversations)

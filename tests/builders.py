@@ -58,7 +58,8 @@ def config(
         if isinstance(values, Mapping)
     }
     lists = {name: values for name, values in sections.items() if name not in given}
-    return Config(listen="127.0.0.1:0", hosts=named, account_host=account_host, **(quiet | given | lists))  # type: ignore[arg-type]
+    listening = {"listen": "127.0.0.1:0"}
+    return Config(hosts=named, account_host=account_host, **(listening | quiet | given | lists))  # type: ignore[arg-type]
 
 
 def simulated(name: str = "gpu1", *models: str, seed: int = 1, **changes: Any) -> SimulatedHost:

@@ -132,6 +132,7 @@ class Stage:
         gateway.records = self.records
         self.log = log
         self.exceptions = 0  # that are in the log on purpose
+        self.key = ""  # the operator's, where one is needed
         self._running = True
         self._desk = contextlib.AsyncExitStack()
         self._operator: Client | None = None
@@ -171,7 +172,7 @@ class Stage:
         """An operator's request, on the one connection that the operator keeps."""
         if self._operator is None:
             self._operator = await self._desk.enter_async_context(Client.to(self.url))
-        await self._operator.send(method, path)
+        await self._operator.send(method, path, b"", {"Authorization": f"Bearer {self.key}"} if self.key else {})
         return await self._operator.answer()
 
     async def in_flight(self) -> list[dict[str, Any]]:

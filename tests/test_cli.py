@@ -148,13 +148,14 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         "background": True,
         "background_prompts": [],
     }
-    line, kept = text[end:].split("\n")[1:-1]
+    line, kept, access = text[end:].split("\n")[1:-1]
     assert kept == "database     none: nothing is kept"
+    assert access.split(maxsplit=5) == ["access", "callers", "without", "a", "key", "may do everything"]
     assert "FAILED: the database is not available: [Errno 111]" in lost
     assert "postgresql://corral:***@127.0.0.1:1/corral" in lost
     assert "secret" not in lost
     assert line.split() == f"gpu1 {host.url} ok: Ollama 0.33.7, 4 models, loaded: {TEXT}".split()
-    first, second, _ = both[both.index("\n}\n") + 3 :].splitlines()
+    first, second, *_ = both[both.index("\n}\n") + 3 :].splitlines()
     assert " ok: Ollama 0.33.7" in first
     assert second.startswith("gpu2 ")
     assert "FAILED: cannot connect" in second

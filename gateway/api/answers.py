@@ -77,6 +77,8 @@ def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = ""
         headers["X-Corral-Queue-Place"] = str(error.place)
     if error.wait_seconds is not None:
         headers["X-Corral-Queue-Seconds"] = f"{error.wait_seconds:.1f}"
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="corral"'
     if not error.again:
         headers["x-should-retry"] = "false"
     late = endpoint is not None and endpoint.dialect != "ollama" and error.status != 400  # error_end says why

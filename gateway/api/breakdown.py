@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 
+from gateway.access.gate import Principal
 from gateway.api.handler import handler
 from gateway.api.stats import (
     ERRORS,
@@ -86,18 +87,18 @@ class BreakdownApi:
         return self._kept
 
     @handler(*ERRORS)
-    async def pairs(self, query: WhenAndWho) -> ByPair:
+    async def pairs(self, query: WhenAndWho, who: Principal) -> ByPair:
         """Sums by model and host at once, the busiest first."""
-        asked = question(query, self._wall(), self._minutes_days)
+        asked = question(query, who, self._wall(), self._minutes_days)
         found = await self._stats.totals(asked.wanted, asked.bucket, "model", "host")
         rows = sorted(found.items(), key=lambda item: (-item[1].requests, item[0]))[:MOST_ROWS]
         pairs = [PairNumbers(model=model, host=host or None, **numbers(total)) for (model, host), total in rows]
         return ByPair(**when(asked.span), pairs=pairs)
 
     @handler(*ERRORS)
-    async def breakdown(self, query: ByWhat) -> Breakdown:
+    async def breakdown(self, query: ByWhat, who: Principal) -> Breakdown:
         """Requests and tokens over each step of a time, by model or by host."""
-        asked = question_in_steps(query, self._wall(), self._minutes_days)
+        asked = question_in_steps(query, who, self._wall(), self._minutes_days)
         found = await self._stats.counts(asked.wanted, asked.bucket, query.by)
         times = range(int(asked.span.since), int(asked.span.until), asked.bucket)
         most = sorted(found, key=lambda name: (-_weight(found[name]), name))

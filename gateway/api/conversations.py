@@ -7,11 +7,11 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.access.gate import Principal
 from gateway.api.answers import JSON_UTF8, Answer, json_answer
 from gateway.api.following import NDJSON, Following
 from gateway.api.handler import handler
 from gateway.api.messages import check_said
-from gateway.api.sessions import OWNER
 from gateway.conversation.conversations import Conversations, Running, Wish
 from gateway.conversation.events import Delta, Ended, Event, TurnBegan, TurnEnded
 from gateway.conversation.order import TURNS_MOST
@@ -124,14 +124,14 @@ class ConversationsApi:
         content_type=NDJSON,
     )
     async def talk(
-        self, body: ConversationAsked, request: web.Request
+        self, body: ConversationAsked, request: web.Request, who: Principal
     ) -> web.StreamResponse | ConversationStarted | ConversationTold:
         """Let several models talk with each other, answer side by side, or be judged. All is kept in a session like any other, in which the user
         can say something meanwhile (`POST /api/sessions/{id}/messages`) and which can go on with more turns. A caller who leaves stops it,
         but for `detach`.
         """
         self._check_hosts(body)
-        running = await self._conversations.begin(OWNER, _wish(body), request.remote or "")
+        running = await self._conversations.begin(who.name, _wish(body), request.remote or "")
         if body.detach:
             return _started(running, request.path.removesuffix("/api/chat/multi-model"))
         try:

@@ -8,6 +8,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
+from gateway.access.gate import Principal, permit
 from gateway.api.handler import handler
 from gateway.api.queue import WAITS_FOR, rounded
 from gateway.api.rows import Cost, cost
@@ -144,6 +145,7 @@ class Explain:
         headers: ExplainHeaders,
         body: Annotated[bytes, InferenceBody],
         request: web.Request,
+        who: Principal,
     ) -> Explained | Unrouted:
         """Where a request would go and why; nothing is sent. Takes any inference body, a form as well.
 
@@ -167,6 +169,8 @@ class Explain:
         )
         if not inference.model:
             raise BadRequest("model is required")
+        permit(who, inference.model, inference.pin)
+        inference = msgspec.structs.replace(inference, principal=who.name, hosts=who.hosts)
         now = self._clock()
         snapshot = self._fleet.snapshot(now)
         hosts = {policy: choose(inference, snapshot, self._rng, policy=policy) for policy in Policy}

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import hdrs, web
 
+from gateway.access.gate import Principal
 from gateway.api.answers import Answer, rendered
 from gateway.api.generations import OneGeneration
 from gateway.api.handler import handler
@@ -64,11 +65,11 @@ class FollowingApi:
         statuses={200: "Status, type and bytes as the caller would have got them, or events.", 204: "Nothing is left."},
     )
     async def follow(
-        self, path: OneGeneration, query: Place, headers: CameBack, request: web.Request
+        self, path: OneGeneration, query: Place, headers: CameBack, request: web.Request, who: Principal
     ) -> web.StreamResponse:
         """The answer of a detached generation: its chunks so far, then those that come, until the end. With `Accept:
         text/event-stream` each is an event with its number as id."""
-        answer = self._found(path.id)
+        answer = self._found(path.id, who)
         following = Following(request, answer, self._heartbeat_seconds)
         with answer.reader(query.start if headers.last is None else headers.last + 1) as reader:
             try:
@@ -78,11 +79,12 @@ class FollowingApi:
             except ConnectionError:  # the reader has gone
                 return following.response
 
-    def _found(self, id_: str) -> Chunks:
-        answer = self._shelf.get(id_)
-        if answer is not None:
+    def _found(self, id_: str, who: Principal) -> Chunks:
+        """Only its owner's: what was said is for nobody else, whatever their role."""
+        answer, running = self._shelf.get(id_), self._generations.get(id_)
+        if answer is not None and answer.principal == who.name:
             return answer
-        if self._generations.get(id_) is not None:
+        if answer is None and running is not None and running.principal == who.name:
             raise Conflict(
                 f"generation {id_} is not detached: its answer goes to its caller only. Start it with ?detach=true"
             )

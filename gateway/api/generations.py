@@ -1,14 +1,16 @@
 """What is in flight, and how to stop it."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
+from gateway.access.gate import Principal
+from gateway.access.rights import Right
 from gateway.api.handler import handler
 from gateway.api.rows import GenerationDetail, GenerationRow, ended, explained, kept, running
-from gateway.api.sessions import OWNER
 from gateway.api.stopping import STOPPED, Ended, Stopping
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreSlow, StoreUnavailable
@@ -21,6 +23,8 @@ from gateway.routing.outlook import Outlook
 from gateway.routing.waiting import Waiter
 from gateway.store.entries import Row
 from gateway.store.sessions import Sessions
+
+_ID = re.compile(r"[0-9a-f]{24}\Z")
 
 
 class OneGeneration(msgspec.Struct, frozen=True):
@@ -110,75 +114,79 @@ class GenerationsApi:
         ]
 
     @handler()
-    async def all(self, query: Wanted) -> InFlight:
-        """Everything in flight, oldest first."""
+    async def all(self, query: Wanted, who: Principal) -> InFlight:
+        """Everything in flight that is the caller's to know of, oldest first."""
         over = [one for one in self._shelf.ended() if isinstance(one, KeptAnswer)] if query.kept else []
-        rows = [ended(one.record, one) for one in over if one.record is not None]
+        rows = [ended(one.record, one) for one in over if one.record is not None and who.sees(one.principal)]
         waiting = self._waiting()
-        rows += [self._running(generation, waiting) for generation in self._generations]
-        talks = [
-            _conversation(one) for one in self._shelf if isinstance(one, Feed) and (query.kept or one.ended is None)
-        ]
+        rows += [self._running(one, waiting) for one in self._generations if who.sees(one.principal)]
+        feeds = [one for one in self._shelf if isinstance(one, Feed) and (query.kept or one.ended is None)]
+        talks = [_conversation(one) for one in feeds if who.sees(one.principal)]
         return InFlight(
             [row for row in rows if query.session in (None, row.session)],
             [row for row in talks if query.session in (None, row.session)],
         )
 
     @handler(NotFound, StoreUnavailable, StoreSlow)
-    async def one(self, path: OneGeneration) -> GenerationDetail:
+    async def one(self, path: OneGeneration, who: Principal) -> GenerationDetail:
         """One generation: in flight, one of the last 256 that ended, or one that the database keeps; and why it went where it went. Of the plain ones that
         went well the database keeps no `costs`.
         """
-        found = self._generations.get(path.id)
-        if found is not None:
+        if self._generations.get(path.id) is not None:
+            found = self._found(path.id, who)
             return explained(self._running(found, self._waiting()), found.route)
         answer = self._shelf.get(path.id)
-        if isinstance(answer, KeptAnswer) and answer.record is not None:
+        if isinstance(answer, KeptAnswer) and answer.record is not None and who.sees(answer.principal):
             return explained(ended(answer.record, answer), answer.record.route)
         record = self._generations.past(path.id)
-        if record is not None:
+        if record is not None and who.sees(record.principal):
             return explained(ended(record), record.route)
         try:
-            return kept(await self._kept(path.id))
+            row = await self._kept(path.id)
         except NotFound:
-            raise NotFound(f"no generation {path.id[:64]!r} is in flight, or kept") from None
+            row = None
+        if row is None or not who.sees(row.principal):
+            raise NotFound(f"no generation {path.id[:64]!r} is in flight, or kept")
+        return kept(row)
 
     @handler(NotFound, StoreUnavailable)
-    async def stop(self, path: OneGeneration) -> GenerationStopped | SessionStopped:
+    async def stop(self, path: OneGeneration, who: Principal) -> GenerationStopped | SessionStopped:
         """Stop a generation or a conversation, here or at another gateway on the same PostgreSQL. Idempotent while it winds down; 404 once it is gone."""
-        found = self._generations.get(path.id)
-        if found is not None:
-            return self._stopped(found)
+        if self._generations.get(path.id) is not None:
+            return self._stopped(self._found(path.id, who))
+        _refuse_word(path.id, who)
         intent = self._generations.intended(path.id)
-        return self._told(path.id, await self._stopping.stop(path.id, () if intent is None else (intent,)))
+        here = () if intent is None or not who.sees(intent.principal) else (intent,)
+        return self._told(path.id, await self._stopping.stop(path.id, here, who.whose))
 
     @handler(NotFound, StoreUnavailable)
-    async def cancel(self, path: OneOrSession) -> GenerationStopped | SessionStopped:
+    async def cancel(self, path: OneOrSession, who: Principal) -> GenerationStopped | SessionStopped:
         """Stop a generation, as DELETE does, or all of a session: what is queued, what loads, what streams, at every gateway on the same
         PostgreSQL."""
-        return await self._cancelled(path.id)
+        return await self._cancelled(path.id, who)
 
     @handler(NotFound, StoreUnavailable)
-    async def cancel_session(self, path: OneOrSession) -> GenerationStopped | SessionStopped:
+    async def cancel_session(self, path: OneOrSession, who: Principal) -> GenerationStopped | SessionStopped:
         """The same as `/api/chat/cancel/{id}`; a stored session in which nothing runs is not a 404."""
         try:
-            return await self._cancelled(path.id)
+            return await self._cancelled(path.id, who)
         except NotFound as nothing:
             try:
-                await self._sessions.get(OWNER, path.id)
+                await self._sessions.get(who.name, path.id)
             except StoreUnavailable:
                 raise nothing from None
             return SessionStopped(path.id, 0, already=True, generations=[], elsewhere=0)
 
-    async def _cancelled(self, id_: str) -> GenerationStopped | SessionStopped:
-        found = self._generations.get(id_)
-        if found is not None:
-            return self._stopped(found)
-        return self._told(id_, await self._stopping.stop(id_, self._generations.named(id_)))
+    async def _cancelled(self, id_: str, who: Principal) -> GenerationStopped | SessionStopped:
+        if self._generations.get(id_) is not None:
+            return self._stopped(self._found(id_, who))
+        _refuse_word(id_, who)
+        here = self._generations.named(id_, who.whose)
+        return self._told(id_, await self._stopping.stop(id_, here, who.whose))
 
     def _told(self, id_: str, over: Ended) -> SessionStopped:
         if not over.total:
-            raise NotFound(f"no generation {id_[:64]!r} is in flight, and none of such a session")
+            raise _nothing(id_)
         already = bool(over.here) and not over.fresh
         return SessionStopped(id_, over.total, already, [one.id for one in over.here], over.elsewhere)
 
@@ -187,6 +195,12 @@ class GenerationsApi:
         stopped = generation.stop(CancelSource.OPERATOR, STOPPED)
         return GenerationStopped(generation.id, cancelled=True, phase=phase, already=not stopped)
 
+    def _found(self, id_: str, who: Principal) -> Generation:
+        generation = self._generations.get(id_)
+        if generation is None or not who.sees(generation.principal):
+            raise NotFound(f"no generation {id_[:64]!r} is in flight")
+        return generation
+
     def _waiting(self) -> Mapping[str, Outlook]:
         return {waiter.request.id: told for waiter, told in self._outlook(self._generations.clock())}
 
@@ -194,6 +208,16 @@ class GenerationsApi:
         told, answer = waiting.get(generation.id), self._shelf.get(generation.id)
         detached = answer if isinstance(answer, KeptAnswer) else None
         return running(generation, self._generations.clock(), told, detached)
+
+
+def _refuse_word(id_: str, who: Principal) -> None:
+    """Who has no sessions can stop by an id, which nobody guesses, but not by a word: others without a key may use the same. Raises NotFound."""
+    if not who.may(Right.OWN) and _ID.match(id_) is None:
+        raise _nothing(id_)
+
+
+def _nothing(id_: str) -> NotFound:
+    return NotFound(f"no generation {id_[:64]!r} is in flight, and none of such a session")
 
 
 def _conversation(feed: Feed) -> ConversationRow:

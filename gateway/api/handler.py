@@ -12,6 +12,7 @@ What a method can take, by name:
 ``path``, ``query``, ``headers``   a Struct of that part of the request; who sends what does not fit, or a query that is not there, is told so (400)
 ``body``                           a Struct, read from JSON; or ``Annotated[bytes, Struct]``: the bytes, which should look like it
 ``request``                        the request, for what has no shape
+``who``                            the Principal who asks
 
 It answers a Struct or one of several kinds (``A | B``), sent as JSON, or text as ``bytes``; with several ``statuses`` a pair of the status
 and that. A stream writes itself and is answered as ``web.StreamResponse``. The docstring's first sentence is the summary, the rest the description. What it raises is named to the decorator.
@@ -27,7 +28,9 @@ from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_ty
 import msgspec
 from aiohttp import web
 
+from gateway.access.gate import Principal
 from gateway.api.answers import JSON_UTF8, Answer, json_answer
+from gateway.api.caller import WHO
 from gateway.api.inference import read_body
 from gateway.complaint import in_words
 from gateway.depth import DEPTH_MOST, too_deep
@@ -37,7 +40,7 @@ Method = Callable[..., Awaitable[Any]]
 Handler = Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
 NAME_MOST = 64  # characters of an unknown parameter that are told
 PARAMETERS = ("path", "query", "headers")
-_TAKEN = (*PARAMETERS, "body", "request")
+_TAKEN = (*PARAMETERS, "body", "request", "who")
 
 
 class Part(Protocol):
@@ -143,7 +146,11 @@ async def _request(request: web.Request, _kind: Any) -> web.Request:
     return request
 
 
-_READERS = {"path": _path, "query": _query, "headers": _headers, "body": _body, "request": _request}
+async def _who(request: web.Request, _kind: Any) -> Principal:
+    return request[WHO]
+
+
+_READERS = {"path": _path, "query": _query, "headers": _headers, "body": _body, "request": _request, "who": _who}
 
 
 def _converted(where: str, given: Mapping[str, str], kind: Any) -> Any:

@@ -7,9 +7,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 from aiohttp import hdrs, web
 
+from gateway.access.gate import Gate, Principal, permit, require
+from gateway.access.rights import Right
 from gateway.api.answers import JSON_UTF8, Answer, rendered
+from gateway.api.caller import who_asks
 from gateway.api.detaching import accepted, detaching
 from gateway.api.manners import CORS, Headers, Manners
 from gateway.api.sinks import ResponseSink, TransportSink
@@ -27,6 +31,7 @@ from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.headers import Inbound, inbound
 from gateway.relay.relay import Relay
+from gateway.store.audit import Deed
 from gateway.telemetry.context import Contexts, current
 from gateway.turns.recording import Recorder
 
@@ -62,6 +67,8 @@ class Inference:
         rng: random.Random,
         fleet: Fleet,
         contexts: Contexts,
+        gate: Gate,
+        did: Callable[[Deed], None],
         config: RelayConfig,
         queue: QueueConfig,
     ) -> None:
@@ -79,6 +86,8 @@ class Inference:
         self._contexts = contexts
         self._background = Background(queue.background_prompts) if queue.background else None
         self._deadline_seconds = queue.deadline_seconds
+        self._gate = gate
+        self._did = did
         self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
@@ -126,7 +135,7 @@ class Inference:
             asked = headers.detach or "detach" in query
             detach, query = detaching(query, headers.detach) if asked else (False, query)
             if inference.kind is Kind.UNLOAD:
-                response: web.StreamResponse = await self._unloaded(inference, id_)
+                response: web.StreamResponse = await self._unloaded(inference, id_, request)
             elif detach:
                 tracked = True
                 answer = await self._detached.start(inference, headers, query, received)
@@ -196,15 +205,32 @@ class Inference:
         at, path, client = self._generations.wall() - seconds, request.rel_url.raw_path, request.remote or ""
         self._turned_away(Refusal(id_, trace, endpoint.dialect, endpoint.path, path, code, status, at, seconds, client))
 
-    async def _unloaded(self, inference: InferenceRequest, id_: str) -> web.Response:
-        answer, hosts = await self._unload(inference)
+    def _who(self, request: web.Request) -> Principal:
+        """Raises CorralError for who may not infer."""
+        who = who_asks(self._gate, request)
+        require(who, Right.INFER)
+        return who
+
+    async def _unloaded(self, inference: InferenceRequest, id_: str, request: web.Request) -> web.Response:
+        status = CorralError.status
+        try:
+            answer, hosts = await self._unload(inference)
+            status = answer.status
+        except CorralError as error:
+            status = error.status
+            raise
+        finally:
+            role = self._who(request).role or ""
+            at, operation = self._generations.wall(), f"POST {inference.endpoint.path} (unload)"
+            self._did(Deed(at, inference.principal, role, inference.client, operation, inference.model, status))
         log.info("unloaded %s: %s answered %d", inference.model, hosts, answer.status)
         return _answered(answer, hosts, id_)
 
     async def _read(
         self, endpoint: Endpoint, request: web.Request, headers: Inbound, id_: str, trace: Trace
     ) -> InferenceRequest:
-        """What is asked for. Raises CorralError."""
+        """What is asked for, by somebody who may. Raises CorralError."""
+        who = None if self._gate.open else self._who(request)
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         content = request.content
@@ -224,7 +250,7 @@ class Inference:
         if headers.generation and self._generations.get(headers.generation) is not None:
             _refuse_loop()
         pinned(inference.pin, self._fleet.names)
-        return inference
+        return inference if who is None else _asked_by(who, inference)
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
@@ -233,6 +259,15 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is over {limit_bytes} bytes") from None
+
+
+def _asked_by(who: Principal, inference: InferenceRequest) -> InferenceRequest:
+    """The same, of that principal. Raises Unauthorized and NotAllowed for what is not theirs to do."""
+    if inference.kind is Kind.UNLOAD:
+        require(who, Right.MANAGE)
+    permit(who, inference.model, inference.pin)
+    kept = who.may(Right.OWN)
+    return msgspec.structs.replace(inference, principal=who.name, hosts=who.hosts, kept=kept)
 
 
 def _sink(request: web.Request, id_: str, trace: Trace, cors: Headers) -> TransportSink | ResponseSink:

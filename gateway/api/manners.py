@@ -21,6 +21,9 @@ Headers = tuple[tuple[str, str], ...]
 CORS = web.RequestKey("cors", tuple)
 """Where a request keeps the headers that its answer needs for a page of another origin."""
 
+ABOUT = web.RequestKey("about", tuple)
+"""Where a request keeps what it is about, if its path does not tell: names, for who reads what was done."""
+
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "0.0.0.0")
 _DEFAULT_ORIGINS = (
     *(f"{scheme}://{name}{port}" for scheme in ("http", "https") for name in _LOCAL_NAMES for port in ("", ":*")),

@@ -11,8 +11,9 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.access.gate import Principal
 from gateway.api.handler import handler
-from gateway.api.sessions import OWNER, OneSession
+from gateway.api.sessions import OneSession
 from gateway.depth import DEPTH_MOST, too_deep
 from gateway.doc import doc
 from gateway.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooLarge
@@ -80,44 +81,44 @@ class MessagesApi:
         ]
 
     @handler(NotFound, StoreUnavailable)
-    async def messages(self, path: OneSession, query: MessagesQuery) -> History:
+    async def messages(self, path: OneSession, query: MessagesQuery, who: Principal) -> History:
         """The last messages of a branch, oldest first."""
-        return await self._messages.told(OWNER, path.id, query.leaf, query.limit)
+        return await self._messages.told(who.name, path.id, query.leaf, query.limit)
 
     @handler(NotFound, Conflict, StoreUnavailable, statuses={201: ""})
-    async def say(self, path: OneSession, body: NewMessage) -> Message:
+    async def say(self, path: OneSession, body: NewMessage, who: Principal) -> Message:
         """Say something that nobody answers yet. Into a conversation of several models also while it runs: whoever speaks next sees it. While a
         turn of a chat is answered, 409 names its generation.
         """
         if body.role is not Role.USER or body.tool_calls or body.name:
             raise BadRequest("only the user can say something here, without role, name and tool_calls")
         check_said(body)
-        return await self._turns.say(OWNER, path.id, body)
+        return await self._turns.say(who.name, path.id, body)
 
     @handler(NotFound, StoreUnavailable)
-    async def branches(self, path: OneSession) -> BranchList:
+    async def branches(self, path: OneSession, who: Principal) -> BranchList:
         """Every branch."""
-        return BranchList(branches=await self._messages.branches(OWNER, path.id))
+        return BranchList(branches=await self._messages.branches(who.name, path.id))
 
     @handler(NotFound, StoreUnavailable)
-    async def export(self, path: OneSession) -> Transcript:
+    async def export(self, path: OneSession, who: Principal) -> Transcript:
         """All branches, for an import."""
-        return await self._transcripts.export(OWNER, path.id)
+        return await self._transcripts.export(who.name, path.id)
 
     @handler(NotFound, StoreUnavailable, statuses={200: "The branch in Markdown."}, content_type=MARKDOWN)
-    async def markdown(self, path: OneSession) -> bytes:
+    async def markdown(self, path: OneSession, who: Principal) -> bytes:
         """The branch that is shown, for readers."""
-        session = (await self._transcripts.export(OWNER, path.id)).session
-        branch = await self._messages.history(OWNER, path.id)
+        session = (await self._transcripts.export(who.name, path.id)).session
+        branch = await self._messages.history(who.name, path.id)
         return (await asyncio.to_thread(markdown, session, branch)).encode()
 
     @handler(StoreUnavailable, statuses={201: ""})
-    async def bring_in(self, body: Annotated[bytes, Exports]) -> Imported:
+    async def bring_in(self, body: Annotated[bytes, Exports], who: Principal) -> Imported:
         """Keep sessions that were exported: one export of Corral's, a list of them, or what Open WebUI exports. All or none. Bounded to
         2,000 sessions, 10,000 messages and 32 Mi characters at a time.
         """
         imports = await asyncio.to_thread(_read, body, datetime.fromtimestamp(self._wall(), UTC))
-        return Imported(sessions=await self._transcripts.bring_in(OWNER, imports))
+        return Imported(sessions=await self._transcripts.bring_in(who.name, imports))
 
 
 def check_said(said: NewMessage) -> None:

@@ -1,6 +1,8 @@
 """The outermost layer: who may come in is decided, every exception becomes an answer, and every answer is counted, in one place."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from aiohttp import hdrs, web
@@ -8,10 +10,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
+from gateway.access.gate import EVERYBODY, Gate, require
+from gateway.access.rights import CHANGING, Right, needed
 from gateway.api.answers import Answer, moved, plain, rendered
-from gateway.api.manners import CORS, Greeting, Manners, allow, bare, clean, exposing, location
+from gateway.api.caller import WHO, who_asks
+from gateway.api.manners import ABOUT, CORS, Greeting, Manners, allow, bare, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError, Forbidden, internal
+from gateway.store.audit import Deed
 
 log = logging.getLogger(__name__)
 Counted = Callable[[str, int], None]
@@ -19,12 +25,14 @@ TURNED_AWAY_MOST = 100
 """Origins and Hosts of which the log tells, each once: anybody could fill it with them."""
 TEXT_MOST = 200
 _MENDS: dict[str, str] = {hdrs.ORIGIN: "http.origins", hdrs.HOST: "http.allowed_hosts"}
+UNMATCHED = "_unmatched"
 SAYS_ITSELF = web.RequestKey("says itself", bool)
 """Whether a request is inference, which counts and logs itself."""
 
 
-def boundary(manners: Manners, responded: Counted) -> Middleware:
-    """A middleware that turns away whom ``manners`` do, renders what is raised and tells ``responded(route, status)``."""
+def boundary(manners: Manners, gate: Gate, did: Callable[[Deed], None], responded: Counted) -> Middleware:
+    """A middleware that turns away whom ``manners`` or the ``gate`` do, renders what is raised and tells ``responded(route, status)``. ``did`` is told
+    who changed something."""
 
     turned_away: set[tuple[str, str]] = set()
 
@@ -41,7 +49,7 @@ def boundary(manners: Manners, responded: Counted) -> Middleware:
         else:
             request[CORS] = greeting.headers
             request[SAYS_ITSELF] = itself = request.method == "POST" and route in ENDPOINTS
-            response = await _handled(request, handler)
+            response = await _handled(request, handler if itself else _guarded(gate, did, route, handler))
             if greeting.headers and not response.prepared:
                 response.headers.extend((*greeting.headers, *exposing(response.headers)))
             if itself:
@@ -50,6 +58,41 @@ def boundary(manners: Manners, responded: Counted) -> Middleware:
         return response
 
     return middleware
+
+
+def _guarded(gate: Gate, did: Callable[[Deed], None], route: str, handler: Handler) -> Handler:
+    """The handler, for who may use it. A path that is not there needs nothing; inference asks the gate itself."""
+    if route == UNMATCHED:
+        return handler
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        right = needed(request.method, route)
+        if right is Right.NONE:
+            return await handler(request)
+        request[WHO] = who = EVERYBODY if gate.open else who_asks(gate, request)
+        if right not in CHANGING or request.method in ("GET", "HEAD"):
+            require(who, right)
+            return await handler(request)
+        status = 500
+        try:
+            require(who, right)
+            response = await handler(request)
+            status = response.status
+        except (CorralError, web.HTTPException) as error:
+            status = error.status
+            raise
+        except asyncio.CancelledError:
+            status = 499
+            raise
+        else:
+            return response
+        finally:
+            if status != 401:  # anybody can try, and nobody is to be named
+                about = " ".join((*request.match_info.values(), *request.get(ABOUT, ())))
+                operation, client = f"{request.method} {route}", request.remote or ""
+                did(Deed(time.time(), who.name, who.role or "", client, operation, about, status))
+
+    return guarded
 
 
 async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -90,7 +133,7 @@ class QuietNonsense(logging.Filter):
 def route_of(request: web.Request) -> str:
     """The route's template: bounded, whatever is asked for."""
     resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else "_unmatched"
+    return resource.canonical if resource is not None else UNMATCHED
 
 
 def _at_the_door(request: web.Request, greeting: Greeting) -> web.Response:

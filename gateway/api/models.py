@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway.api.answers import JSON, Answer, Streamed, json_answer, rendered, type_of
 from gateway.api.detaching import detaching
 from gateway.api.inference import read_body
-from gateway.api.manners import CORS, exposing
+from gateway.api.manners import ABOUT, CORS, exposing
 from gateway.config import Config
 from gateway.dialects.managing import ManagementRequest, Operation, read_management
 from gateway.dialects.ollama import compact
@@ -131,7 +131,9 @@ class Models:
 
     async def _read(self, operation: Operation, request: web.Request) -> ManagementRequest:
         body = await read_body(request, self._body_limit)
-        return read_management(operation, body, self._fleet.names if self._model_at_host else ())
+        asked = read_management(operation, body, self._fleet.names if self._model_at_host else ())
+        request[ABOUT] = (asked.model,)
+        return asked
 
     async def _targets(self, asked: ManagementRequest, request: web.Request) -> Targets:
         """The hosts that this concerns. Who has a model is asked anew: the last poll may be seconds old."""

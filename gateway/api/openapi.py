@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from gateway.api.handler import PARAMETERS, Described, described, handler
 from gateway.doc import doc
-from gateway.errors import CorralError
+from gateway.errors import CorralError, Unauthorized
 
 Json = dict[str, Any]
 _IN = {"path": "path", "query": "query", "headers": "header"}
@@ -109,8 +109,16 @@ def document(routes: Iterable[web.RouteDef], prefix: str, version: str) -> Json:
         },
         "servers": [{"url": prefix or "/"}],
         "tags": _tags([what for _, what in endpoints]),
+        "security": [{}, {"key": []}],
         "paths": paths,
         "components": {
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A key, where one is needed (docs/access.md).",
+                }
+            },
             "schemas": bodies.components,
             "parameters": {
                 name: {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
@@ -124,8 +132,9 @@ def document(routes: Iterable[web.RouteDef], prefix: str, version: str) -> Json:
                 for name, meaning in ANSWER_HEADERS.items()
             },
             "responses": {
+                "Unauthorized": _failed([Unauthorized], bodies),
                 "Forbidden": {
-                    "description": "A web page of another site, or a Host header that is not let in. No body.",
+                    "description": "A web page of another site, or a Host header that is not let in: no body. Or `not_allowed`: a key that is not good for this.",
                     "headers": {"X-Corral-Error": {"$ref": "#/components/headers/X-Corral-Error"}},
                 },
                 "Internal": _failed([CorralError], bodies),
@@ -236,6 +245,7 @@ def _errors(what: Described, bodies: _Schemas) -> dict[int, Json]:
     for error in what.errors:
         by_status.setdefault(error.status, []).append(error)
     return {status: _failed(errors, bodies) for status, errors in by_status.items()} | {
+        401: {"$ref": "#/components/responses/Unauthorized"},
         403: {"$ref": "#/components/responses/Forbidden"},
         500: {"$ref": "#/components/responses/Internal"},
     }

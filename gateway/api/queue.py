@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
+from gateway.access.gate import Principal
 from gateway.api.handler import handler
 from gateway.dialects.urgency import PriorityWord, in_words
 from gateway.doc import doc
@@ -71,11 +72,15 @@ class QueueApi:
         return [web.get("/api/queue", self.all)]
 
     @handler()
-    async def all(self) -> Queue:
+    async def all(self, who: Principal) -> Queue:
         """Who waits for a host at this gateway, in the order in which they would be served. Times are forecasts: who comes later may pass."""
         now = self._clock()
         began = self._wall() - now
-        rows = [_row(waiter, told, now, began) for waiter, told in self._admission.outlook(now)]
+        rows = [
+            _row(waiter, told, now, began)
+            for waiter, told in self._admission.outlook(now)
+            if who.sees(waiter.request.principal)
+        ]
         return Queue(self._admission.limit, self._admission.per_principal, rows, _models(rows))
 
 

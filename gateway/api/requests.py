@@ -9,9 +9,10 @@ import orjson
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from gateway.access.gate import Principal
 from gateway.api.handler import handler
 from gateway.api.span import said, span
-from gateway.api.stats import Ended, When
+from gateway.api.stats import Ended, When, theirs
 from gateway.dialects.names import canonical
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreSlow, StoreUnavailable
@@ -115,9 +116,9 @@ class RequestsApi:
         return self._kept
 
     @handler(NotFound, StoreUnavailable, StoreSlow)
-    async def all(self, query: RequestsQuery) -> RequestsPage:
+    async def all(self, query: RequestsQuery, who: Principal) -> RequestsPage:
         """Single requests, newest first. All that are kept, where nothing is said."""
-        wanted = self._wanted(query)
+        wanted = self._wanted(query, who)
         before = _position(query.before) if query.before else None
         async with self._stats.reading() as connection:
             found = await connection.execute(page(wanted, newest_first=True, after=before, limit=query.limit))
@@ -126,9 +127,12 @@ class RequestsApi:
         return RequestsPage([told(row) for row in rows], following)
 
     @handler(NotFound, StoreUnavailable, StoreSlow)
-    async def one(self, path: OneRequest) -> RequestRow:
+    async def one(self, path: OneRequest, who: Principal) -> RequestRow:
         """One request, with what explains it."""
-        return told(await self.row(path.id))
+        found = await self.row(path.id)
+        if not who.sees(found.principal):
+            raise NotFound(f"no request {path.id[:64]!r} is kept")
+        return told(found)
 
     async def row(self, id_: str) -> Row:
         """The row of one request. Raises NotFound, StoreUnavailable, StoreSlow."""
@@ -142,8 +146,8 @@ class RequestsApi:
             raise NotFound(f"no request {id_[:64]!r} is kept")
         return Row(*found)
 
-    def _wanted(self, query: RequestsQuery) -> Filter:
-        given = msgspec.to_builtins(query)
+    def _wanted(self, query: RequestsQuery, who: Principal) -> Filter:
+        given = theirs(who, msgspec.to_builtins(query))
         usual = {} if query.range or query.from_ else {"range": f"{self._days}d"}
         asked = span({**given, **usual}, self._wall())
         model, host, principal, session = (said(given, name) for name in ("model", "host", "principal", "session"))

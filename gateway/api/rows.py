@@ -32,6 +32,7 @@ class GenerationRow(msgspec.Struct, frozen=True):
     endpoint: Annotated[str, doc("the path that was called")]
     stream: Annotated[bool, doc("whether the answer comes in pieces")]
     client: Annotated[str, doc("the caller's address")]
+    principal: Annotated[str, doc("whose key it came with; empty without one")]
     received_at: Annotated[str, doc("in UTC, ISO 8601", extra_json_schema={"format": "date-time"})]
     age_seconds: Annotated[float, doc("since it was received; how long it took once it has ended")]
     tokens: Annotated[int, doc("output tokens so far, as counted in passing", ge=0)]
@@ -102,6 +103,7 @@ def running(generation: Generation, now: float, told: Outlook | None, answer: Ke
         endpoint=request.endpoint.path,
         stream=request.stream,
         client=request.client,
+        principal=request.principal,
         received_at=_moment(generation.received_at),
         age_seconds=round(now - generation.received, 3),
         tokens=generation.tokens,
@@ -129,6 +131,7 @@ def ended(record: GenerationRecord, answer: KeptAnswer | None = None) -> Generat
         endpoint=record.endpoint,
         stream=record.stream,
         client=record.client,
+        principal=record.principal,
         received_at=_moment(record.received_at),
         age_seconds=round(record.duration_seconds, 3),
         tokens=record.usage.output_tokens,
@@ -156,6 +159,7 @@ def kept(row: Row) -> GenerationDetail:
         endpoint=row.endpoint,
         stream=row.stream,
         client=row.client,
+        principal=row.principal,
         received_at=_moment(row.ts_us / 1e6),
         age_seconds=round(row.total_ms / 1000, 3),
         tokens=row.output_tokens,

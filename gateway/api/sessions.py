@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from gateway.access.gate import Principal
 from gateway.api.handler import handler
 from gateway.api.stopping import Stopping
 from gateway.doc import doc
@@ -16,9 +17,6 @@ from gateway.messages import NAME_MOST, Kind, NewSession, Session, SessionChange
 from gateway.store.search import Hit
 from gateway.store.session_store import SessionStore
 from gateway.store.sessions import Listed, Place
-
-OWNER = ""
-"""Whose sessions are meant: nobody has to say who they are, so all are one owner's."""
 
 
 class OneSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,53 +109,53 @@ class SessionsApi:
         ]
 
     @handler(StoreUnavailable, statuses={201: ""})
-    async def create(self, body: NewSession) -> Session:
+    async def create(self, body: NewSession, who: Principal) -> Session:
         """A session without messages."""
         self._check_host(body.host)
-        return await self._sessions.create(OWNER, body)
+        return await self._sessions.create(who.name, body)
 
     @handler(StoreUnavailable)
-    async def list(self, query: ListQuery) -> SessionList:
+    async def list(self, query: ListQuery, who: Principal) -> SessionList:
         """Sessions, page by page: those for which all holds that is asked."""
         after = _read_place(query.after) if query.after else None
         asked = {name: value for name, value in msgspec.structs.asdict(query).items() if value is not UNSET}
         which = Listed(words=query.q, **{name: asked[name] for name in _FILTERS if name in asked})
-        sessions, last = await self._sessions.page(OWNER, which, after=after, limit=query.limit)
+        sessions, last = await self._sessions.page(who.name, which, after=after, limit=query.limit)
         return SessionList(sessions=sessions, next=_place(last) if last else None)
 
     @handler(StoreUnavailable)
-    async def search(self, query: SearchQuery) -> Found:
+    async def search(self, query: SearchQuery, who: Principal) -> Found:
         """Titles and messages that have all words. Signs only part words."""
         before = None if isinstance(query.before, UnsetType) else query.before
-        titles = await self._search.titles(OWNER, query.q, query.limit) if before is None else []
-        hits, more = await self._search.messages(OWNER, query.q, before, query.limit)
+        titles = await self._search.titles(who.name, query.q, query.limit) if before is None else []
+        hits, more = await self._search.messages(who.name, query.q, before, query.limit)
         return Found(sessions=titles, messages=hits, next=more)
 
     @handler(NotFound, StoreUnavailable)
-    async def one(self, path: OneSession) -> Session:
+    async def one(self, path: OneSession, who: Principal) -> Session:
         """One session, without its messages."""
-        return await self._sessions.get(OWNER, path.id)
+        return await self._sessions.get(who.name, path.id)
 
     @handler(NotFound, StoreUnavailable)
-    async def change(self, path: OneSession, body: SessionChanges) -> Session:
+    async def change(self, path: OneSession, body: SessionChanges, who: Principal) -> Session:
         """Change what the body names; the rest stays. The last writer wins."""
         if not isinstance(body.host, UnsetType):
             self._check_host(body.host)
-        return await self._sessions.change(OWNER, path.id, body)
+        return await self._sessions.change(who.name, path.id, body)
 
     @handler(NotFound, StoreUnavailable)
-    async def delete(self, path: OneSession, query: DeleteQuery) -> SessionDeleted:
+    async def delete(self, path: OneSession, query: DeleteQuery, who: Principal) -> SessionDeleted:
         """Erase it with all its messages. What runs in it ends, at every gateway, and what was answered can be read nowhere any more. With
         `restorable_seconds` it is only hidden, and erased within seconds after that; asked again, its time begins anew.
         """
-        await self._sessions.delete(OWNER, path.id, query.restorable_seconds)
+        await self._sessions.delete(who.name, path.id, query.restorable_seconds)
         ended = await self._stopping.erase(path.id)
         return SessionDeleted(id=path.id, cancelled=ended.total, elsewhere=ended.elsewhere)
 
     @handler(NotFound, StoreUnavailable)
-    async def restore(self, path: OneSession) -> Session:
+    async def restore(self, path: OneSession, who: Principal) -> Session:
         """Bring back what was deleted with `restorable_seconds`, as far as it was when that ended it. One that is not deleted stays as it is."""
-        return await self._sessions.restore(OWNER, path.id)
+        return await self._sessions.restore(who.name, path.id)
 
     def _check_host(self, host: str | None) -> None:
         if host is not None and host not in self._hosts():

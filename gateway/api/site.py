@@ -1,15 +1,18 @@
 """The web application: the paths of all parts, as they are and under the prefix, and how aiohttp serves them."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from gateway.access.gate import Gate
+from gateway.api.caller import Handler, KeyInPath
 from gateway.api.handler import Part
 from gateway.api.manners import under
 from gateway.api.openapi import OpenApi
 
+DELIVERY_SECONDS = 0.02
 CUT_SECONDS = 2.0
 """How long streams that were cut at shutdown have for their last words."""
 
@@ -34,10 +37,19 @@ def runner(
     )
 
 
-async def delivered(serving: web.AppRunner) -> None:
+def dispatching(running: web.AppRunner, dispatch: Callable[[Handler], Handler], gate: Gate, prefix: str) -> None:
+    """Before the application: ``dispatch`` serves what it can without it, and a key is taken out of the path."""
+    server = running.server
+    assert server is not None
+    keyed = KeyInPath(gate, prefix, server.request_handler)
+    server.request_handler = keyed.again = dispatch(keyed)
+
+
+async def delivered(running: web.AppRunner) -> None:
     """Wait until clients have taken what is written for them: a host may be done long before a slow client is."""
-    assert serving.server is not None
-    connections = serving.server.connections
+    server = running.server
+    assert server is not None
+    connections = server.connections
     while any(one.transport is not None and one.transport.get_write_buffer_size() for one in connections):
         await asyncio.sleep(DELIVERY_SECONDS)  # noqa: TID251 - nothing tells of it
-        connections = serving.server.connections
+        connections = server.connections

@@ -9,11 +9,12 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from gateway.access.gate import Principal
 from gateway.api.handler import handler
 from gateway.api.span import DURATION, Span, bucket_of, said, span, step_of
 from gateway.dialects.names import canonical
 from gateway.doc import doc
-from gateway.errors import NotFound, StoreSlow, StoreUnavailable
+from gateway.errors import NotAllowed, NotFound, StoreSlow, StoreUnavailable
 from gateway.record import Outcome
 from gateway.store.stats import Percentiles, Stats, Total, Wanted
 
@@ -162,18 +163,18 @@ class Question(NamedTuple):
     bucket: int
 
 
-def question(query: WhenAndWho, now: float, minutes_days: int) -> Question:
+def question(query: WhenAndWho, who: Principal, now: float, minutes_days: int) -> Question:
     """What is asked about a whole span. Raises BadRequest."""
-    given = _given(query)
+    given = theirs(who, _given(query))
     asked = span(given, now)
     bucket = bucket_of(asked, now, minutes_days)
     asked = asked.widened(bucket)
     return Question(asked, _wanted(given, asked), bucket)
 
 
-def question_in_steps(query: InSteps, now: float, minutes_days: int) -> Question:
+def question_in_steps(query: InSteps, who: Principal, now: float, minutes_days: int) -> Question:
     """What is asked about each step of a span: ``bucket`` is the step. Raises BadRequest."""
-    given = _given(query)
+    given = theirs(who, _given(query))
     asked = span(given, now)
     step = step_of(given, asked, now, minutes_days)
     asked = asked.widened(step)
@@ -205,47 +206,56 @@ class StatsApi:
         return self._kept
 
     @handler(*ERRORS)
-    async def summary(self, query: WhenAndWho) -> Summary:
+    async def summary(self, query: WhenAndWho, who: Principal) -> Summary:
         """Everything summed up. From minutes up to six hours, from hours beyond: `since` and `until` say what that came to."""
-        asked = self._asked(query)
+        asked = self._asked(query, who)
         totals = await self._stats.totals(asked.wanted, asked.bucket)
         return Summary(**when(asked.span), **numbers(totals.get("", Total())))
 
     @handler(*ERRORS)
-    async def timeseries(self, query: InSteps) -> Series:
+    async def timeseries(self, query: InSteps, who: Principal) -> Series:
         """Sums over each step of a time."""
-        asked = question_in_steps(query, self._wall(), self._minutes_days)
+        asked = question_in_steps(query, who, self._wall(), self._minutes_days)
         found = await self._stats.series(asked.wanted, asked.bucket)
         points = await asyncio.to_thread(_points, found, asked.span, asked.bucket)
         return Series(**when(asked.span), step_seconds=asked.bucket, points=points)
 
     @handler(*ERRORS)
-    async def models(self, query: WhenAndWho) -> ByModel:
+    async def models(self, query: WhenAndWho, who: Principal) -> ByModel:
         """Sums by model, the busiest first."""
-        asked, found = await self._by(query, "model")
+        asked, found = await self._by(query, who, "model")
         return ByModel(**when(asked), models=[ModelNumbers(model=name, **numbers(total)) for name, total in found])
 
     @handler(*ERRORS)
-    async def hosts(self, query: WhenAndWho) -> ByHost:
+    async def hosts(self, query: WhenAndWho, who: Principal) -> ByHost:
         """Sums by host, the busiest first."""
-        asked, found = await self._by(query, "host")
+        asked, found = await self._by(query, who, "host")
         return ByHost(**when(asked), hosts=[HostNumbers(host=name or None, **numbers(total)) for name, total in found])
 
     @handler(*ERRORS)
-    async def errors(self, query: WhenAndWho) -> Failures:
+    async def errors(self, query: WhenAndWho, who: Principal) -> Failures:
         """What did not go well: how often, by outcome, model and host."""
-        asked = self._asked(query)
+        asked = self._asked(query, who)
         rows = await self._stats.errors(asked.wanted, asked.bucket, MOST_ROWS)
         errors = [Failure(outcome, model, host or None, n, tokens) for outcome, model, host, n, tokens in rows]
         return Failures(**when(asked.span), errors=errors)
 
-    async def _by(self, query: WhenAndWho, column: str) -> tuple[Span, list[tuple[str, Total]]]:
-        asked = self._asked(query)
+    async def _by(self, query: WhenAndWho, who: Principal, column: str) -> tuple[Span, list[tuple[str, Total]]]:
+        asked = self._asked(query, who)
         found = await self._stats.totals(asked.wanted, asked.bucket, column)
         return asked.span, sorted(found.items(), key=lambda item: (-item[1].requests, item[0]))[:MOST_ROWS]
 
-    def _asked(self, query: WhenAndWho) -> Question:
-        return question(query, self._wall(), self._minutes_days)
+    def _asked(self, query: WhenAndWho, who: Principal) -> Question:
+        return question(query, who, self._wall(), self._minutes_days)
+
+
+def theirs(who: Principal, given: dict[str, str]) -> dict[str, str]:
+    """What is asked, of the principal's own requests where they may know of no others. Raises NotAllowed where it names others."""
+    if who.whose is None:
+        return given
+    if given.get("principal", who.name) != who.name:
+        raise NotAllowed(f"the key {who.name!r} may know of its own requests alone: this takes the role operator")
+    return given | {"principal": who.name}
 
 
 def _given(query: msgspec.Struct) -> dict[str, str]:

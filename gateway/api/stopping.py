@@ -35,12 +35,12 @@ class Stopping:
         self._shelf = shelf
         self._replicas = replicas
 
-    async def stop(self, name: str, here: Sequence[Generation | Intent]) -> Ended:
-        """As an operator wants it: first what runs ``here``, then what goes by the name elsewhere. Raises StoreUnavailable where only that could
-        be meant."""
+    async def stop(self, name: str, here: Sequence[Generation | Intent], whose: str | None = None) -> Ended:
+        """As an operator wants it: first what runs ``here``, then what goes by the name elsewhere, of one principal (``whose``) or of all. Raises
+        StoreUnavailable where only that could be meant."""
         fresh = sum(one.stop(CancelSource.OPERATOR, STOPPED) for one in here)
         try:
-            return Ended(here, fresh, await self._asked(name, erased=False))
+            return Ended(here, fresh, await self._asked(name, whose, erased=False))
         except StoreUnavailable:
             if not here:
                 raise
@@ -52,9 +52,9 @@ class Stopping:
         fresh = sum(one.stop(CancelSource.OPERATOR, ERASED) for one in here)
         self._shelf.erase(session)
         try:
-            return Ended(here, fresh, await self._asked(session, erased=True))
+            return Ended(here, fresh, await self._asked(session, None, erased=True))
         except StoreUnavailable:
             return Ended(here, fresh, None)
 
-    async def _asked(self, name: str, *, erased: bool) -> int:
-        return 0 if self._replicas is None else await self._replicas.cancel(name, erased=erased)
+    async def _asked(self, name: str, whose: str | None, *, erased: bool) -> int:
+        return 0 if self._replicas is None else await self._replicas.cancel(name, erased=erased, whose=whose)

@@ -7,11 +7,12 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from gateway.access.gate import Principal
 from gateway.api.answers import json_answer, rendered
 from gateway.api.following import NDJSON, Following
 from gateway.api.handler import handler
 from gateway.api.messages import check_images
-from gateway.api.sessions import OWNER, OneSession
+from gateway.api.sessions import OneSession
 from gateway.dialects.lines import Framing
 from gateway.doc import doc
 from gateway.errors import (
@@ -114,13 +115,13 @@ class TurnsApi:
 
     @handler(Conflict, *_FAILURES, statuses=_KINDS, content_type=NDJSON)
     async def chat(
-        self, path: OneSession, body: Said, request: web.Request
+        self, path: OneSession, body: Said, request: web.Request, who: Principal
     ) -> web.StreamResponse | TurnAnswered | TurnStarted:
         """Say something in a session, and get the answer to all that fits into the model's context. Question and answer are kept, the
         answer also as far as it came when it is stopped or breaks off. `X-Corral-Message` is its number. One turn at a time: while
         one runs, 409 names its generation. A caller who leaves stops it, but for `detach`.
         """
-        begun = await self._chats.ask(OWNER, path.id, _question(body), request.remote or "")
+        begun = await self._chats.ask(who.name, path.id, _question(body), request.remote or "")
         if body.detach:
             return _started(begun, request.path.removesuffix(f"/api/sessions/{path.id}/chat"), path.id)
         try:
@@ -129,11 +130,11 @@ class TurnsApi:
             self._chats.left(begun.answer.id)  # all was read, or nobody is left who would
 
     @handler(*_FAILURES)
-    async def title(self, path: OneSession, body: TitleWanted) -> Session:
+    async def title(self, path: OneSession, body: TitleWanted, who: Principal) -> Session:
         """Let a model make a title of how the session begins, whatever its title was. It waits until a slot is free that nobody else waits
         for; a caller who leaves stops it.
         """
-        return await self._titles.make(OWNER, path.id, body.model)
+        return await self._titles.make(who.name, path.id, body.model)
 
 
 def _question(body: Said) -> Question:

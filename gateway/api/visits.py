@@ -5,6 +5,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.api.caller import keyless
 from gateway.api.manners import bare
 from gateway.api.middleware import SAYS_ITSELF, route_of
 from gateway.telemetry.context import Contexts, current
@@ -32,7 +33,7 @@ def visits(
             return response
         finally:
             if told is not None and not request.get(SAYS_ITSELF):
-                seconds, path = clock() - began, request.rel_url.raw_path
+                seconds, path = clock() - began, keyless(request.rel_url.raw_path)
                 route = bare(route_of(request), prefix)
                 told(Visit(wall() - seconds, seconds, request.method, path, route, status, request.remote or ""))
             current.set(None)

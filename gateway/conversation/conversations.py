@@ -91,7 +91,7 @@ class Conversations:
         if self._detached.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         ready: asyncio.Future[Running] = self._generations.loop.create_future()
-        intent = self._generations.intend(self._detached.fresh_id(), wish.session or "")
+        intent = self._generations.intend(self._detached.fresh_id(), wish.session or "", owner)
         self._tasks.spawn(f"conversation {intent.id}", self._run(owner, wish, client, intent, ready))
         try:
             return await ready
@@ -158,7 +158,7 @@ class Conversations:
         except StoreUnavailable:  # perhaps it has begun, and only the word of it was lost
             await self._writer.end(place, None)
             raise
-        feed = Feed(self._detached.shelf, intent.id, id_)
+        feed = Feed(self._detached.shelf, intent.id, id_, owner)
         heard = -1 if last is None else last.seq
         talk = Talk(owner, client, intent, begun.session, settings, feed, wish.token_budget, heard, self._counted)
         intent.told = partial(self._stopped, talk)

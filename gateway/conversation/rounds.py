@@ -127,6 +127,7 @@ class Rounds:
                 session=talk.session.id,
                 pin=turn.speaker.host or "",
                 client=talk.client,
+                principal=talk.owner,
                 id_=turn.place.generation,
                 keep=False,
             )

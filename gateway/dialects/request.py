@@ -87,3 +87,6 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     priority: Priority = Priority.NORMAL
     deadline_seconds: float = 0.0  # after it was received its first byte has to be there; 0: its caller waits
     clamped_from: int = 0  # num_ctx that was asked for, where a smaller one is sent
+    principal: str = ""  # who asks; empty: somebody without a key
+    hosts: tuple[str, ...] = ()  # patterns of those that may be used; empty: all
+    kept: bool = True  # whether it may be recorded into a session of theirs

@@ -92,6 +92,11 @@ class Chunks:
         """The session that it belongs to; None: to none."""
         return None
 
+    @property
+    def principal(self) -> str:
+        """Whose they are; empty: somebody's without a key."""
+        return ""
+
     def reader(self, at: int = 0, *, counted: bool = True) -> "Reader":
         """``with chunks.reader(at) as reader``: from chunk ``at`` on. Not ``counted``: it shows in no count, and keeps no orphan alive."""
         return Reader(self, at, counted=counted)

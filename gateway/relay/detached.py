@@ -9,6 +9,9 @@ import asyncio
 import random
 from collections.abc import Callable
 
+import msgspec
+
+from gateway.access.gate import EVERYBODY, Principal, permit
 from gateway.config import GenerationsConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing
@@ -30,8 +33,8 @@ _OF_OUR_OWN = inbound([(b"Content-Type", _JSON.encode())])
 
 
 class Detached:
-    """All that run detached, on a ``shelf`` with the last that ended. ``draining`` makes it refuse new ones; ``rejected`` is told an error's
-    code, ``dropped`` how many chunks of an answer were too much."""
+    """All that run detached, on a ``shelf`` with the last that ended. ``draining`` makes it refuse new ones; ``named``: the
+    principal of that name; ``rejected`` is told an error's code, ``dropped`` how many chunks of an answer were too much."""
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Detached:
         config: GenerationsConfig,
         rng: random.Random,
         contexts: Contexts,
+        named: Callable[[str], Principal],
         rejected: Callable[[str], None],
         dropped: Callable[[float], None],
     ) -> None:
@@ -49,6 +53,7 @@ class Detached:
         self._tasks = tasks
         self._rng = rng
         self._contexts = contexts
+        self._named = named
         self._rejected = rejected
         self._refusable: set[str] = set()  # started this very moment: the caller may still be told that it cannot be
         self.shelf = Shelf(generations.loop, generations.clock, config, dropped)
@@ -66,18 +71,23 @@ class Detached:
         pin: str = "",
         client: str = "",
         id_: str = "",
+        principal: str = "",
         background: bool = False,
         keep: bool = True,
     ) -> KeptAnswer:
         """Start a generation of Corral's own: ``body`` as a caller would post it to ``path``. Raises CorralError if it cannot be.
 
-        ``id_``: one that was told before (``fresh_id``); ``client``: the address of whoever it is for; ``background``: it waits until nobody
+        ``id_``: one that was told before (``fresh_id``); ``principal`` and ``client``: whoever it is for, and their address; ``background``: it waits until nobody
         else does; not ``keep``: nobody reads it after its end. ``with answer.reader() as reader: async for batch in reader`` follows it; ``answer.record`` has the facts at its end.
         """
         id_ = id_ or self.fresh_id()
         trace = self._contexts.follow(id_)
         priority = Priority.BACKGROUND if background else Priority.NORMAL
         request = read(ENDPOINTS[path], body, id_, _JSON, "", session, client, pin, trace=trace, priority=priority)
+        who = self._named(principal)
+        permit(who, request.model, pin)
+        if who is not EVERYBODY:
+            request = msgspec.structs.replace(request, principal=principal, hosts=who.hosts)
         return await self.start(request, _OF_OUR_OWN, "", self._generations.clock(), keep=keep)
 
     def fresh_id(self) -> str:

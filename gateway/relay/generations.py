@@ -81,6 +81,11 @@ class Generation:
         return self.request.id
 
     @property
+    def principal(self) -> str:
+        """Whose it is; empty: somebody without a key."""
+        return self.request.principal
+
+    @property
     def host(self) -> str | None:
         """Where it runs now."""
         return self.route.host if self.route and self.phase is not Phase.QUEUED else None
@@ -202,6 +207,8 @@ class Generation:
             trace.request_id,
             trace.trace_id,
             trace.span_id,
+            False,  # trace_kept: it is not known yet
+            request.principal,
         )
 
 
@@ -257,27 +264,30 @@ class Generations:
             self._idle = self.loop.create_future()
             await self._idle
 
-    def named(self, name: str) -> list[Generation | Intent]:
-        """The generation with this id, or all of the session of this name, with those that are about to be."""
+    def named(self, name: str, whose: str | None = None) -> list[Generation | Intent]:
+        """The generation with this id, or all of the session of this name, with those that are about to be. ``whose``: of this principal alone."""
+        found: list[Generation | Intent] = []
         if (one := self._running.get(name)) is not None:
-            return [one]
-        running = [one for one in self._running.values() if one.request.session == name]
-        return [
-            *running,
-            *(one for one in self._intents.values() if name in (one.id, one.session) and one.id not in self._running),
-        ]
+            found.append(one)
+        else:
+            found += [one for one in self._running.values() if one.request.session == name]
+            waiting = [one for one in self._intents.values() if one.id not in self._running]
+            found += [one for one in waiting if name in (one.id, one.session)]
+        return found if whose is None else [one for one in found if one.principal == whose]
 
-    def stop_named(self, name: str, source: CancelSource, why: str, *, older_than: float = 0.0) -> int:
+    def stop_named(
+        self, name: str, source: CancelSource, why: str, *, older_than: float = 0.0, whose: str | None = None
+    ) -> int:
         """End all that are ``named`` so and began at least ``older_than`` seconds ago; how many end, by this or before."""
         before = self.clock() - older_than
-        meant = [one for one in self.named(name) if one.received <= before]
+        meant = [one for one in self.named(name, whose) if one.received <= before]
         for one in meant:
             one.stop(source, why)
         return len(meant)
 
-    def intend(self, id_: str, session: str) -> Intent:
+    def intend(self, id_: str, session: str, principal: str = "") -> Intent:
         """``with generations.intend(…)`` around all that comes before a generation of a session: what is said to the session is not lost."""
-        return Intent(self._intents, id_, session, self.clock())
+        return Intent(self._intents, id_, session, self.clock(), principal)
 
     def intended(self, id_: str) -> Intent | None:
         """Who is about to start the generation with this id."""

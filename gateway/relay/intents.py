@@ -9,13 +9,16 @@ from gateway.record import CancelSource, Phase
 
 class Intent:
     """``with`` it: it is among ``announced``. ``stopped``: who wants it stopped, and why; ``told`` hears it at once. ``received`` is in monotonic
-    seconds."""
+    seconds; ``principal``: whose it is."""
 
-    def __init__(self, announced: dict[str, "Intent"], id_: str, session: str, received: float) -> None:
+    def __init__(
+        self, announced: dict[str, "Intent"], id_: str, session: str, received: float, principal: str = ""
+    ) -> None:
         self._announced = announced
         self.id = id_
         self.session = session
         self.received = received
+        self.principal = principal
         self.phase = Phase.QUEUED
         self.stopped: tuple[CancelSource, str] | None = None
         self.told: Callable[[CancelSource, str], None] | None = None

@@ -47,6 +47,13 @@ class KeptAnswer(Chunks):
             return self.generation.request.session
         return self.record.session if self.record is not None else None
 
+    @property
+    def principal(self) -> str:
+        """Whoever asked."""
+        if self.generation is not None:
+            return self.generation.request.principal
+        return self.record.principal if self.record is not None else ""
+
     # -- Sink ------------------------------------------------------------------------------------------------------------------
 
     @property

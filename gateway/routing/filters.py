@@ -2,6 +2,7 @@
 
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.health import State
@@ -12,6 +13,7 @@ class Rejection(StrEnum):
     """Why a host was left out. Those in LASTING stand however desperate we are."""
 
     PINNED = "pinned_elsewhere"
+    NOT_ALLOWED = "not_allowed"
     TRIED = "tried"
     MODEL_MISSING = "model_missing"
     DRAINING = "draining"
@@ -20,13 +22,15 @@ class Rejection(StrEnum):
     UNKNOWN = "inventory_unknown"
 
 
-LASTING = (Rejection.PINNED, Rejection.TRIED, Rejection.MODEL_MISSING, Rejection.DRAINING)
+LASTING = (Rejection.PINNED, Rejection.NOT_ALLOWED, Rejection.TRIED, Rejection.MODEL_MISSING, Rejection.DRAINING)
 
 
 def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -> Rejection | None:
     """Why ``view`` may not take ``request``; None if it may. ``tried``: hosts that already failed it."""
     if request.pin and request.pin != view.name:
         return Rejection.PINNED
+    if request.hosts and not any(fnmatchcase(view.name, one) for one in request.hosts):
+        return Rejection.NOT_ALLOWED
     if view.name in tried:
         return Rejection.TRIED
     if view.available is None:
@@ -48,6 +52,8 @@ def in_words(rejection: Rejection, view: HostView) -> str:
     match rejection:
         case Rejection.PINNED:
             return "is not the host that was asked for"
+        case Rejection.NOT_ALLOWED:
+            return "is none that the caller's key is good for"
         case Rejection.DRAINING:
             return "is draining: it takes no new requests"
         case Rejection.TRIED:

@@ -68,7 +68,7 @@ def choose(
     if left_out:
         rejected = tuple([Rejected(view.name, why, in_words(why, view)) for view, why in left_out[:HOSTS_TOLD]])
     if not fit:
-        reasons = {why for _, why in left_out} - {Rejection.PINNED, Rejection.UNKNOWN}
+        reasons = {why for _, why in left_out} - {Rejection.PINNED, Rejection.NOT_ALLOWED, Rejection.UNKNOWN}
         missing = reasons == {Rejection.MODEL_MISSING}
         return Unroutable(missing, rejected)
     averages = Averages(snapshot)

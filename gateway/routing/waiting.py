@@ -14,7 +14,7 @@ from gateway.record import Costs
 from gateway.routing.averages import Averages
 
 NEVER = inf
-KindKey = tuple[str, Any, str, AbstractSet[str]]
+KindKey = tuple[str, Any, str, tuple[str, ...], AbstractSet[str]]
 
 
 class Waiter:
@@ -38,7 +38,7 @@ class Waiter:
         self.deliver = deliver
         self.due = due  # when its first byte has to be there
         self.least = 0.0  # seconds to the first token once there is a slot, as predicted when it was last looked at
-        self.kind: KindKey = (request.model, request.runner_options, request.pin, tried)
+        self.kind: KindKey = (request.model, request.runner_options, request.pin, request.hosts, tried)
 
 
 class Kind:

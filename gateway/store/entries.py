@@ -84,7 +84,7 @@ def row(record: GenerationRecord, replica: str) -> Row:
         text(record.id, 32),
         replica,
         None if record.session is None else text(record.session, 128),
-        "",
+        text(record.principal, 128),
         text(record.client, 64),
         text(record.model, 256),
         text(record.requested_model, 256),

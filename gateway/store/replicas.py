@@ -32,21 +32,22 @@ REMEMBERED = 10_000
 
 log = logging.getLogger(__name__)
 _NOW_US: Column[int] = literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", Integer)  # type: ignore[assignment]
-Stop = Callable[[str, float, bool], int]
+Stop = Callable[[str, float, bool, str | None], int]
 
 # In one go, as somebody waits: NOTIFY in a transaction that writes holds up others that do so too, but these are rare.
 _ASK = """WITH asked AS (
-    INSERT INTO cancellations (target, erased, asked_by, asked_us)
-    VALUES ($1, $2, $3, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) RETURNING *)
-SELECT pg_notify($5, json_build_object('cancel', target, 'erased', erased, 'by', asked_by, 'number', id, 'key', $4::text)::text) FROM asked"""
+    INSERT INTO cancellations (target, erased, asked_by, whose, asked_us)
+    VALUES ($1, $2, $3, $6, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) RETURNING *)
+SELECT pg_notify($5, json_build_object('cancel', target, 'erased', erased, 'whose', whose, 'by', asked_by, 'number', id, 'key', $4::text)::text)
+FROM asked"""
 TARGET_MOST = 128
 
 
 class Replicas:
     """``run`` and ``bus.run`` as tasks. ``name`` is this gateway's.
 
-    ``stop(target, seconds, erased)`` stops what runs here under an id and is at least so old, and tells how much that was (``erased``: nobody may
-    read what it said any more); ``leases()`` are this gateway's by
+    ``stop(target, seconds, erased, whose)`` stops what runs here under an id and is at least so old, and tells how much that was (``erased``: nobody
+    may read what it said any more; ``whose``: of that principal alone); ``leases()`` are this gateway's by
     host; ``elsewhere`` is handed the sums of the others'.
     """
 
@@ -140,8 +141,8 @@ class Replicas:
 
     # -- stopping what runs elsewhere ------------------------------------------------------------------------------------------
 
-    async def cancel(self, target: str, *, erased: bool = False) -> int:
-        """Ask the others to stop ``target``; how many generations they stopped. Raises StoreUnavailable if one cannot be asked.
+    async def cancel(self, target: str, *, erased: bool = False, whose: str | None = None) -> int:
+        """Ask the others to stop ``target`` (of one principal, or of all); how many generations they stopped. Raises StoreUnavailable if one cannot be asked.
 
         What another one has been asked and does not answer in ANSWER_SECONDS, it still does once it can.
         """
@@ -150,7 +151,7 @@ class Replicas:
         key = f"{self.name} {next(self._keys)}"
         answers = self._asking[key] = {}
         try:
-            await self.bus.write(_ASK, target, erased, self.name, key, CHANNEL)
+            await self.bus.write(_ASK, target, erased, self.name, key, CHANNEL, whose)
             async with asyncio.timeout(ANSWER_SECONDS):
                 while not self.others <= answers.keys():
                     self._answered.clear()
@@ -169,7 +170,7 @@ class Replicas:
                 answers[said["by"]] = said["stopped"]
                 self._answered.set()
         elif said["by"] != self.name:
-            count = self._see_to(said["number"], said["cancel"], 0.0, erased=said["erased"])
+            count = self._see_to(said["number"], said["cancel"], 0.0, erased=said["erased"], whose=said.get("whose"))
             self._answer({"stopped": count, "key": said["key"], "by": self.name})
 
     def _answer(self, said: dict[str, Any]) -> None:
@@ -182,20 +183,26 @@ class Replicas:
     async def _read_again(self) -> None:
         """Words may have been lost: see to what was asked meanwhile."""
         age = (_NOW_US - cancellations.c.asked_us) / 1e6
-        columns = (cancellations.c.id, cancellations.c.target, age.label("age"), cancellations.c.erased)
+        columns = (
+            cancellations.c.id,
+            cancellations.c.target,
+            age.label("age"),
+            cancellations.c.erased,
+            cancellations.c.whose,
+        )
         wanted = select(*columns).where(cancellations.c.asked_by != self.name, age < FORGOTTEN_SECONDS)
         try:
             async with self._database.reading() as connection:
                 rows = (await connection.execute(wanted.order_by(cancellations.c.id))).all()
         except StoreUnavailable as error:
             raise TimeoutError(error.message) from error  # then the bus is no use either, and tries again
-        for number, target, seconds, erased in rows:
-            self._see_to(number, target, float(seconds), erased=erased)
+        for number, target, seconds, erased, whose in rows:
+            self._see_to(number, target, float(seconds), erased=erased, whose=whose)
 
-    def _see_to(self, number: int, target: str, seconds: float, *, erased: bool) -> int:
+    def _see_to(self, number: int, target: str, seconds: float, *, erased: bool, whose: str | None) -> int:
         """Once each. ``seconds``: how long ago it was asked."""
         if (number, target) not in self._done:
-            self._done[number, target] = self._stop(target, seconds, erased)
+            self._done[number, target] = self._stop(target, seconds, erased, whose)
             while len(self._done) > REMEMBERED:
                 del self._done[next(iter(self._done))]
         return self._done[number, target]

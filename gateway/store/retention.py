@@ -9,13 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.config import DatabaseConfig
 from gateway.store import partitions
 from gateway.store.engine import Database
-from gateway.store.schema import ingest_batches, requests, rollup_1h, rollup_1m, sessions
+from gateway.store.schema import audit, ingest_batches, requests, rollup_1h, rollup_1m, sessions
 from gateway.tasks import pause
 
 CHUNK = 2000
 SESSIONS_CHUNK = 20  # each may have thousands of messages
 BREATH_SECONDS = 0.05
 LEDGER_DAYS = 1
+AUDIT_DAYS = 400
 SECOND_US = 1_000_000
 HOUR_US = 3600 * SECOND_US
 DAY_US = 24 * HOUR_US
@@ -47,6 +48,7 @@ async def prune(database: Database, config: DatabaseConfig, now: float) -> Count
         (requests.c.ts_us, oldest),
         (rollup_1m.c.bucket, (now_us - config.minutes_days * DAY_US) // (60 * SECOND_US)),
         (rollup_1h.c.bucket, (now_us - config.hours_days * DAY_US) // HOUR_US),
+        (audit.c.at_us, now_us - AUDIT_DAYS * DAY_US),
         (ingest_batches.c.at_us, now_us - LEDGER_DAYS * DAY_US),
     ]
     for column, cut in limits:

@@ -224,6 +224,7 @@ cancellations = Table(
     Column("erased", Boolean, nullable=False),  # a session that was deleted
     Column("asked_by", String(40), nullable=False),  # the replica
     Column("asked_us", BigInteger, nullable=False),
+    Column("whose", String(128)),  # the principal whose are meant; null: everybody's
     sqlite_autoincrement=True,
 )
 """What one gateway asked the others to stop. NOTIFY tells of it; the row is for those who could not hear."""
@@ -248,6 +249,33 @@ measured = Table(
     Column("measured_us", BigInteger, nullable=False),
 )
 """What hosts and models were measured to be: routing begins with it."""
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", String(64), primary_key=True),  # the principal: whose the key is
+    Column("role", String(16), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),  # all that is kept of the key itself
+    Column("models", Text, nullable=False),  # JSON list of patterns
+    Column("hosts", Text, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),  # 0: never
+    Column("created_us", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _ROWID, primary_key=True, autoincrement=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("principal", String(128), nullable=False),  # empty: somebody without a key
+    Column("role", String(16), nullable=False),
+    Column("client", String(64), nullable=False),  # the address; empty: the command line
+    Column("operation", String(64), nullable=False),
+    Column("target", String(256), nullable=False),
+    Column("status", Integer, nullable=False),
+    Index("ix_audit_at_us", "at_us"),
+    sqlite_autoincrement=True,
+)
+"""Who did what that changes models, hosts or keys."""
 
 meta = Table(
     "meta",

@@ -28,11 +28,12 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class Asking:
-    """One gateway by its URL; ``async with``."""
+    """One gateway by its URL; ``key``, if there is one, is sent along; ``async with``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "") -> None:
         self.url = url
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._session = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,9 +99,9 @@ class Asking:
             raise Unreachable(str(error) or type(error).__name__) from None
 
 
-async def looked(url: str) -> Look:
+async def looked(url: str, key: str = "") -> Look:
     """One look. Raises Unreachable."""
-    async with Asking(url) as asking:
+    async with Asking(url, key) as asking:
         return await asking.look()
 
 

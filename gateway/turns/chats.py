@@ -94,7 +94,7 @@ class Chats:
         if self._detached.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         ready: asyncio.Future[Begun] = self._generations.loop.create_future()
-        intent = self._generations.intend(self._detached.fresh_id(), session)
+        intent = self._generations.intend(self._detached.fresh_id(), session, owner)
         run = self._run(_Asked(owner, session, question, client, intent), ready)
         self._tasks.spawn(f"turn {intent.id}", run)
         try:
@@ -131,6 +131,7 @@ class Chats:
                 session=asked.session,
                 pin=turn.session.host or "",
                 client=asked.client,
+                principal=asked.owner,
                 id_=asked.intent.id,
             )
         except CorralError as error:

@@ -44,8 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """``owner``: whose sessions are meant; ``name`` is this gateway's; ``busy`` counts what is being recorded;
-    ``answered(owner, session)`` is told of each answer that has ended."""
+    """``name`` is this gateway's; ``busy`` counts what is being recorded; ``answered(owner, session)`` is told of each answer that has ended."""
 
     def __init__(
         self,
@@ -55,7 +54,6 @@ class Recorder:
         writer: Writer,
         tasks: Tasks,
         busy: Busy,
-        owner: str,
         name: str,
         answered: Callable[[str, str], None],
     ) -> None:
@@ -65,7 +63,6 @@ class Recorder:
         self._writer = writer
         self._tasks = tasks
         self._busy = busy
-        self._owner = owner
         self._name = name
         self._answered = answered
         self._count = 0
@@ -78,6 +75,7 @@ class Recorder:
         return (
             request.endpoint.path in RECORDED
             and request.kind is Kind.INFER
+            and request.kept
             and self._count < AT_ONCE_MOST
             and SESSION.match(request.session or "") is not None
         )
@@ -113,10 +111,10 @@ class Recorder:
             with self._busy:
                 turn = await self._begun(request, encoding)
                 if turn is not None:
-                    place = Place(self._owner, turn.session.id, request.id, turn.answer)
+                    place = Place(request.principal, turn.session.id, request.id, turn.answer)
                     with self._writer.releasing(place):
                         await self._writer.write(place, answer, Spoken(request.endpoint.path))
-                    self._answered(self._owner, turn.session.id)
+                    self._answered(request.principal, turn.session.id)
         finally:
             self._count -= 1
             if unwanted is not None:
@@ -140,14 +138,14 @@ class Recorder:
 
     async def _claimed(self, request: InferenceRequest, encoding: str) -> Turn | None:
         session = request.session or ""
-        branch = await self._store.messages.history(self._owner, session, limit=LOOK_BACK)
+        branch = await self._store.messages.history(request.principal, session, limit=LOOK_BACK)
         messages = await asyncio.to_thread(_asked, request, encoding)
         parent, said = continued(branch, messages)
         if not messages:
             return None
         try:
             return await self._store.turns.begin_turn(
-                self._owner,
+                request.principal,
                 session,
                 generation=request.id,
                 replica=self._name,
@@ -156,7 +154,7 @@ class Recorder:
                 model=request.requested_model,
             )
         except StoreUnavailable:  # perhaps it has begun, and only the word of it was lost
-            await self._writer.end(Place(self._owner, session, request.id, None), None)
+            await self._writer.end(Place(request.principal, session, request.id, None), None)
             raise
 
 

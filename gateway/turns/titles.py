@@ -94,7 +94,7 @@ class Titles:
         beginning = await self._beginning(owner, session.id)
         if not any(message.role is Role.USER for message in beginning):
             raise BadRequest("there is nothing to make a title of: say something first")
-        title = await self._told(session, model, beginning, patience)
+        title = await self._told(owner, session, model, beginning, patience)
         if over is not None and (await self._store.sessions.get(owner, session.id)).title != over:
             return session  # somebody named it meanwhile
         return await self._store.sessions.change(owner, session.id, SessionChanges(title=title))
@@ -109,11 +109,15 @@ class Titles:
             for message in told[:BEGINNING]
         ]
 
-    async def _told(self, session: Session, model: str, beginning: list[Message], patience: float | None) -> str:
+    async def _told(
+        self, owner: str, session: Session, model: str, beginning: list[Message], patience: float | None
+    ) -> str:
         messages = [*written(beginning), {"role": "user", "content": ASK}]
         options = {"num_predict": TITLE_TOKENS, "temperature": 0.2}
         body = msgspec.json.encode({"model": model, "messages": messages, "think": False, "options": options})
-        answer = await self._detached.ask("/api/chat", body, session=session.id, background=True, keep=False)
+        answer = await self._detached.ask(
+            "/api/chat", body, session=session.id, principal=owner, background=True, keep=False
+        )
         spoken, why = Spoken(), (CancelSource.CLIENT, "the client left")
         try:
             async with asyncio.timeout(patience):

@@ -1,6 +1,7 @@
 """Handlers made of typed methods: what they are given, what they answer, and what they tell of themselves."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from gateway.access.gate import Gate
 from gateway.api.handler import described, handler
 from gateway.api.manners import Manners
 from gateway.api.middleware import boundary
@@ -90,7 +92,10 @@ Ask = Callable[..., Awaitable[Answer]]
 async def asked() -> AsyncIterator[Ask]:
     """What a handler answers, over a socket and through the gateway's own boundary."""
     manners = Manners(HttpConfig(), "here", loopback=True)
-    app = web.Application(middlewares=[boundary(manners, lambda *_: None)], client_max_size=100)
+    app = web.Application(
+        middlewares=[boundary(manners, Gate(time.time, loopback=True), lambda _: None, lambda *_: None)],
+        client_max_size=100,
+    )
     app.add_routes(Things().routes())
     async with TestServer(app) as server:
 

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 import yaml
 
-from gateway.loader import environment_names
+from gateway.loader import API_KEY, environment_names
 from gateway.telemetry.catalogue import Catalogue
 from tests.builders import call
 from tests.collector import Collector
@@ -110,7 +110,7 @@ def test_our_variables() -> None:
     for name, image in IMAGES.items():
         given = image.environ | SERVICES[name].get("environment", {})
         ours = {each for each in given if each.startswith("CORRAL")}
-        assert ours <= {"CORRAL_HOSTS", *environment_names()}, name
+        assert ours <= {"CORRAL_HOSTS", API_KEY, *environment_names()}, name
     commented = set(re.findall(r"# (CORRAL_\w+): ", text("docker-compose.yml")))
     assert commented == {"CORRAL_CONFIG"}
 

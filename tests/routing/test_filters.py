@@ -57,8 +57,17 @@ def test_a_pin_leaves_one_host() -> None:
     assert reject(request(pin="gpu2"), view("gpu2", has=[]), frozenset()) is Rejection.MODEL_MISSING
 
 
+@pytest.mark.parametrize(
+    ("hosts", "why"), [((), None), (("gpu1",), None), (("lab", "gpu*"), None), (("lab", "gpu2"), Rejection.NOT_ALLOWED)]
+)
+def test_hosts_that_a_key_is_good_for(hosts: tuple[str, ...], why: Rejection | None) -> None:
+    """By pattern; without any, all."""
+    assert reject(request(hosts=hosts), view("gpu1"), frozenset()) is why
+
+
 WORDS = {
     Rejection.PINNED: (view(), "is not the host that was asked for"),
+    Rejection.NOT_ALLOWED: (view(), "is none that the caller's key is good for"),
     Rejection.DRAINING: (view(draining=True), "is draining: it takes no new requests"),
     Rejection.TRIED: (view(), "was tried and failed"),
     Rejection.MODEL_MISSING: (view(has=[]), "does not have the model"),

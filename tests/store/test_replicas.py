@@ -30,9 +30,11 @@ class Replica:
         self.elsewhere: dict[str, int] = {}
         self.tasks = Tasks()
         self.erased: list[str] = []
+        self.whose: list[str | None] = []
         self.of = Replicas(database, name, self._stop, lambda: self.leases, self._told, self.tasks)
 
-    def _stop(self, target: str, seconds: float, erased: bool) -> int:
+    def _stop(self, target: str, seconds: float, erased: bool, whose: str | None) -> int:
+        self.whose.append(whose)
         if erased:
             self.erased.append(target)
         since = self.running.get(target)
@@ -115,6 +117,19 @@ async def test_stopping_elsewhere(url: str) -> None:
         assert a.running == {}
         assert await a.of.cancel("s1") == 2
         assert await a.of.cancel("nothing") == 0
+
+
+async def test_whose_are_stopped(url: str) -> None:
+    """Of one principal, or of all; also by who reads it later."""
+    async with gateways(url, "a", "b") as (a, b):
+        b.run("s1")
+        assert await a.of.cancel("s1", whose="ann") == 1
+        await a.of.cancel("s2")
+        assert b.whose == ["ann", None]
+        b.of._done.clear()
+        b.of.bus._lost.set()
+        await until(lambda: not b.of.bus.up)
+        await until(lambda: b.of.bus.up and b.whose == ["ann", None, "ann", None], 20.0)
 
 
 async def test_a_session_that_was_deleted(url: str) -> None:

@@ -1,0 +1,117 @@
+"""docs/access.md: keys for people, and the table of what each endpoint needs, which is the one that decides."""
+
+from collections.abc import Iterator
+
+from gateway.access.rights import ANONYMOUS, IN_WORDS, NEEDS, RIGHTS, KeyRole, Right
+
+INTRO = """\
+# Access
+
+Who may do what. `corral check` says it for a configuration, with the keys that it knows.
+
+## Without keys
+
+| where it listens | what everybody may who can reach it |
+| --- | --- |
+| on loopback (`127.0.0.1`, `::1`), as by default | everything |
+| elsewhere | look at the fleet and use every model; the start says so with one warning |
+| wherever, once there is a key | nothing without one |
+
+`access.anonymous` says otherwise: {modes}. Behind a reverse proxy on the same machine Corral
+listens on loopback: make keys, or set `access.anonymous`, before others can reach the proxy. There is no default password, ever.
+
+## Keys
+
+```
+corral keys create ann                              # a user
+corral keys create ci --role operator --expires 2027-01-31
+corral keys create guest --models 'llama3*,qwen*' --hosts 'gpu1,lab-*'
+corral keys list; corral keys rotate ann; corral keys revoke ann
+```
+
+A key is `crl_` and 43 characters: 256 random bits. It is shown once. What is kept is its HMAC-SHA256 under `access.pepper`, a secret that
+all gateways on one database share and that may be empty: who steals the database can then still not use a key, nor guess one. A gateway
+that runs knows of a change within a second, and where it was asked to make it (`/api/keys`, for admins) at once. The key that was rotated
+or revoked is worthless from then on; what runs goes on, but a conversation of several models begins no turn more.
+
+`corral keys hash` prints a key for the configuration instead, where no database is needed:
+
+```
+[[keys]]
+name = "ann"
+role = "user"
+hash = "…"
+```
+
+A name is a principal: requests, sessions and sums belong to it, so whoever gets a key of the same name later has them. Roles:
+
+{roles}
+
+`--models` and `--hosts` are patterns of what a user's key is good for: models by their full name (`llama3.2:1b`), on those hosts alone. Other
+models are refused (403, `not_allowed`); of the hosts, routing leaves out the others and says so. They limit what is inferred with, not what is
+listed. Keys of other roles have no such limits.
+
+**Sending one.** Any of these; what does not begin with `crl_` is no key of ours, so tools that must be given some key still work without one:
+
+| how | for example |
+| --- | --- |
+| `Authorization: Bearer` | `OPENAI_API_KEY=crl_…`; `OLLAMA_API_KEY=crl_…` for Ollama's Python library; `CORRAL_API_KEY=crl_…` for `corral top`, `corral status` and the app, which is then one principal, whoever looks at it |
+| `x-api-key` | `ANTHROPIC_API_KEY=crl_…` |
+| the password of Basic auth, the user does not matter | `curl -u me:crl_… http://gw:11434/api/tags`; Prometheus' `basic_auth` |
+| before the path, with `access.key_in_path = true` | `OLLAMA_HOST=http://gw:11434/k/crl_…`, for tools that can set nothing else: addresses stand in histories and in the logs of proxies |
+
+No key goes to a host, into the log, a trace, a metric or an error; a key in the path is taken out of it before anything else looks, whether
+that is enabled or not.
+
+**When the database is away.** Keys that are known stay good. A gateway that starts without it knows only those of the configuration: it answers
+503 to other keys, and lets callers without one infer and look, but do nothing else, until it knows. `access.anonymous = "none"` lets nobody in
+even then.
+
+## Whose it is
+
+Sessions, what was asked and what was answered are for their owner alone, whatever somebody's role. That something runs or ran (models, hosts,
+times, tokens, addresses: `/api/generations`, `/api/requests`, `/api/stats`) its owner knows, and operators and admins; they can also stop it. What
+callers without a key run belongs to all of them: they can stop and follow it by its id, which they alone were told.
+
+## What was done
+
+What changes models, hosts or keys is written down: when, whose key it was, from where, what, to what, and with what status; also what a key was
+not allowed to do. It stands in the log, and in the database's table `audit` for 400 days: `GET /api/audit`. So does each `corral keys`. An attempt without a
+good key (401) is in the log of requests alone (`log.access`).
+
+## Endpoints
+
+`yes` with that role; `own`: of what is their own. Without a key it depends on `access.anonymous`.
+
+| endpoint | needs | {columns} |
+| --- | --- | {dashes} |
+"""
+OF_ONES_OWN = "/api/generations", "/api/chat/cancel"
+
+
+def access_page() -> str:
+    """docs/access.md."""
+    columns = [*(f"without a key, `{mode}`" for mode in ANONYMOUS), *(f"{role}" for role in KeyRole)]
+    modes = "; ".join(f"`{mode}`: callers without a key {IN_WORDS[mode]}" for mode in ANONYMOUS)
+    roles = "\n".join(f"- `{role}` {IN_WORDS[role]}." for role in KeyRole)
+    dashes = " | ".join("---" for _ in columns)
+    text = INTRO.format(modes=modes, roles=roles, columns=" | ".join(columns), dashes=dashes)
+    tail = "\nUnloading a model (an empty prompt and `keep_alive: 0`) needs `manage` beside `infer`. HEAD needs what GET does. An endpoint that is in no table needs `admin`.\n"
+    return text + "\n".join(_rows()) + "\n" + tail
+
+
+def _rows() -> Iterator[str]:
+    for endpoint, right in NEEDS.items():
+        told = [
+            *(_told(endpoint, right, rights) for rights in (*ANONYMOUS.values(), *(RIGHTS[role] for role in KeyRole)))
+        ]
+        yield f"| `{endpoint}` | {right} | {' | '.join(told)} |"
+
+
+def _told(endpoint: str, right: Right, rights: frozenset[Right]) -> str:
+    if right not in rights:
+        return ""
+    path = endpoint.partition(" ")[2]
+    theirs = right is Right.OWN or path.startswith(OF_ONES_OWN)
+    facts = path.startswith((*OF_ONES_OWN, "/api/requests", "/api/stats")) and not path.endswith("/stream")
+    return "own" if theirs and not (facts and Right.OPERATE in rights) else "yes"

@@ -1,0 +1,188 @@
+"""Who asks, and whether they may. Decisions only: headers in, a principal out, or the error that says what is missing."""
+
+import fnmatch
+import functools
+import hmac
+import re
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from gateway.access.keys import Key, digest, given, key_of
+from gateway.access.rights import ANONYMOUS, RIGHTS, KeyRole, Right
+from gateway.config import Config
+from gateway.errors import NotAllowed, StoreUnavailable, Unauthorized
+from gateway.keyconfig import AccessConfig
+
+HOW = "send it as `Authorization: Bearer crl_…`, as `x-api-key`, or as the password of Basic auth"
+AGAIN_SECONDS = 2.0
+
+
+class Principal(msgspec.Struct, frozen=True, gc=False):
+    """Who asks. ``name`` is empty for callers without a key; ``models`` and ``hosts``: patterns of what they may use, empty: all.
+
+    Not ``sure``: which keys there are is not known yet, so what is not allowed now may be in a moment.
+    """
+
+    name: str
+    rights: frozenset[Right]
+    role: KeyRole | None = None
+    models: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    sure: bool = True
+
+    def may(self, right: Right) -> bool:
+        """Whether they have it."""
+        return right in self.rights
+
+    def sees(self, owner: str) -> bool:
+        """Whether they may know of what ``owner`` runs or ran; what was asked and said is for the owner alone."""
+        return owner == self.name or Right.OPERATE in self.rights
+
+    @property
+    def whose(self) -> str | None:
+        """Whose requests they may know of and stop; None: everybody's."""
+        return None if Right.OPERATE in self.rights else self.name
+
+
+EVERYBODY = Principal("", ANONYMOUS["full"])
+"""Where nobody has to say who they are."""
+
+
+def anonymous(config: AccessConfig, *, keyed: bool, loopback: bool) -> str:
+    """What callers without a key may in the end: ``none``, ``inference`` or ``full``."""
+    if config.anonymous != "auto":
+        return config.anonymous
+    if keyed:
+        return "none"
+    return "full" if loopback else "inference"
+
+
+class Gate:
+    """Keys by digest, and what callers without one may. ``wall``: Unix seconds; ``loopback``: only this machine can reach us; ``stored``: there
+    are keys in a database, which ``keep`` tells.
+
+    ``open``: everybody may do everything, and nobody is asked who they are.
+    """
+
+    def __init__(self, wall: Callable[[], float], *, loopback: bool, stored: bool = False) -> None:
+        self._wall = wall
+        self._loopback = loopback
+        self._config = AccessConfig()
+        self.configured: tuple[Key, ...] = ()
+        self._kept: tuple[Key, ...] | None = None if stored else ()
+        self._by_digest: dict[str, tuple[Key, Principal]] = {}
+        self._by_name: dict[str, tuple[Key, Principal]] = {}
+        self._anonymous = EVERYBODY
+        self.open = True
+        self.mode = "full"
+
+    def __repr__(self) -> str:
+        return f"<Gate [{len(self._by_digest)} keys, callers without one: {self.mode}]>"
+
+    def configure(self, config: Config) -> None:
+        """The rules and the keys of this configuration from now on."""
+        self._config = config.access
+        self.configured = tuple(key_of(one) for one in config.keys)
+        self._settle()
+
+    def keep(self, keys: Iterable[Key]) -> None:
+        """These keys beside, which the database has."""
+        self._kept = tuple(keys)
+        self._settle()
+
+    def _settle(self) -> None:
+        sure = self.sure
+        keys = (
+            *(self._kept or ()),
+            *self.configured,
+        )  # of two with one name both are good; the configuration's limits count
+        both = [(key, Principal(key.name, RIGHTS[key.role], key.role, key.models, key.hosts)) for key in keys]
+        self._by_digest = {key.digest: (key, who) for key, who in both}
+        self._by_name = {key.name: (key, who) for key, who in both}
+        self.mode = anonymous(self._config, keyed=bool(keys), loopback=self._loopback)
+        if not sure and self._config.anonymous == "auto" and self.mode == "full":
+            self.mode = "inference"  # until it is known that there are no keys
+        self._anonymous = EVERYBODY if self.mode == "full" else Principal("", ANONYMOUS[self.mode], sure=sure)
+        self.open = sure and not keys and self.mode == "full"
+
+    @property
+    def key_in_path(self) -> bool:
+        """Whether a key may come before the path."""
+        return self._config.key_in_path
+
+    @property
+    def sure(self) -> bool:
+        """Whether all keys are known."""
+        return self._kept is not None
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there are any keys."""
+        return bool(self._by_digest)
+
+    def kept_as(self, key: str) -> str:
+        """The digest of a key here."""
+        return digest(key, self._config.pepper)
+
+    def principal(self, authorization: str, api_key: str) -> Principal:
+        """Whose these headers are. Raises Unauthorized for a key that is not known, or no longer good."""
+        if self.open:
+            return EVERYBODY
+        key = given(authorization, api_key)
+        if not key:
+            return self._anonymous
+        kept = self.kept_as(key)
+        found = self._by_digest.get(kept)
+        if found is None or not hmac.compare_digest(found[0].digest, kept):
+            if self._kept is None:
+                raise _unsure()
+            raise Unauthorized("this key is not known here, or no longer good")
+        return self._good(*found)
+
+    def named(self, name: str) -> Principal:
+        """On whose behalf something goes on that was begun before; ``name`` is empty for callers without a key. Raises Unauthorized once their
+        key is no longer good."""
+        if not name:
+            return self._anonymous
+        found = self._by_name.get(name)
+        if found is None:
+            raise Unauthorized(f"the key {name!r} is no longer good")
+        return self._good(*found)
+
+    def _good(self, key: Key, who: Principal) -> Principal:
+        if 0 < key.expires <= self._wall():
+            raise Unauthorized(f"the key {key.name!r} has expired")
+        return who
+
+
+def require(who: Principal, right: Right) -> None:
+    """Raises Unauthorized for a caller without a key who would need one, NotAllowed for a key that is not enough, and StoreUnavailable where it is
+    not known yet whether one is needed."""
+    if right in who.rights:
+        return
+    if not who.sure:
+        raise _unsure()
+    role = next((role for role in KeyRole if right in RIGHTS[role]), KeyRole.ADMIN)
+    if who.role is None:
+        raise Unauthorized(f"this takes a key of the role {role}: {HOW}")
+    raise NotAllowed(f"the key {who.name!r} has the role {who.role}; this takes the role {role}")
+
+
+def permit(who: Principal, model: str, pin: str = "") -> None:
+    """``model``: canonical; ``pin``: the host that is asked for. Raises NotAllowed for one that the key is not good for."""
+    if who.models and not _any_of(who.models).match(model):
+        raise NotAllowed(f"the key {who.name!r} is not good for the model {model!r}")
+    if pin and who.hosts and not _any_of(who.hosts).match(pin):
+        raise NotAllowed(f"the key {who.name!r} is not good for the host {pin!r}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, patterns)))
+
+
+def _unsure() -> StoreUnavailable:
+    return StoreUnavailable(
+        "which keys there are is not known yet: the database does not answer", retry_after=AGAIN_SECONDS
+    )

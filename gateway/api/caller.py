@@ -1,0 +1,58 @@
+"""Whose key a request has, in its headers or before its path. A key in the path is taken out of it before anything else looks."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import hdrs, web
+from yarl import URL
+
+from gateway.access.gate import Gate, Principal
+from gateway.access.keys import PREFIX
+
+WHO = web.RequestKey("who", Principal)
+"""Where a request keeps who asks."""
+
+GIVEN = web.RequestKey("given", str)
+"""Where a request keeps the key that was before its path."""
+
+_ANY = re.compile(rf"{PREFIX}[\w-]+")
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+
+
+def who_asks(gate: Gate, request: web.BaseRequest) -> Principal:
+    """Raises Unauthorized for a key that is not good."""
+    headers = request.headers
+    given = request.get(GIVEN)
+    if given is not None:  # tools that can set nothing else may send some word as a key
+        return gate.principal("", given)
+    return gate.principal(headers.get(hdrs.AUTHORIZATION, ""), headers.get("x-api-key", ""))
+
+
+def keyless(text: str) -> str:
+    """The same without what may be a key: for the log."""
+    return _ANY.sub(f"{PREFIX}…", text) if PREFIX in text else text
+
+
+class KeyInPath:
+    """A handler of all requests: those to ``/k/KEY/…`` go to ``again`` without it, the others to ``otherwise``. Where that is not enabled, such a path
+    is not there."""
+
+    def __init__(self, gate: Gate, prefix: str, otherwise: Handler) -> None:
+        self._gate = gate
+        self._otherwise = otherwise
+        self.again = otherwise
+        self._form = re.compile(rf"({re.escape(prefix)})?/k/({PREFIX}[\w-]+)(?=[/?]|\Z)")
+
+    def __call__(self, request: Any) -> Awaitable[web.StreamResponse]:
+        found = self._form.match(request.raw_path) if PREFIX in request.raw_path else None
+        if found is None or GIVEN in request:
+            return self._otherwise(request)
+        before, key = found[1] or "", found[2]
+        rest = request.raw_path[found.end() :]
+        path = before + (rest if rest.startswith("/") else f"/{rest}")
+        if not self._gate.key_in_path:
+            return self._otherwise(request.clone(rel_url=URL("/k/not-enabled", encoded=True)))
+        kept = request.clone(rel_url=URL(path, encoded=True))
+        kept[GIVEN] = key
+        return self.again(kept)

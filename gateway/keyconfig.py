@@ -1,0 +1,75 @@
+"""What the configuration says of access and of keys, and whether a key makes sense wherever it stands."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from gateway.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+KEY_NAME = "letters, digits, '-', '_' and '.', at most 63"
+DAY_SECONDS = 24 * 3600.0
+LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """What callers may do who have no key, and how keys are kept (docs/access.md)."""
+
+    anonymous: Literal["auto", "none", "inference", "full"] = (
+        "auto"  # inference: look and infer, but change nothing and see nobody's sessions; auto: none where there are keys, else full on loopback and inference elsewhere
+    )
+    pepper: str = (
+        ""  # a secret of the gateways, under which keys are hashed; whoever changes it makes all keys worthless
+    )
+    key_in_path: bool = False  # take /k/KEY before a path, for tools that can send a key no other way
+
+
+@dataclass(frozen=True, slots=True)
+class KeyConfig:
+    """A key, as `corral keys hash` prints it: not the key itself, but what is kept of it."""
+
+    name: str  # whose it is: in records, sessions and the log
+    hash: str  # HMAC-SHA256 of the key under access.pepper
+    role: Literal["user", "operator", "admin"] = (
+        "user"  # operator: models, hosts and what others run, too; admin: everything
+    )
+    models: tuple[str, ...] = ()  # patterns like "llama3*" of models that a user may infer with; empty: all
+    hosts: tuple[str, ...] = ()  # patterns of hosts on which; empty: all
+    expires: str = ""  # a day like 2027-01-31, until whose end (UTC) it is good; empty: for ever
+
+
+def check_keys(keys: Iterable[KeyConfig]) -> None:
+    """Names, hashes, days and limits. Raises ConfigError."""
+    seen: set[str] = set()
+    for key in keys:
+        if not NAME.match(key.name) or key.name in seen:
+            raise ConfigError(f"[[keys]]: name = {key.name!r}: {KEY_NAME}, each once")
+        seen.add(key.name)
+        if not _DIGEST.match(key.hash):
+            raise ConfigError(f"[[keys]]: the hash of {key.name!r} is not one that `corral keys hash` prints")
+        try:
+            end_of(key.expires)
+            check_limits(key.role, key.models, key.hosts)
+        except ValueError as error:
+            raise ConfigError(f"[[keys]]: {key.name!r}: {error}") from None
+
+
+def end_of(day: str) -> float:
+    """The end of a day like 2027-01-31 (UTC) in Unix seconds; 0 for none. Raises ValueError, in words."""
+    if not day:
+        return 0.0
+    try:
+        found = date.fromisoformat(day)
+    except ValueError:
+        raise ValueError(f"expires = {day!r} is no day like 2027-01-31") from None
+    return min(datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp() + DAY_SECONDS, LAST)
+
+
+def check_limits(role: str, models: Iterable[str], hosts: Iterable[str]) -> None:
+    """Raises ValueError, in words, for a key that could change what it is not good for."""
+    if role != "user" and (tuple(models) or tuple(hosts)):
+        raise ValueError(f"the role {role} is not limited to models or hosts: only a user's key is")

@@ -1,0 +1,96 @@
+"""``corral keys``: keys looked after by hand, in the database; a gateway on it knows of them within a second. Each step returns what to print."""
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.access.keys import Key, digest, key_of, make
+from gateway.access.rights import KeyRole
+from gateway.config import Config
+from gateway.db import opened
+from gateway.errors import ConfigError, CorralError, StoreUnavailable
+from gateway.keyconfig import KEY_NAME, NAME, check_limits, end_of
+from gateway.store.audit import Audit, Deed
+from gateway.store.keyring import Keyring
+
+ONCE = "it is not kept, and cannot be shown again"
+CLOSED = "Where there are keys, callers without one may do nothing; access.anonymous says otherwise"
+
+
+@asynccontextmanager
+async def _keyring(config: Config, step: str = "", name: str = "") -> AsyncIterator[Keyring]:
+    """``step``: what is done to the key of that name, and written down."""
+    async with opened(config.database, new=True) as database:
+        try:
+            yield Keyring(database, lambda _: None)
+        except StoreUnavailable:
+            raise
+        except CorralError as error:
+            raise ConfigError(error.message) from None
+        if step:
+            audit = Audit(database)
+            audit.put(Deed(time.time(), "", "", "", f"corral keys {step}", name, 200))
+            await audit.write()
+
+
+async def create(
+    config: Config, name: str, role: str, models: tuple[str, ...], hosts: tuple[str, ...], expires: str
+) -> str:
+    """Make a key, and show it this once."""
+    if not NAME.match(name):
+        raise ConfigError(f"{name!r}: {KEY_NAME}")
+    if any(one.name == name for one in config.keys):
+        raise ConfigError(f"the configuration has a key {name!r}")
+    try:
+        until = end_of(expires)
+        check_limits(role, models, hosts)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    made = make(os.urandom)
+    async with _keyring(config, "create", name) as keyring:
+        await keyring.add(
+            Key(name, KeyRole(role), digest(made, config.access.pepper), models, hosts, until, time.time())
+        )
+    closed = f". {CLOSED}" if config.access.anonymous == "auto" else ""
+    return f"{made}\nis the key of {name}: {ONCE}{closed}"
+
+
+async def rotate(config: Config, name: str) -> str:
+    """Another key for the same name; the old one is no good any more."""
+    made = make(os.urandom)
+    async with _keyring(config, "rotate", name) as keyring:
+        await keyring.rotate(name, digest(made, config.access.pepper))
+    return f"{made}\nis the key of {name} from now on: {ONCE}"
+
+
+async def revoke(config: Config, name: str) -> str:
+    """No good any more."""
+    async with _keyring(config, "revoke", name) as keyring:
+        await keyring.revoke(name)
+    return f"the key of {name} is no good any more"
+
+
+async def listed(config: Config) -> str:
+    """All keys, without what it takes to use them."""
+    async with _keyring(config) as keyring:
+        kept = await keyring.look()
+    keys = (*map(key_of, config.keys), *kept)
+    lines = [f"{'name':24} {'role':9} {'made':12} {'expires':12} models, hosts", *map(_line, keys)]
+    return "\n".join(lines) if keys else "there are no keys: corral keys create NAME makes one"
+
+
+def hashed(config: Config) -> str:
+    """A key for the configuration, and the lines that go there."""
+    made = make(os.urandom)
+    return f'{made}\nis a key: {ONCE}. In corral.toml:\n\n[[keys]]\nname = ""\nrole = "user"\nhash = "{digest(made, config.access.pepper)}"'
+
+
+def _line(key: Key) -> str:
+    made = _day(key.created) or "configured"
+    good = ", ".join((*(key.models or ("all",)), *(f"at {host}" for host in key.hosts)))
+    return f"{key.name:24} {key.role:9} {made:12} {_day(key.expires - 1) or 'never':12} {good}"
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds)) if seconds > 0 else ""

@@ -1,0 +1,103 @@
+"""Keys that were made while it ran: kept by digest, read again every second, so that what is revoked at one gateway is no good at any."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.engine import Row
+from sqlalchemy.exc import IntegrityError
+
+from gateway.access.keys import Key
+from gateway.access.rights import KeyRole
+from gateway.errors import Conflict, NotFound, StoreUnavailable
+from gateway.store.none import Store
+from gateway.store.schema import keys
+from gateway.tasks import pause
+
+BEAT_SECONDS = 1.0
+
+
+class Keyring:
+    """The table of keys. ``tell`` is handed all of them, once they are known and whenever they are others. All but ``run`` raise StoreUnavailable."""
+
+    def __init__(self, database: Store, tell: Callable[[tuple[Key, ...]], None]) -> None:
+        self._database = database
+        self._tell = tell
+        self._told: tuple[Key, ...] | None = None
+
+    async def look(self) -> tuple[Key, ...]:
+        """All keys, by name."""
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(select(keys).order_by(keys.c.name))).all()
+        found = tuple(map(_key, rows))
+        if found != self._told:
+            self._told = found
+            self._tell(found)
+        return found
+
+    async def run(self) -> None:
+        """Look every second, for ever."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):  # the keys that are known stay good
+                await self.look()
+            await pause(BEAT_SECONDS)
+
+    async def add(self, key: Key) -> None:
+        """One more. Raises Conflict for a name that there is."""
+        try:
+            async with self._database.writing() as connection:
+                await connection.execute(insert(keys).values(_row(key)))
+        except IntegrityError:
+            raise Conflict(f"there is a key {key.name!r} already: rotate or revoke it") from None
+        await self.look()
+
+    async def rotate(self, name: str, digest: str) -> Key:
+        """Another key for the same name; the old one is no good from now on. Raises NotFound."""
+        async with self._database.writing() as connection:
+            changed = update(keys).where(keys.c.name == name).values(digest=digest).returning(keys)
+            row = (await connection.execute(changed)).one_or_none()
+        if row is None:
+            raise _missing(name)
+        await self.look()
+        return _key(row)
+
+    async def revoke(self, name: str) -> None:
+        """No good from now on. Raises NotFound."""
+        async with self._database.writing() as connection:
+            gone = (await connection.execute(delete(keys).where(keys.c.name == name))).rowcount
+        if not gone:
+            raise _missing(name)
+        await self.look()
+
+
+def _missing(name: str) -> NotFound:
+    return NotFound(f"there is no key {name[:64]!r} in the database; those of the configuration are changed there")
+
+
+def _key(row: Row[tuple[object, ...]]) -> Key:
+    return Key(
+        row.name,
+        KeyRole(row.role),
+        row.digest,
+        tuple(json.loads(row.models)),
+        tuple(json.loads(row.hosts)),
+        row.expires_us / 1e6,
+        row.created_us / 1e6,
+    )
+
+
+def _row(key: Key) -> dict[str, object]:
+    return {
+        "name": key.name,
+        "role": key.role,
+        "digest": key.digest,
+        "models": _listed(key.models),
+        "hosts": _listed(key.hosts),
+        "expires_us": int(key.expires * 1e6),
+        "created_us": int(key.created * 1e6),
+    }
+
+
+def _listed(patterns: Iterable[str]) -> str:
+    return json.dumps(list(patterns), ensure_ascii=False)

@@ -1,0 +1,96 @@
+"""Keys that were made while it ran: kept, found again, rotated, revoked, and known at every gateway on the database."""
+
+import time
+
+import pytest
+
+from gateway.access.keys import Key, digest
+from gateway.access.rights import KeyRole
+from gateway.config import DatabaseConfig
+from gateway.errors import Conflict, NotFound, StoreUnavailable
+from gateway.store.engine import Database
+from gateway.store.keyring import Keyring
+from gateway.store.none import NoDatabase
+from gateway.tasks import Tasks
+from tests.sockets import until
+
+ANN = Key("ann", KeyRole.USER, digest("crl_a"), ("llama3*", "qwen«2»"), ("gpu1",), 2e9, 1e9)
+BOB = Key("bob", KeyRole.ADMIN, digest("crl_b"), created=1e9)
+
+
+class Told(list[tuple[Key, ...]]):
+    """What the gate was told, in order."""
+
+    def __call__(self, keys: tuple[Key, ...]) -> None:
+        self.append(keys)
+
+
+async def test_they_are_kept_as_they_are(database: Database) -> None:
+    """By name; whoever asks is told of changes alone."""
+    told = Told()
+    ring = Keyring(database, told)
+    await ring.add(BOB)
+    await ring.add(ANN)
+    assert await ring.look() == (ANN, BOB)
+    assert told == [(BOB,), (ANN, BOB)]
+    assert await Keyring(database, Told()).look() == (ANN, BOB)
+
+
+async def test_that_there_are_none_is_told_too(database: Database) -> None:
+    """Once: until then nobody knows whether there are any."""
+    told = Told()
+    ring = Keyring(database, told)
+    assert await ring.look() == ()
+    await ring.look()
+    assert told == [()]
+
+
+async def test_a_name_is_there_once(database: Database) -> None:
+    """Nobody can take another one's by making it again."""
+    ring = Keyring(database, Told())
+    await ring.add(ANN)
+    with pytest.raises(Conflict, match="'ann' already"):
+        await ring.add(Key("ann", KeyRole.ADMIN, digest("crl_x")))
+    assert await ring.look() == (ANN,)
+
+
+async def test_rotating_and_revoking(database: Database) -> None:
+    """Only what the key is changes when it is rotated; what is not there is said."""
+    told = Told()
+    ring = Keyring(database, told)
+    await ring.add(ANN)
+    turned = await ring.rotate("ann", digest("crl_n"))
+    assert turned.digest == digest("crl_n")
+    assert (turned.models, turned.hosts, turned.expires, turned.created) == (
+        ANN.models,
+        ANN.hosts,
+        ANN.expires,
+        ANN.created,
+    )
+    await ring.revoke("ann")
+    assert told == [(ANN,), (turned,), ()]
+    for step in (ring.rotate("ann", digest("crl_m")), ring.revoke("ann")):
+        with pytest.raises(NotFound, match="no key 'ann'"):
+            await step
+
+
+async def test_other_gateways_learn_of_it(url: str, database: Database) -> None:
+    """Within a beat, without being told."""
+    other, tasks, told = Database(DatabaseConfig(url), time.monotonic), Tasks(), Told()
+    await other.start(30.0)
+    tasks.spawn("keys", Keyring(other, told).run())
+    here = Keyring(database, Told())
+    try:
+        await here.add(ANN)
+        await until(lambda: bool(told) and told[-1] == (ANN,))
+        await here.revoke("ann")
+        await until(lambda: told[-1] == ())
+    finally:
+        await tasks.close()
+        await other.close()
+
+
+async def test_without_a_database() -> None:
+    """There are none, and it says so."""
+    with pytest.raises(StoreUnavailable):
+        await Keyring(NoDatabase(), Told()).look()

@@ -1,0 +1,201 @@
+"""Who may come in, over real sockets: keys made by the API and by hand, what they are good for, and what is written down."""
+
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboard.gateway import Gateway as App
+from dashboard.gateway import GatewayError
+from gateway.access.keys import PREFIX, digest, make
+from gateway.keyconfig import KeyConfig
+from gateway.loader import api_key
+from gateway.reload import LIVE
+from gateway.top.asking import Unreachable, looked
+from tests.builders import ONE_EACH, OTHER, TEXT, call, simulated
+from tests.conftest import Corral
+from tests.contract.raw import Answer, ask
+from tests.stage import Stage
+
+ROOT, ANN, BOB = (make(lambda size, byte=byte: bytes([byte]) * size) for byte in range(3))  # type: ignore[misc]
+KEYS = (
+    KeyConfig("root", digest(ROOT), "admin"),
+    KeyConfig("ann", digest(ANN)),
+    KeyConfig("op", digest(BOB), "operator"),
+)
+
+
+def kept(tmp_path: Path) -> dict[str, Any]:
+    """A configuration with a database."""
+    return {"database": {"url": f"sqlite:///{tmp_path}/corral.db"}}
+
+
+async def by(stage: Stage, key: str, method: str, path: str, body: Any = None) -> Answer:
+    """What a caller with that key is answered."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return await ask(stage.url, method, path, b"" if body is None else json.dumps(body).encode(), headers)
+
+
+async def test_from_the_first_key_on(corral: Corral, tmp_path: Path) -> None:
+    """Nobody needs one until there is one; a revoked one is no good at once; all of it is written down, and no key is."""
+    stage = await corral(simulated(), **kept(tmp_path))
+    assert stage.gateway.access.gate.open
+    made = await by(stage, "", "POST", "/api/keys", {"name": "root", "role": "admin"})
+    root = stage.key = json.loads(made.body)["key"]
+    assert (made.status, root.startswith(PREFIX)) == (201, True)
+    turned_away = await by(stage, "", "GET", "/api/keys")
+    assert (turned_away.status, turned_away.get("X-Corral-Error")) == (401, "unauthorized")
+    assert turned_away.get("WWW-Authenticate") == 'Bearer realm="corral"'
+    ann = json.loads((await by(stage, root, "POST", "/api/keys", {"name": "ann", "expires": "2099-12-31"})).body)
+    assert (ann["facts"]["role"], ann["facts"]["expires_at"]) == ("user", "2100-01-01T00:00:00+00:00")
+    assert (await by(stage, ann["key"], "POST", "/api/keys", {"name": "eve"})).status == 403
+    assert (await by(stage, root, "POST", "/api/keys", {"name": "ann"})).status == 409
+    limited = await by(stage, root, "POST", "/api/keys", {"name": "op", "role": "operator", "models": ["llama3*"]})
+    assert (limited.status, "only a user's key" in limited.body.decode()) == (409, True)
+    turned = json.loads((await by(stage, root, "POST", "/api/keys/ann/rotate")).body)["key"]
+    assert (await by(stage, ann["key"], "GET", "/api/tags")).status == 401
+    assert (await by(stage, turned, "GET", "/api/tags")).status == 200
+    listed = json.loads((await by(stage, root, "GET", "/api/keys")).body)["keys"]
+    assert [(one["name"], one["role"]) for one in listed] == [("ann", "user"), ("root", "admin")]
+    assert (await by(stage, root, "DELETE", "/api/keys/ann")).status == 200
+    assert (await by(stage, root, "DELETE", "/api/keys/ann")).status == 404
+    assert (await by(stage, turned, "GET", "/api/tags")).status == 401
+    await stage.gateway.access.audit.write()
+    deeds = json.loads((await by(stage, root, "GET", "/api/audit?limit=100")).body)["deeds"]
+    assert [(one["principal"], one["role"], one["operation"], one["target"], one["status"]) for one in deeds[::-1]] == [
+        ("", "", "POST /api/keys", "root", 201),
+        ("root", "admin", "POST /api/keys", "ann", 201),
+        ("ann", "user", "POST /api/keys", "", 403),
+        ("root", "admin", "POST /api/keys", "ann", 409),
+        ("root", "admin", "POST /api/keys", "op", 409),
+        ("root", "admin", "POST /api/keys/{name}/rotate", "ann", 200),
+        ("root", "admin", "DELETE /api/keys/{name}", "ann", 200),
+        ("root", "admin", "DELETE /api/keys/{name}", "ann", 404),
+    ]
+    await stage.finish()
+    log = stage.log.read_text(encoding="utf-8")
+    assert "ann (user) from 127.0.0.1: POST /api/keys: 403" in log
+    assert root not in log
+    assert root not in (tmp_path / "corral.db").read_bytes().decode("latin-1")
+
+
+async def test_what_was_managed(corral: Corral, tmp_path: Path) -> None:
+    """By whom, what and with what result; also an unload, and what a key was not good for."""
+    stage = await corral(simulated(), **kept(tmp_path), keys=KEYS, access={"anonymous": "inference"})
+    for key, method, path, body, status in (
+        (BOB, "POST", "/api/hosts/gpu1/drain", None, 200),
+        (BOB, "POST", "/api/hosts/gpu1/resume", None, 200),
+        (BOB, "POST", "/api/hosts/gpu9/drain", None, 404),
+        (ANN, "DELETE", "/api/delete", {"model": TEXT}, 403),
+        ("", "DELETE", "/api/delete", {"model": TEXT}, 401),
+        (BOB, "POST", "/api/copy", {"source": TEXT, "destination": "mine"}, 200),
+        (ANN, "POST", "/api/generate", {"model": TEXT, "keep_alive": 0}, 403),
+        (BOB, "POST", "/api/generate", {"model": TEXT, "keep_alive": 0}, 200),
+    ):
+        answer = await by(stage, key, method, path, body)
+        assert answer.status == status, (path, answer)
+    await stage.gateway.access.audit.write()
+    deeds = json.loads((await by(stage, ROOT, "GET", "/api/audit")).body)["deeds"]
+    assert [(one["principal"], one["operation"], one["target"], one["status"]) for one in deeds[::-1]] == [
+        ("op", "POST /api/hosts/{name}/drain", "gpu1", 200),
+        ("op", "POST /api/hosts/{name}/resume", "gpu1", 200),
+        ("op", "POST /api/hosts/{name}/drain", "gpu9", 404),
+        ("ann", "DELETE /api/delete", "", 403),
+        ("op", "POST /api/copy", TEXT, 200),
+        ("op", "POST /api/generate (unload)", TEXT, 200),
+    ]
+
+
+@pytest.mark.parametrize("path", ONE_EACH)
+async def test_models_and_hosts_of_a_key(corral: Corral, path: str) -> None:
+    """Others are refused in the caller's dialect, before anything is sent; what is allowed goes to those hosts alone."""
+    limited = KeyConfig("ann", digest(ANN), models=("smollm2:*",), hosts=("gpu2",))
+    stage = await corral(simulated("gpu1"), simulated("gpu2"), keys=(limited,), access={"anonymous": "inference"})
+    key = {"x-api-key": ANN}
+    for _ in range(3):
+        answer = await stage.ask(call(path, TEXT, headers=key))
+        assert (answer.status, answer.get("X-Corral-Host")) == (200, "gpu2")
+    for asked in (call(path, OTHER, headers=key), call(path, TEXT, headers=key | {"X-Corral-Host": "gpu1"})):
+        answer = await stage.ask(asked)
+        assert (answer.status, answer.get("X-Corral-Error")) == (403, "not_allowed")
+        assert "not good for the" in answer.body.decode()
+    assert (await stage.ask(call(path, OTHER))).status == 200  # nobody's key limits nobody
+    assert {record.principal for record in await stage.records.until(4)} == {"ann", ""}
+
+
+@pytest.mark.parametrize("path", ONE_EACH)
+async def test_without_a_key(corral: Corral, path: str) -> None:
+    """Where one is needed: 401 in the caller's dialect, before the body is read; with one it is as ever."""
+    stage = await corral(simulated(), keys=KEYS)
+    stage.key = ROOT
+    for headers in ({}, {"Authorization": "Bearer ollama"}, {"x-api-key": PREFIX + "wrong"}):
+        answer = await stage.ask(call(path, headers=headers))
+        assert (answer.status, answer.get("X-Corral-Error")) == (401, "unauthorized")
+        assert "crl_wrong" not in answer.body.decode()
+    answer = await stage.ask(call(path, headers={"Authorization": f"Bearer {ANN}"}))
+    assert answer.status == 200
+    assert [record.principal for record in await stage.records.until(1)] == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("anonymous", "keys", "words"),
+    [
+        ("auto", (), "change nothing and keep no sessions"),
+        ("full", (), "whoever does may do everything"),
+        ("none", (), ""),
+        ("auto", KEYS, ""),
+    ],
+)
+async def test_the_warning(corral: Corral, anonymous: str, keys: tuple[KeyConfig, ...], words: str) -> None:
+    """Where others can come in and there are no keys, the start says so, once, and how to mend it."""
+    stage = await corral(simulated(), listen="0.0.0.0:0", keys=keys, access={"anonymous": anonymous})
+    stage.key = ROOT
+    stage.gateway.log.flush()
+    await stage.stop()
+    warnings = [line for line in stage.log.read_text(encoding="utf-8").splitlines() if "others can reach" in line]
+    assert len(warnings) == bool(words)
+    assert words in "".join(warnings)
+
+
+async def test_keys_of_a_changed_configuration(corral: Corral) -> None:
+    """Count from then on, and so does what callers without one may."""
+    stage = await corral(simulated())
+    stage.gateway._reconfigure(dataclasses.replace(stage.gateway.config, keys=KEYS))
+    stage.key = ROOT
+    assert (await by(stage, "", "GET", "/api/tags")).status == 401
+    assert (await by(stage, ANN, "GET", "/api/tags")).status == 200
+    stage.gateway._reconfigure(dataclasses.replace(stage.gateway.config, keys=KEYS[:1]))
+    assert (await by(stage, ANN, "GET", "/api/tags")).status == 401
+    assert {"keys", "access"} <= LIVE
+
+
+async def test_the_app(corral: Corral, tmp_path: Path) -> None:
+    """Sends its key with all that it asks and follows; without one its pages can say what is missing."""
+    stage = await corral(simulated(), **kept(tmp_path), keys=KEYS)
+    stage.key = ROOT
+    app, nobody = App(stage.url, ANN), App(stage.url)
+    try:
+        made = await asyncio.to_thread(app.post, "/api/sessions", {"title": "by the app"})
+        assert made["title"] == "by the app"
+        with pytest.raises(GatewayError, match="this takes a key of the role user") as refused:
+            await asyncio.to_thread(nobody.get, "/api/sessions")
+        assert refused.value.status == 401
+    finally:
+        await asyncio.to_thread(app.close)
+        await asyncio.to_thread(nobody.close)
+    assert len(json.loads((await by(stage, ANN, "GET", "/api/sessions")).body)["sessions"]) == 1
+    assert json.loads((await by(stage, BOB, "GET", "/api/sessions")).body)["sessions"] == []
+
+
+async def test_those_who_watch(corral: Corral) -> None:
+    """`corral top` and `corral status` send the key that the environment has; without one they are told what is missing."""
+    stage = await corral(simulated(), keys=KEYS)
+    stage.key = ROOT
+    look = await looked(stage.url, BOB)
+    assert [host.name for host in look.fleet.hosts] == ["gpu1"]
+    with pytest.raises(Unreachable, match="401 this takes a key of the role user"):
+        await looked(stage.url)
+    assert api_key({"CORRAL_API_KEY": ROOT}) == ROOT
