@@ -197,6 +197,25 @@ async def test_what_was(corral: Corral, tmp_path: Path) -> None:
     theirs = next(record.id for record in records if record.principal == "ann")
     for key, status in ((ANN, 200), (BOB, 404), (OP, 200), ("", 401)):
         assert (await by(stage, key, "GET", f"/api/requests/{theirs}")).status == status
+        assert (await by(stage, key, "GET", f"/api/generations/{theirs}")).status == (status if key else 404)
+
+
+async def test_who_waits(corral: Corral) -> None:
+    """Users see their own in the queue, operators all."""
+    stage = await corral(simulated(), keys=KEYS)
+    stage.key = OP
+    stage["gpu1"].faults.set("hang_mid_stream", after_chunks=1, times=1)
+    async with stage.begun(call("/api/chat", headers=auth(ANN), stream=True), "first") as first:
+        row = await stage.row("first", "streaming")
+        async with stage.begun(call("/api/chat", headers=auth(BOB), stream=True), "second") as second:
+            await stage.row("second", "queued")
+            for key, count in ((ANN, 0), (BOB, 1), (OP, 1)):
+                told_ = await told(stage, key, "/api/queue")
+                assert (len(told_["waiting"]), len(told_["models"])) == (count, count)
+            assert (await by(stage, "", "GET", "/api/queue")).status == 401
+            assert (await by(stage, ANN, "DELETE", f"/api/generations/{row['id']}")).status == 200
+            await second.answer()
+        await first.answer()
 
 
 async def test_a_limited_key_is_limited_in_sessions_too(corral: Corral, tmp_path: Path) -> None:
