@@ -32,9 +32,10 @@ from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing, Meter
 from gateway.dialects.request import InferenceRequest, Kind
 from gateway.fleet.host import AvailableModel, Observation
+from gateway.ids import new_id
 from gateway.loop import LOOP
 from gateway.process import build, package_version
-from gateway.record import Outcome, Usage, new_id
+from gateway.record import Outcome, Usage
 from gateway.relay.generations import Generations
 from gateway.tasks import pause
 

@@ -13,12 +13,6 @@ import msgspec
 
 from gateway.doc import doc
 
-
-def new_id(wall: float, chance: int) -> str:
-    """24 hex digits, unique and sortable by time: of a generation, a job, a session. ``wall``: Unix seconds; ``chance``: 52 random bits."""
-    return (int(wall * 1000) << 52 | chance).to_bytes(12).hex()
-
-
 _SPAN_BITS = 2**64 - 1
 
 

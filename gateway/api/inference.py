@@ -26,7 +26,8 @@ from gateway.errors import Cancelled, CorralError, DeadlineUnmet, Loop, QueueFul
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
-from gateway.record import Refusal, Trace, new_id
+from gateway.ids import new_id
+from gateway.record import Refusal, Trace
 from gateway.relay.detached import Detached
 from gateway.relay.generations import Generations
 from gateway.relay.headers import Inbound, inbound
@@ -131,7 +132,7 @@ class Inference:
         tracked = False
         try:
             inference = await self._read(endpoint, request, headers, id_, trace)
-            query = request.rel_url.raw_query_string
+            query = request.rel_url.raw_query_string if "?" in request.raw_path else ""
             asked = headers.detach or "detach" in query
             detach, query = detaching(query, headers.detach) if asked else (False, query)
             if inference.kind is Kind.UNLOAD:
@@ -242,7 +243,8 @@ class Inference:
             body = content.read_nowait()
         if len(body) > self._body_limit:
             raise TooLarge(f"the body is over {self._body_limit} bytes")
-        client = request.remote or ""
+        peer = request._transport_peername  # what request.remote is made of, each time by an interpreted property
+        client: str = peer[0] if isinstance(peer, tuple) else request.remote or ""
         if len(body) <= THREAD_BYTES and not headers.content_encoding:  # what is packed may unfold
             inference = self._inference(endpoint, body, id_, headers, client, trace)
         else:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from gateway.dialects.managing import Operation
 from gateway.fleet.progress import Part, PartState
 from gateway.fleet.targets import Targets
-from gateway.record import new_id
+from gateway.ids import new_id
 
 KEPT = 100
 NAME_LIMIT = 200  # characters of a model's name that are kept

@@ -18,7 +18,7 @@ from gateway.dialects.lines import Framing
 from gateway.dialects.read import read
 from gateway.dialects.request import InferenceRequest, Priority
 from gateway.errors import CorralError, ShuttingDown, internal
-from gateway.record import new_id
+from gateway.ids import new_id
 from gateway.relay.failures import broken_off
 from gateway.relay.generations import Generation, Generations
 from gateway.relay.headers import Inbound, inbound

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.branches import newest_end
 from gateway.errors import BadRequest, NotFound
+from gateway.ids import new_id
 from gateway.messages import NewSession, Session, SessionChanges
-from gateway.record import new_id
 from gateway.store.none import Store
 from gateway.store.rows import found, session_of, session_values
 from gateway.store.schema import messages, sessions
