@@ -97,7 +97,7 @@ def choose(
 def _foremost(
     fit: list[HostView], request: InferenceRequest, averages: Averages, ahead: Mapping[str, int], policy: Policy
 ) -> list[HostView]:
-    """Those that stand best: of a thousand hosts it takes a third of the time to price all and then tell of a few."""
+    """Those that stand best, told by numbers alone: of a thousand hosts nobody reads what all of them would cost."""
     rows = []
     for view in fit:
         before = ahead.get(view.name, 0) if ahead else 0
