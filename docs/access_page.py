@@ -48,8 +48,9 @@ A name is a principal: requests, sessions and sums belong to it, so whoever gets
 {roles}
 
 `--models` and `--hosts` are patterns of what a user's key is good for: models by their full name (`llama3.2:1b`), on those hosts alone. Other
-models are refused (403, `not_allowed`); of the hosts, routing leaves out the others and says so. They limit what is inferred with, not what is
-listed. Keys of other roles have no such limits.
+models are refused (403, `not_allowed`); of the hosts, routing leaves out the others and says so. The lists of
+models (`/api/tags`, `/api/ps`, `/v1/models`) leave out what the key is not good for, and `/api/show` refuses it; views of the fleet (`/api/fleet`,
+`/api/models/servers`) show all. Keys of other roles have no such limits.
 
 **Sending one.** Any of these; what does not begin with `crl_` is no key of ours, so tools that must be given some key still work without one:
 

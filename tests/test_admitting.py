@@ -15,7 +15,7 @@ from gateway.keyconfig import KeyConfig
 from gateway.loader import api_key
 from gateway.reload import LIVE
 from gateway.top.asking import Unreachable, looked
-from tests.builders import ONE_EACH, OTHER, TEXT, call, simulated
+from tests.builders import EMBEDDING, ONE_EACH, OTHER, TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Answer, ask
 from tests.stage import Stage
@@ -124,6 +124,33 @@ async def test_models_and_hosts_of_a_key(corral: Corral, path: str) -> None:
         assert "not good for the" in answer.body.decode()
     assert (await stage.ask(call(path, OTHER))).status == 200  # nobody's key limits nobody
     assert {record.principal for record in await stage.records.until(4)} == {"ann", ""}
+
+
+async def test_lists_of_a_limited_key(corral: Corral) -> None:
+    """They have what it is good for, on hosts that it is good for; a model beyond is refused by name."""
+    limited = (
+        KeyConfig("ann", digest(ANN), models=("smollm2:*", "all-minilm*"), hosts=("gpu2",)),
+        KeyConfig("op", digest(BOB), "operator"),
+    )
+    stage = await corral(simulated("gpu1", TEXT, OTHER, EMBEDDING), simulated("gpu2", TEXT, OTHER), keys=limited)
+    stage.key = BOB
+    for model in (TEXT, OTHER):
+        assert (await stage.ask(call("/api/chat", model, headers={"x-api-key": BOB}))).status == 200
+    await stage.polled("gpu1", "gpu2")
+
+    async def listed(key: str, path: str) -> set[str]:
+        told = json.loads((await by(stage, key, "GET", path)).body)
+        return {row.get("name") or row["id"] for row in told.get("models") or told.get("data") or ()}
+
+    for path in ("/api/tags", "/v1/models"):
+        assert await listed(BOB, path) == {TEXT, OTHER, EMBEDDING}
+        assert await listed(ANN, path) == {TEXT}
+    assert await listed(BOB, "/api/ps") > await listed(ANN, "/api/ps")
+    for model, there in ((TEXT, 200), (OTHER, 404)):
+        assert (await by(stage, ANN, "GET", f"/v1/models/{model}")).status == there
+    for model, status, where in ((TEXT, 200, "gpu2"), (OTHER, 403, None), (EMBEDDING, 404, None)):
+        shown = await by(stage, ANN, "POST", "/api/show", {"model": model})
+        assert (shown.status, shown.get("X-Corral-Host")) == (status, where), shown
 
 
 @pytest.mark.parametrize("path", ONE_EACH)

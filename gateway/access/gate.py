@@ -39,6 +39,14 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
         """Whether they may know of what ``owner`` runs or ran; what was asked and said is for the owner alone."""
         return owner == self.name or Right.OPERATE in self.rights
 
+    def may_use(self, model: str) -> bool:
+        """Whether their key is good for a model; ``model``: canonical."""
+        return not self.models or _any_of(self.models).match(model) is not None
+
+    def may_reach(self, host: str) -> bool:
+        """Whether their key is good for a host."""
+        return not self.hosts or _any_of(self.hosts).match(host) is not None
+
     @property
     def whose(self) -> str | None:
         """Whose requests they may know of and stop; None: everybody's."""
@@ -171,9 +179,9 @@ def require(who: Principal, right: Right) -> None:
 
 def permit(who: Principal, model: str, pin: str = "") -> None:
     """``model``: canonical; ``pin``: the host that is asked for. Raises NotAllowed for one that the key is not good for."""
-    if who.models and not _any_of(who.models).match(model):
+    if not who.may_use(model):
         raise NotAllowed(f"the key {who.name!r} is not good for the model {model!r}")
-    if pin and who.hosts and not _any_of(who.hosts).match(pin):
+    if pin and not who.may_reach(pin):
         raise NotAllowed(f"the key {who.name!r} is not good for the host {pin!r}")
 
 

@@ -1,10 +1,12 @@
 """The fleet as one Ollama: merged lists, answered from the snapshot, so that no host can delay them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
+from gateway.access.gate import Principal
 from gateway.api.answers import JSON, Answer, json_answer, rendered
+from gateway.api.caller import WHO
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical, full, is_name
 from gateway.dialects.ollama import PLAIN
@@ -43,10 +45,8 @@ class FleetViews:
     def _views(self) -> tuple[HostView, ...]:
         return self._fleet.snapshot(self._clock()).hosts
 
-    @property
-    def _tags(self) -> list[merge.Row]:
-        snapshot = self._fleet.snapshot(self._clock())
-        return merge.tags(snapshot.hosts, snapshot.taken_at - self._inventory_ttl)
+    def _tags(self, who: Principal) -> list[merge.Row]:
+        return _good_for(who, merge.tags(_reached(who, self._views), self._clock() - self._inventory_ttl))
 
     async def root(self, _request: web.Request) -> web.Response:
         """What clients take for a heartbeat."""
@@ -60,26 +60,35 @@ class FleetViews:
         answer.headers[GATEWAYS] = ", ".join(self._client.gateways(self._fleet.hosts))
         return answer
 
-    async def tags(self, _request: web.Request) -> web.Response:
-        """Every model that some host has."""
-        return json_answer({"models": self._tags})
+    async def tags(self, request: web.Request) -> web.Response:
+        """Every model that some host has, of those that the caller's key is good for."""
+        return json_answer({"models": self._tags(request[WHO])})
 
-    async def ps(self, _request: web.Request) -> web.Response:
-        """Every model that some host has in memory."""
-        return json_answer({"models": merge.ps(self._views)})
+    async def ps(self, request: web.Request) -> web.Response:
+        """Every such model that some host has in memory."""
+        who = request[WHO]
+        return json_answer({"models": _good_for(who, merge.ps(_reached(who, self._views)))})
 
-    async def models(self, _request: web.Request) -> web.Response:
+    async def models(self, request: web.Request) -> web.Response:
         """The OpenAI list; null when empty, as Ollama says it."""
-        rows = merge.openai_models(self._tags)
+        rows = merge.openai_models(self._tags(request[WHO]))
         return json_answer({"object": "list", "data": rows or None}, content_type=JSON, newline=True)
 
     async def model(self, request: web.Request) -> web.Response:
         """One row of the OpenAI list."""
         wanted = request.match_info["model"]
-        for row in self._tags:
+        for row in self._tags(request[WHO]):
             if canonical(str(row.get("name", ""))) == canonical(wanted):
                 return json_answer(merge.openai_model(row) | {"id": wanted}, content_type=JSON, newline=True)
         error = ModelNotFound(PLAIN.format(full(wanted))) if is_name(wanted) else BadRequest("invalid model name")
         body = ENDPOINTS["/v1/chat/completions"].error(error.status, str(error), error.code, "")
         headers = {"Content-Type": JSON, "X-Corral-Error": error.code}
         return Answer(status=error.status, body=body.rstrip() + b"\n", headers=headers)
+
+
+def _reached(who: Principal, views: Iterable[HostView]) -> tuple[HostView, ...]:
+    return tuple(view for view in views if who.may_reach(view.name))
+
+
+def _good_for(who: Principal, rows: list[merge.Row]) -> list[merge.Row]:
+    return [row for row in rows if who.may_use(canonical(str(row.get("name", ""))))]

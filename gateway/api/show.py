@@ -2,9 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from aiohttp import web
 
+from gateway.access.gate import Principal, permit
 from gateway.api.answers import passed_on
+from gateway.api.caller import WHO
 from gateway.api.inference import read_body
 from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
@@ -19,6 +22,7 @@ from gateway.fleet.registry import Fleet
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.fleet.targets import pinned
 from gateway.relay.headers import inbound, to_host
+from gateway.routing.filters import reaches
 from gateway.routing.policy import Chance, Unroutable, choose
 
 SHOW_SECONDS = 30.0  # a host reads it from its disk
@@ -54,12 +58,13 @@ class Show:
 
     async def show(self, request: web.Request) -> web.Response:
         """A host's answer, as it came. 404 if no host (or not the one that is named) has the model, 503 if those that have it fail."""
+        who = request[WHO]
         pin = pinned(inbound(request.raw_headers).pin, self._fleet.names)
         body = await read_body(request, self._body_limit)
         named, at, body = model_named(body, self._fleet.names if self._model_at_host else ())
         if not is_name(named):
             raise BadRequest("invalid model name")
-        wanted = _loading(named, body, agreed(pin, at))
+        wanted = _loading(named, body, agreed(pin, at), who)
         if not self._having(wanted):
             await self._refresh()
         having = self._having(wanted)
@@ -87,7 +92,7 @@ class Show:
         return self._fleet.snapshot(self._clock())
 
     def _asked(self, wanted: InferenceRequest) -> list[HostView]:
-        return [view for view in self._snapshot().hosts if not wanted.pin or view.name == wanted.pin]
+        return [view for view in self._snapshot().hosts if wanted.pin in ("", view.name) and reaches(wanted, view.name)]
 
     def _having(self, wanted: InferenceRequest) -> set[str]:
         return {view.name for view in self._asked(wanted) if view.available and wanted.model in view.available}
@@ -103,7 +108,10 @@ class Show:
         return ModelNotFound(PLAIN.format(full(name)) + where)
 
 
-def _loading(named: str, body: bytes, pin: str) -> InferenceRequest:
-    """The request that would load the model: where that goes, this goes."""
+def _loading(named: str, body: bytes, pin: str, who: Principal) -> InferenceRequest:
+    """The request that would load the model: where that goes, this goes. Raises NotAllowed for what the key is not good for."""
+    model = canonical(named)
+    permit(who, model, pin)
     endpoint = ENDPOINTS["/api/generate"]
-    return InferenceRequest("show", endpoint, Kind.LOAD, named, canonical(named), False, (), 0, (), body, None, "", pin)
+    loading = InferenceRequest("show", endpoint, Kind.LOAD, named, model, False, (), 0, (), body, None, "", pin)
+    return msgspec.structs.replace(loading, principal=who.name, hosts=who.hosts)

@@ -25,11 +25,16 @@ class Rejection(StrEnum):
 LASTING = (Rejection.PINNED, Rejection.NOT_ALLOWED, Rejection.TRIED, Rejection.MODEL_MISSING, Rejection.DRAINING)
 
 
+def reaches(request: InferenceRequest, host: str) -> bool:
+    """Whether the caller's key is good for a host."""
+    return not request.hosts or any(fnmatchcase(host, one) for one in request.hosts)
+
+
 def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -> Rejection | None:
     """Why ``view`` may not take ``request``; None if it may. ``tried``: hosts that already failed it."""
     if request.pin and request.pin != view.name:
         return Rejection.PINNED
-    if request.hosts and not any(fnmatchcase(view.name, one) for one in request.hosts):
+    if not reaches(request, view.name):
         return Rejection.NOT_ALLOWED
     if view.name in tried:
         return Rejection.TRIED
