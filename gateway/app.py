@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aiohttp import web
-
 from gateway.admitting import Admitting
 from gateway.api.account import Account
 from gateway.api.breakdown import BreakdownApi
@@ -28,18 +26,15 @@ from gateway.api.handler import Part
 from gateway.api.hosts import HostsApi
 from gateway.api.inference import Inference
 from gateway.api.jobs import JobsApi
-from gateway.api.manners import Manners, is_loopback
-from gateway.api.middleware import boundary
 from gateway.api.models import Models
 from gateway.api.ops import Ops
 from gateway.api.queue import QueueApi
 from gateway.api.requests import RequestsApi
 from gateway.api.show import Show
-from gateway.api.site import CUT_SECONDS, delivered, dispatching, runner
+from gateway.api.site import CUT_SECONDS
 from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
-from gateway.api.visits import visits
-from gateway.config import Config, split_listen
+from gateway.config import Config
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery, configured, tell_changes
 from gateway.fleet.host import Host
@@ -47,11 +42,11 @@ from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.keeping import keeper, stored
+from gateway.listeners import Listeners, loopback
 from gateway.live import HealthTeller, live, watch_lag
 from gateway.lookout import Lookout
 from gateway.observing import Messages, poll_news, tracer, turned_away
 from gateway.plural import counted
-from gateway.process import package_version
 from gateway.record import CancelSource, GenerationRecord
 from gateway.relay.connections import Connections
 from gateway.relay.detached import Detached
@@ -76,7 +71,6 @@ log = logging.getLogger(__name__)
 FIRST_ROUND_SECONDS = 2.0  # how long a start waits for the hosts' first word
 DATABASE_SECONDS = 5.0  # how long a start waits for the database; migrations go on after it
 REFRESH_SECONDS = 1.0  # how long an unknown model waits for fresh inventories
-BACKLOG = 4096
 
 
 class Gateway:
@@ -110,29 +104,23 @@ class Gateway:
         self.connections = Connections(
             self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock
         )
-        loopback = is_loopback(split_listen(config.listen)[0])
-        self.manners = Manners(config.http, socket.gethostname(), loopback=loopback)
-        self.access = Admitting(config, self.database, loopback=loopback)
+        self.access = Admitting(config, self.database, loopback=loopback(config))
+        self.listeners = Listeners(config, self.access, self.contexts, clock, self.log.visited, self.metrics.responded)
         self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
         self.tasks = Tasks()
         self.draining = draining(self.database, self.fleet, self.admission, clock)
-        self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
         self._messages = Messages(self.log, config.log.level)
         self._told = HealthTeller()
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, with the real port."""
-        assert self._runner is not None
-        address = self._runner.addresses[0]
-        return str(address[0]), int(address[1])
+        return self.listeners.address
 
     @property
     def url(self) -> str:
         """Base URL of the gateway."""
-        address, port = self.address
-        return f"http://{f'[{address}]' if ':' in address else address}:{port}"
+        return self.listeners.url
 
     # -- start and stop --------------------------------------------------------------------------------------------------------
 
@@ -158,7 +146,7 @@ class Gateway:
             self.metrics.refused,
             turned_away(self.log, self.tracer),
             self.metrics.responded,
-            self.manners,
+            self.listeners.manners,
             self.rng,
             self.fleet,
             self.contexts,
@@ -186,7 +174,7 @@ class Gateway:
                 self.tasks.spawn("replicas", self.replicas.run())
             await self._lookout.first()
             await self.poller.first_round(FIRST_ROUND_SECONDS)
-            await self._listen()
+            await self.listeners.open(self._parts(), self.inference.dispatch)
         except BaseException:
             await self._close()
             raise
@@ -217,19 +205,6 @@ class Gateway:
             config, self.sessions, self.relay, self.detached, generations, fleet, self.tasks, name, self.metrics
         )
 
-    async def _listen(self) -> None:
-        prefix, limit = self.manners.prefix, self.config.relay.body_limit_bytes
-        middlewares = (
-            visits(self.contexts, prefix, self.clock, time.time, self.log.visited),
-            boundary(self.manners, self.access.gate, self.access.audit.put, self.metrics.responded),
-        )
-        self._runner = runner(self._parts(), middlewares, prefix, package_version(), limit)
-        await self._runner.setup()
-        dispatching(self._runner, self.inference.dispatch, self.access.gate, prefix)
-        address, port = split_listen(self.config.listen)
-        self._site = web.TCPSite(self._runner, address, port, backlog=BACKLOG)
-        await self._site.start()
-
     def _parts(self) -> tuple[Part, ...]:
         config = self.config
         stats = Stats(self.database) if self.database else None
@@ -259,10 +234,9 @@ class Gateway:
 
     async def stop(self) -> None:
         """Stop accepting, let streams finish for the grace period, cut the rest, close everything."""
-        if self._runner is not None:
+        if self.listeners.opened:
             self.inference.draining = self.detached.draining = self.models.draining = self.ops.draining = True
-            if self._site is not None:
-                await self._site.stop()
+            await self.listeners.shut()
             await self._drain()
         await self._close()
 
@@ -271,8 +245,7 @@ class Gateway:
             async with asyncio.timeout(self.config.shutdown.grace_seconds):
                 await self.idle()
                 await self.detached.shelf.idle()
-                if self._runner is not None:
-                    await delivered(self._runner)
+                await self.listeners.delivered()
         except TimeoutError:
             self.stop_all("that outlasted the grace period")
             try:
@@ -299,8 +272,7 @@ class Gateway:
 
     async def _close(self) -> None:
         await self.tasks.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.listeners.close()
         await self.poller.close()
         await self.connections.close()
         await self.client.close()
@@ -334,7 +306,7 @@ class Gateway:
     def _reconfigure(self, config: Config) -> None:
         """Take what can change while it runs (``reload.LIVE``); hosts come with the next look at their sources."""
         self.config = config
-        self.manners.configure(config.http)
+        self.listeners.manners.configure(config.http)
         self.access.configure(config)
         self.account.named = config.account_host
         self.models.rules = config.placement

@@ -160,7 +160,7 @@ class Stage:
 
     def narrow(self, send_bytes: int) -> None:
         """On connections made from now on the kernel takes about so much for clients that do not read; the rest waits in the gateway."""
-        site = self.gateway._site
+        site = self.gateway.listeners._site
         assert site is not None
         for each in site._server.sockets:  # type: ignore[union-attr]
             with socket.socket(fileno=os.dup(each.fileno())) as sock:

@@ -28,7 +28,7 @@ WHERE = {"loopback": "127.0.0.1:0", "elsewhere": "0.0.0.0:0"}
 
 def registered(stage: Stage) -> set[str]:
     """``METHOD /path`` of every route that the gateway has, but HEAD beside GET."""
-    runner = stage.gateway._runner
+    runner = stage.gateway.listeners._runner
     assert runner is not None
     router = runner.app.router
     routes = {(route.method, route.resource.canonical) for route in router.routes() if route.resource is not None}

@@ -12,7 +12,6 @@ from gateway.api.handler import Part
 from gateway.api.manners import under
 from gateway.api.openapi import OpenApi
 
-DELIVERY_SECONDS = 0.02
 CUT_SECONDS = 2.0
 """How long streams that were cut at shutdown have for their last words."""
 
