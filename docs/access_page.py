@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gateway.access.rights import ANONYMOUS, IN_WORDS, NEEDS, RIGHTS, KeyRole, Right
+from gateway.access.rights import ANONYMOUS, IN_WORDS, NEEDS, RIGHTS, KeyRole, Right, behind
 
 INTRO = """\
 # Access
@@ -11,14 +11,26 @@ Who may do what. `corral check` says it for a configuration, with the keys that 
 
 ## Without keys
 
-| where it listens | what everybody may who can reach it |
+| where a caller comes in | what everybody may who can reach it |
 | --- | --- |
-| on loopback (`127.0.0.1`, `::1`), as by default | everything |
+| on loopback (`127.0.0.1`, `::1`), as by default, or by a Unix socket | everything |
 | elsewhere | look at the fleet and use every model; the start says so with one warning |
 | wherever, once there is a key | nothing without one |
 
 `access.anonymous` says otherwise: {modes}. Behind a reverse proxy on the same machine Corral
 listens on loopback: make keys, or set `access.anonymous`, before others can reach the proxy. There is no default password, ever.
+
+## Several places
+
+`listen` may name several places, with commas between them: addresses with ports, and Unix sockets (`unix:/run/corral/corral.sock`). For each counts where it
+is: with `listen = "0.0.0.0:11434, unix:/run/corral/corral.sock"` callers without a key may infer by the first and do everything by the second. A
+socket's file belongs to the user and group that Corral runs as, and its rights are `http.unix_mode` (`660`): the system decides who may connect. What a process that
+has died left there is replaced; where a living one listens, the start fails.
+
+`admin.listen` names places for operators and their machines. Everything is served there. At `listen`, what `place` in the table below calls `admin` is then a 404,
+whoever asks: metrics, readiness, hosts, and what changes models, hosts or keys; callers who only use models need none of it, and it tells of addresses inside. `/healthz` is at both. So `corral top`,
+`corral status`, the app and Prometheus ask the place of `admin.listen`. It has no rights of its own: the same keys are good there, and where it listens on
+loopback while `listen` does not, who is on this machine may do everything there without one. Unloading a model stays with inference; it takes a role, not a place.
 
 ## Keys
 
@@ -84,8 +96,8 @@ good key (401) is in the log of requests alone (`log.access`).
 
 `yes` with that role; `own`: of what is their own. Without a key it depends on `access.anonymous`.
 
-| endpoint | needs | {columns} |
-| --- | --- | {dashes} |
+| endpoint | place | needs | {columns} |
+| --- | --- | --- | {dashes} |
 """
 OF_ONES_OWN = "/api/generations", "/api/chat/cancel"
 
@@ -106,7 +118,8 @@ def _rows() -> Iterator[str]:
         told = [
             *(_told(endpoint, right, rights) for rights in (*ANONYMOUS.values(), *(RIGHTS[role] for role in KeyRole)))
         ]
-        yield f"| `{endpoint}` | {right} | {' | '.join(told)} |"
+        place = "admin" if behind(*endpoint.split(" ")) else "both"
+        yield f"| `{endpoint}` | {place} | {right} | {' | '.join(told)} |"
 
 
 def _told(endpoint: str, right: Right, rights: frozenset[Right]) -> str:

@@ -25,7 +25,7 @@ from access_page import access_page
 from api_page import Json, api_page
 
 from dashboard import __main__ as dashboard
-from gateway import cli, config, errors, keyconfig
+from gateway import cli, config, errors, keyconfig, places
 from gateway.app import running
 from gateway.fleet.snapshot import FleetSnapshot
 from gateway.store.entries import Row
@@ -93,7 +93,7 @@ def config_page() -> str:
         "",
         "| key | type | default | environment | meaning |",
         "| --- | --- | --- | --- | --- |",
-        f'| `listen` | str | `"{config.DEFAULT_LISTEN}"` | `CORRAL_LISTEN` | {comments["Config", "listen"]} |',
+        f'| `listen` | str | `"{places.DEFAULT_LISTEN}"` | `CORRAL_LISTEN` | {comments["Config", "listen"]} |',
         "| `hosts` | tables | required | `CORRAL_HOSTS` | see below; in the environment `gpu1=http://…,gpu2=http://…`; without `NAME=` named after its address |",
         "| `placement` | tables | none |  | see below |",
         "| `reloads` | tables | none |  | see below |",

@@ -10,6 +10,7 @@ from gateway.access.rights import IN_WORDS
 from gateway.api.audit import AuditApi
 from gateway.api.handler import Part
 from gateway.api.keys import KeysApi
+from gateway.checked import every_place
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
 from gateway.store.audit import Audit
@@ -22,22 +23,24 @@ log = logging.getLogger(__name__)
 
 
 class Admitting:
-    """``loopback``: only this machine can reach us."""
+    """Made with the gateway, started before anybody can come in."""
 
-    def __init__(self, config: Config, database: Database | None, *, loopback: bool) -> None:
-        self.gate = Gate(time.time, loopback=loopback, stored=database is not None)
+    def __init__(self, config: Config, database: Database | None) -> None:
+        self.gate = Gate(time.time, stored=database is not None)
         self.gate.configure(config)
         self.keyring = Keyring(database or NoDatabase(), self._keep)
         self.audit = Audit(database or NoDatabase())
         self._database = database
-        self._loopback = loopback
-        self._listen = config.listen
+        self._places = every_place(config)
 
     def _keep(self, keys: tuple[Key, ...]) -> None:
-        sure, before = self.gate.sure, self.gate.mode
+        sure, before = self.gate.sure, dict(self.gate.modes)
         self.gate.keep(keys)
-        if sure and self.gate.mode != before:
-            log.info("callers without a key: access is %r from now on (it was %r)", self.gate.mode, before)
+        for near in sorted({place.near for place in self._places}):
+            was, mode = before[near], self.gate.modes[near]
+            if sure and mode != was:
+                where = "on this machine" if near else "elsewhere"
+                log.info("callers without a key %s: access is %r from now on (it was %r)", where, mode, was)
 
     def configure(self, config: Config) -> None:
         """The rules and keys of this configuration from now on."""
@@ -53,12 +56,13 @@ class Admitting:
                 log.warning("which keys there are is not known until the database is there")
             tasks.spawn("keys", self.keyring.run())
             tasks.spawn("audit", self.audit.run())
-        if not self._loopback and self.gate.mode != "none" and not self.gate.keyed:
+        reached = ", ".join(str(place) for place in self._places if not place.near)
+        if reached and self.gate.modes[False] != "none" and not self.gate.keyed:
             log.warning(
                 "others can reach %s, and there are no keys: whoever does %s. `corral keys create NAME` makes a key; access.anonymous says what"
                 " callers without one may (docs/access.md)",
-                self._listen,
-                IN_WORDS[self.gate.mode],
+                reached,
+                IN_WORDS[self.gate.modes[False]],
             )
 
     def parts(self) -> tuple[Part, ...]:

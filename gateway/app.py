@@ -42,7 +42,7 @@ from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
 from gateway.keeping import keeper, stored
-from gateway.listeners import Listeners, loopback
+from gateway.listeners import Listeners
 from gateway.live import HealthTeller, live, watch_lag
 from gateway.lookout import Lookout
 from gateway.observing import Messages, poll_news, tracer, turned_away
@@ -104,7 +104,7 @@ class Gateway:
         self.connections = Connections(
             self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock
         )
-        self.access = Admitting(config, self.database, loopback=loopback(config))
+        self.access = Admitting(config, self.database)
         self.listeners = Listeners(config, self.access, self.contexts, clock, self.log.visited, self.metrics.responded)
         self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
         self.tasks = Tasks()
@@ -146,7 +146,6 @@ class Gateway:
             self.metrics.refused,
             turned_away(self.log, self.tracer),
             self.metrics.responded,
-            self.listeners.manners,
             self.rng,
             self.fleet,
             self.contexts,
@@ -174,7 +173,7 @@ class Gateway:
                 self.tasks.spawn("replicas", self.replicas.run())
             await self._lookout.first()
             await self.poller.first_round(FIRST_ROUND_SECONDS)
-            await self.listeners.open(self._parts(), self.inference.dispatch)
+            await self.listeners.open(self._parts(), self.inference)
         except BaseException:
             await self._close()
             raise
@@ -306,7 +305,7 @@ class Gateway:
     def _reconfigure(self, config: Config) -> None:
         """Take what can change while it runs (``reload.LIVE``); hosts come with the next look at their sources."""
         self.config = config
-        self.listeners.manners.configure(config.http)
+        self.listeners.configure(config.http)
         self.access.configure(config)
         self.account.named = config.account_host
         self.models.rules = config.placement

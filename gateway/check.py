@@ -11,14 +11,15 @@ from typing import NamedTuple
 from gateway.access.gate import Gate
 from gateway.access.keys import Key
 from gateway.access.rights import IN_WORDS
-from gateway.api.manners import is_loopback
-from gateway.config import Config, split_listen
+from gateway.checked import every_place
+from gateway.config import Config
 from gateway.db import opened
 from gateway.dialects.names import canonical
 from gateway.errors import StoreUnavailable
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.host import Host
+from gateway.places import Place, places
 from gateway.plural import counted
 from gateway.store.connect import without_password
 from gateway.store.engine import Database
@@ -138,15 +139,24 @@ async def _access(config: Config, *, migrated: bool) -> None:
     if migrated:
         async with opened(config.database) as database:
             kept = await Keyring(database, lambda _: None).look()
-    gate = Gate(time.time, loopback=is_loopback(split_listen(config.listen)[0]))
+    gate = Gate(time.time)
     gate.configure(config)
     gate.keep(kept)
-    print(f"{'access':12} {'callers without a key':36} {IN_WORDS[gate.mode]}")
+    for place in every_place(config):
+        print(
+            f"{'access':12} {f'without a key, {place}':36} {IN_WORDS[gate.modes[place.near]]}{_lacking(config, place)}"
+        )
     for key in (*kept, *gate.configured):
         limits = "; models: " + ", ".join(key.models) if key.models else ""
         limits += "; hosts: " + ", ".join(key.hosts) if key.hosts else ""
         expires = time.strftime("; until %Y-%m-%d", time.gmtime(key.expires - 1)) if key.expires else ""
         print(f"{'access':12} {f'{key.name} ({key.role})':36} {IN_WORDS[key.role]}{limits}{expires}")
+
+
+def _lacking(config: Config, place: Place) -> str:
+    if not config.admin.listen or place in places(config.admin.listen):
+        return ""
+    return f"; metrics, hosts and management are at {config.admin.listen} alone"
 
 
 def _log(path: str) -> bool:

@@ -12,11 +12,11 @@ from gateway.config import (
     PlacementConfig,
     TracingConfig,
     place_of,
-    split_listen,
 )
 from gateway.errors import ConfigError
 from gateway.keyconfig import NAME, check_keys
 from gateway.listen import is_there, next_to
+from gateway.places import Place, places
 
 PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
 HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
@@ -32,9 +32,10 @@ def checked(config: Config) -> Config:
     """The same, if it makes sense as a whole. Raises ConfigError."""
     if not config.hosts and not config.discovery.files:
         raise ConfigError(HOW_TO_NAME_HOSTS)
-    listen = split_listen(config.listen)
+    listening = every_place(config)
     check_hosts(config.hosts)
-    _refuse_itself(config.hosts, *listen)
+    for place in listening:
+        _refuse_itself(config.hosts, place)
     _check_account_host(config)
     _check_http(config.http)
     check_keys(config.keys)
@@ -48,7 +49,17 @@ def checked(config: Config) -> Config:
     return config
 
 
-def _refuse_itself(hosts: Iterable[HostConfig], address: str, port: int) -> None:
+def every_place(config: Config) -> tuple[Place, ...]:
+    """Of ``listen``, then of ``admin.listen``. Raises ConfigError."""
+    first = places(config.listen)
+    admin = places(config.admin.listen, "admin.listen") if config.admin.listen else ()
+    if both := [place for place in admin if place in first and (place.path or place.port)]:
+        raise ConfigError(f"admin.listen = {config.admin.listen!r}: listen names {both[0]} already")
+    return first + admin
+
+
+def _refuse_itself(hosts: Iterable[HostConfig], place: Place) -> None:
+    address, port = place.address, place.port
     for host in hosts:
         if is_there(host.url, address, port):
             raise ConfigError(
@@ -162,6 +173,10 @@ def _check_http(http: HttpConfig) -> None:
     for name in http.allowed_hosts:
         if not name or set(name) & set(":/*[] "):
             raise ConfigError(f"http.allowed_hosts: {name!r} is not a host's name, like ai.example.com, without a port")
+    if not re.fullmatch(r"0?[0-7]{3}", http.unix_mode):
+        raise ConfigError(
+            f"http.unix_mode = {http.unix_mode!r} is not like '660': three octal digits, of owner, group and others"
+        )
     if not PREFIX.match(http.prefix):
         raise ConfigError(
             f"http.prefix = {http.prefix!r}: write a path like '/corral', not /api or /v1, no slash at its end"

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.config import DEFAULT_LISTEN, Config, DatabaseConfig, split_listen
+from gateway.config import Config, DatabaseConfig
 from gateway.errors import BadRequest, ConfigError, StoreUnavailable
 from gateway.loader import api_key, config_file, database_config, gateway_url, keys_config, mistyped
 from gateway.loader import load as read_config
+from gateway.places import DEFAULT_LISTEN
 from gateway.process import build, package_version
 from gateway.record import Outcome
 
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--config", type=Path, help="TOML file (default: $CORRAL_CONFIG, or ./corral.toml if there)"
         )
-        command.add_argument("--listen", help=f"address:port (default {DEFAULT_LISTEN})")
+        command.add_argument("--listen", help=f"address:port or unix:PATH (default {DEFAULT_LISTEN})")
         command.add_argument(
             "--host",
             action="append",
@@ -307,15 +308,20 @@ def _demo(parsed: argparse.Namespace) -> int:
 
 def _serve_config(config: Config, load: Callable[[], Config] | None = None, file: Path | None = None) -> int:
     from gateway.listen import explain_taken
+    from gateway.listeners import CannotListen
     from gateway.serve import serve
 
     try:
         _run(serve(config, load, file))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            print(f"corral: cannot listen on {config.listen}: {error.strerror or error}", file=sys.stderr)
+    except CannotListen as error:
+        place = error.place
+        if error.errno != errno.EADDRINUSE or place.path:
+            print(f"corral: cannot listen on {place}: {error.strerror}", file=sys.stderr)
         else:
-            print(f"corral: {explain_taken(*split_listen(config.listen))}", file=sys.stderr)
+            print(f"corral: {explain_taken(place.address, place.port)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"corral: cannot start: {error}", file=sys.stderr)
         return 1
     return 0
 

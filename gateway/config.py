@@ -7,10 +7,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.errors import ConfigError
 from gateway.keyconfig import AccessConfig, KeyConfig
+from gateway.places import DEFAULT_LISTEN
 
-DEFAULT_LISTEN = "127.0.0.1:11434"
 USUAL_PORT = 11434  # Ollama's own
 DNS = "dns+"  # before a host's url: one host for each address of the name
 TRACES_PATH = "/v1/traces"  # where a collector takes spans
@@ -154,6 +153,14 @@ class HttpConfig:
     origins: tuple[str, ...] = ()  # origins of web pages that may call, as in OLLAMA_ORIGINS; at most one `*` in each
     allowed_hosts: tuple[str, ...] = ()  # names in the Host header that are let in when listening on loopback
     prefix: str = ""  # like /corral: every path also answers under it
+    unix_mode: str = "660"  # who may connect to a Unix socket: octal rights of its file, whose owner and group are those of the process
+
+
+@dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """A second place to listen at, for operators and their machines: everything is there, and metrics, hosts and management are there alone (docs/access.md)."""
+
+    listen: str = ""  # as above, like 127.0.0.1:11435 or unix:/run/corral/admin.sock; empty: everything is at the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,11 +260,9 @@ TABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration. ``listen`` is ``address:port``; port 0 takes any free one."""
+    """The whole configuration."""
 
-    listen: str = (
-        DEFAULT_LISTEN  # address:port; [::1]:11434 for IPv6, :11434 for all addresses, port 0 for any free one
-    )
+    listen: str = DEFAULT_LISTEN  # address:port; [::1]:11434 for IPv6, :11434 for all addresses, port 0 for any free one; unix:/run/corral/corral.sock for a Unix socket; several with commas between them
     hosts: tuple[HostConfig, ...] = ()
     placement: tuple[PlacementConfig, ...] = ()
     reloads: tuple[ReloadsConfig, ...] = ()
@@ -268,6 +273,7 @@ class Config:
     keys: tuple[KeyConfig, ...] = ()
     account_host: str = ""  # the host whose ollama.com account is used; empty: the first
     http: HttpConfig = field(default_factory=HttpConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     routing: RoutingConfig = field(default_factory=RoutingConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
@@ -296,15 +302,3 @@ def with_scheme(url: str) -> str:
     authority, slash, path = url.partition("/")
     bare = not re.search(r":\d*\Z", authority)
     return f"http://{authority}{f':{USUAL_PORT}' if authority and bare else ''}{slash}{path}"
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """``127.0.0.1:11434``, ``[::1]:11434`` or ``:11434`` (all addresses) → (address, port)."""
-    address, colon, port = listen.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or "/" in address:
-        raise ConfigError(f"listen = {listen!r}: write address:port, as in {DEFAULT_LISTEN!r}")
-    if int(port) > 65535:
-        raise ConfigError(f"listen = {listen!r}: a port is a number up to 65535")
-    if ":" in address and not (address.startswith("[") and address.endswith("]")):
-        raise ConfigError(f"listen = {listen!r}: an IPv6 address stands in brackets, as in '[::1]:11434'")
-    return address.strip("[]") or "0.0.0.0", int(port)

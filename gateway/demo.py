@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.config import Config, split_listen
+from gateway.config import Config
 from gateway.loader import from_tree
+from gateway.places import split_listen
 
 HOSTS = 3
 GRACE_SECONDS = 5.0

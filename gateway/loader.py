@@ -19,7 +19,6 @@ import msgspec
 from gateway.checked import HOW_TO_NAME_HOSTS, checked
 from gateway.complaint import in_words
 from gateway.config import (
-    DEFAULT_LISTEN,
     TABLES,
     TRACES_PATH,
     Config,
@@ -27,6 +26,7 @@ from gateway.config import (
     with_scheme,
 )
 from gateway.errors import ConfigError
+from gateway.places import DEFAULT_LISTEN
 
 API_KEY = "CORRAL_API_KEY"
 """The variable with the key that commands and the app send."""

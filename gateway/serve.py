@@ -34,7 +34,7 @@ async def serve(config: Config, load: Callable[[], Config] | None = None, file: 
         loop.add_signal_handler(signal.SIGHUP, gateway.reload)
     tune_gc(gateway.metrics)
     hosts = counted(len(gateway.fleet.names), "host")
-    log.info("corral %s (%s) listens on %s for %s", package_version(), build(), gateway.url, hosts)
+    log.info("corral %s (%s) listens on %s for %s", package_version(), build(), gateway.listeners, hosts)
     await stopping.wait()
     log.info("stopping: %s in flight", counted(len(gateway.generations), "generation"))
     await gateway.stop()

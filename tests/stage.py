@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -92,15 +93,22 @@ class Client(Connection):
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, url: str, receive_bytes: int = 0) -> AsyncIterator[Self]:
+    async def to(cls, url: str, receive_bytes: int = 0, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
         """A connection to ``url``; the kernel takes in no more than about ``receive_bytes`` that nobody has read."""
         parts = urlsplit(url)
-        sock = socket.socket(socket.AF_INET6 if ":" in str(parts.hostname) else socket.AF_INET)
+        unix = parts.scheme == "unix"
+        family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in str(parts.hostname) else socket.AF_INET
+        sock = socket.socket(family)
         sock.setblocking(False)
         if receive_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
-        reader, writer = await asyncio.open_connection(sock=sock, limit=receive_bytes or 2**20)
+        await asyncio.get_running_loop().sock_connect(sock, parts.path if unix else (parts.hostname, parts.port))
+        limit = receive_bytes or 2**20
+        if unix:
+            reader, writer = await asyncio.open_unix_connection(sock=sock, limit=limit)
+        else:
+            named = parts.hostname if tls else None
+            reader, writer = await asyncio.open_connection(sock=sock, limit=limit, ssl=tls, server_hostname=named)
         client = cls(reader, writer)
         try:
             yield client
@@ -128,6 +136,8 @@ class Stage:
         self.gateway = gateway
         self.hosts = hosts
         self.url = gateway.url
+        self.desk = str(gateway.listeners._all[-1])  # where everything is served
+        self.tls: ssl.SSLContext | None = None  # what its clients trust, where it speaks TLS
         self.records = Records()
         gateway.records = self.records
         self.log = log
@@ -144,23 +154,23 @@ class Stage:
 
     async def ask(self, call: Call) -> Answer:
         """The answer to a request on a connection of its own."""
-        return await ask(self.url, "POST", call.path, call.body, call.headers)
+        return await ask(self.url, "POST", call.path, call.body, call.headers, self.tls)
 
     @contextlib.asynccontextmanager
     async def begun(self, call: Call, session: str = "", receive_bytes: int = 0) -> AsyncIterator[Client]:
         """A request that has been sent and whose answer nobody has read."""
-        async with Client.to(self.url, receive_bytes) as client:
+        async with Client.to(self.url, receive_bytes, tls=self.tls) as client:
             headers = call.headers | ({"X-Corral-Session": session} if session else {})
             await client.send("POST", call.path, call.body, headers)
             yield client
 
     async def get(self, path: str) -> Any:
         """The JSON that a GET answers."""
-        return json.loads((await ask(self.url, "GET", path)).body)
+        return json.loads((await ask(self.url, "GET", path, tls=self.tls)).body)
 
     def narrow(self, send_bytes: int) -> None:
         """On connections made from now on the kernel takes about so much for clients that do not read; the rest waits in the gateway."""
-        site = self.gateway.listeners._site
+        site = self.gateway.listeners._all[0].site
         assert site is not None
         for each in site._server.sockets:  # type: ignore[union-attr]
             with socket.socket(fileno=os.dup(each.fileno())) as sock:
@@ -171,7 +181,7 @@ class Stage:
     async def operate(self, method: str, path: str) -> Answer:
         """An operator's request, on the one connection that the operator keeps."""
         if self._operator is None:
-            self._operator = await self._desk.enter_async_context(Client.to(self.url))
+            self._operator = await self._desk.enter_async_context(Client.to(self.desk, tls=self.tls))
         await self._operator.send(method, path, b"", {"Authorization": f"Bearer {self.key}"} if self.key else {})
         return await self._operator.answer()
 

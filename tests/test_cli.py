@@ -150,7 +150,7 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     }
     line, kept, access = text[end:].split("\n")[1:-1]
     assert kept == "database     none: nothing is kept"
-    assert access.split(maxsplit=5) == ["access", "callers", "without", "a", "key", "may do everything"]
+    assert access.split(maxsplit=5) == ["access", "without", "a", "key,", "127.0.0.1:11434", "may do everything"]
     assert "FAILED: the database is not available: [Errno 111]" in lost
     assert "postgresql://corral:***@127.0.0.1:1/corral" in lost
     assert "secret" not in lost
@@ -159,6 +159,19 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert " ok: Ollama 0.33.7" in first
     assert second.startswith("gpu2 ")
     assert "FAILED: cannot connect" in second
+
+
+def test_check_says_who_may_what_where(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every place, and what is not there."""
+    monkeypatch.setenv("CORRAL_DATABASE_URL", "none")
+    monkeypatch.setenv("CORRAL_ADMIN_LISTEN", "127.0.0.1:2")
+    main(["check", "--host", "gpu1=http://127.0.0.1:9", "--listen", ":1, unix:/run/corral.sock"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("access ")]
+    alone = "; metrics, hosts and management are at 127.0.0.1:2 alone"
+    may = ["may look at the fleet and use every model, but change nothing and keep no sessions" + alone]
+    may += ["may do everything" + alone, "may do everything"]
+    for line, place, words in zip(lines, ("0.0.0.0:1", "unix:/run/corral.sock", "127.0.0.1:2"), may, strict=True):
+        assert line.split(maxsplit=5) == ["access", "without", "a", "key,", place, words]
 
 
 async def test_check_of_what_is_kept_in_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, HostConfig, PlacementConfig, ReloadsConfig, WarmConfig, split_listen
+from gateway.config import Config, HostConfig, PlacementConfig, ReloadsConfig, WarmConfig
 from gateway.errors import ConfigError
 from gateway.loader import environment_names, from_tree, gateway_url, load, mistyped
+from gateway.places import split_listen
 
 URL = "http://10.0.0.5:11434"
 HOST = {"name": "gpu1", "url": URL}

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.app import running
-from gateway.config import split_listen
 from gateway.listen import explain_taken
+from gateway.places import split_listen
 from tests.builders import config, simulated
 from tests.sockets import http, listening, nobody, saying
 

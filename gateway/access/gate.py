@@ -57,36 +57,34 @@ EVERYBODY = Principal("", ANONYMOUS["full"])
 """Where nobody has to say who they are."""
 
 
-def anonymous(config: AccessConfig, *, keyed: bool, loopback: bool) -> str:
+def anonymous(config: AccessConfig, *, keyed: bool, near: bool) -> str:
     """What callers without a key may in the end: ``none``, ``inference`` or ``full``."""
     if config.anonymous != "auto":
         return config.anonymous
     if keyed:
         return "none"
-    return "full" if loopback else "inference"
+    return "full" if near else "inference"
 
 
 class Gate:
-    """Keys by digest, and what callers without one may. ``wall``: Unix seconds; ``loopback``: only this machine can reach us; ``stored``: there
-    are keys in a database, which ``keep`` tells.
+    """Keys by digest, and what callers without one may. ``wall``: Unix seconds; ``stored``: there are keys in a database, which ``keep`` tells.
 
-    ``open``: everybody may do everything, and nobody is asked who they are.
+    Who calls from this machine, by a way that only this machine has, is ``near`` (True, False). ``open[near]``: everybody may do everything,
+    and nobody is asked who they are. ``modes[near]``: what callers without a key may.
     """
 
-    def __init__(self, wall: Callable[[], float], *, loopback: bool, stored: bool = False) -> None:
+    def __init__(self, wall: Callable[[], float], *, stored: bool = False) -> None:
         self._wall = wall
-        self._loopback = loopback
         self._config = AccessConfig()
         self.configured: tuple[Key, ...] = ()
         self._kept: tuple[Key, ...] | None = None if stored else ()
         self._by_digest: dict[str, tuple[Key, Principal]] = {}
         self._by_name: dict[str, tuple[Key, Principal]] = {}
-        self._anonymous = EVERYBODY
-        self.open = True
-        self.mode = "full"
+        self.modes = {True: "full", False: "inference"}
+        self._settle()
 
     def __repr__(self) -> str:
-        return f"<Gate [{len(self._by_digest)} keys, callers without one: {self.mode}]>"
+        return f"<Gate [{len(self._by_digest)} keys, callers without one: {self.modes[True]}, {self.modes[False]}]>"
 
     def configure(self, config: Config) -> None:
         """The rules and the keys of this configuration from now on."""
@@ -108,11 +106,16 @@ class Gate:
         both = [(key, Principal(key.name, RIGHTS[key.role], key.role, key.models, key.hosts)) for key in keys]
         self._by_digest = {key.digest: (key, who) for key, who in both}
         self._by_name = {key.name: (key, who) for key, who in both}
-        self.mode = anonymous(self._config, keyed=bool(keys), loopback=self._loopback)
-        if not sure and self._config.anonymous == "auto" and self.mode == "full":
-            self.mode = "inference"  # until it is known that there are no keys
-        self._anonymous = EVERYBODY if self.mode == "full" else Principal("", ANONYMOUS[self.mode], sure=sure)
-        self.open = sure and not keys and self.mode == "full"
+        for near in (True, False):
+            mode = anonymous(self._config, keyed=bool(keys), near=near)
+            if not sure and self._config.anonymous == "auto" and mode == "full":
+                mode = "inference"  # until it is known that there are no keys
+            self.modes[near] = mode
+        self._anonymous = {
+            near: EVERYBODY if mode == "full" else Principal("", ANONYMOUS[mode], sure=sure)
+            for near, mode in self.modes.items()
+        }
+        self.open = {near: sure and not keys and mode == "full" for near, mode in self.modes.items()}
 
     @property
     def key_in_path(self) -> bool:
@@ -133,13 +136,13 @@ class Gate:
         """The digest of a key here."""
         return digest(key, self._config.pepper)
 
-    def principal(self, authorization: str, api_key: str) -> Principal:
+    def principal(self, authorization: str, api_key: str, *, near: bool) -> Principal:
         """Whose these headers are. Raises Unauthorized for a key that is not known, or no longer good."""
-        if self.open:
+        if self.open[near]:
             return EVERYBODY
         key = given(authorization, api_key)
         if not key:
-            return self._anonymous
+            return self._anonymous[near]
         kept = self.kept_as(key)
         found = self._by_digest.get(kept)
         if found is None or not hmac.compare_digest(found[0].digest, kept):
@@ -152,7 +155,9 @@ class Gate:
         """On whose behalf something goes on that was begun before; ``name`` is empty for callers without a key. Raises Unauthorized once their
         key is no longer good."""
         if not name:
-            return self._anonymous
+            return self._anonymous[
+                True
+            ]  # only where all may do all can something be begun without a key that goes on by itself
         found = self._by_name.get(name)
         if found is None:
             raise Unauthorized(f"the key {name!r} is no longer good")

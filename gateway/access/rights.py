@@ -8,7 +8,8 @@ class Right(StrEnum):
     """What an endpoint needs."""
 
     NONE = "none"  # anybody may, whoever they are: whether this is alive
-    READ = "read"  # the fleet, its models, metrics
+    READ = "read"  # the models of the fleet, as an Ollama tells them
+    WATCH = "watch"  # the hosts, how they are, metrics
     INFER = "infer"
     OWN = "own"  # sessions and what is kept of requests: one's own
     MANAGE = "manage"  # models on hosts' disks, and the jobs that change them
@@ -27,7 +28,7 @@ class KeyRole(StrEnum):
 CHANGING = (Right.MANAGE, Right.OPERATE, Right.ADMIN)
 """Who uses one of these to change something is written down."""
 
-_USER = frozenset((Right.NONE, Right.READ, Right.INFER, Right.OWN))
+_USER = frozenset((Right.NONE, Right.READ, Right.WATCH, Right.INFER, Right.OWN))
 RIGHTS: Mapping[KeyRole, frozenset[Right]] = {
     KeyRole.USER: _USER,
     KeyRole.OPERATOR: _USER | {Right.MANAGE, Right.OPERATE},
@@ -35,7 +36,7 @@ RIGHTS: Mapping[KeyRole, frozenset[Right]] = {
 }
 ANONYMOUS: Mapping[str, frozenset[Right]] = {
     "none": frozenset((Right.NONE,)),
-    "inference": frozenset((Right.NONE, Right.READ, Right.INFER)),
+    "inference": frozenset((Right.NONE, Right.READ, Right.WATCH, Right.INFER)),
     "full": frozenset(Right),
 }
 """Of callers without a key, by ``access.anonymous``. What belongs to nobody could be anybody's: only where all may do all is it shown."""
@@ -60,13 +61,15 @@ _TABLE = {
         "GET /v1/models/{model}",
         "POST /api/show",
         "GET /api/status",
+        "GET /openapi.json",
+    ),
+    Right.WATCH: (
         "GET /api/models/servers",
         "GET /api/models/server/models",
         "GET /api/fleet",
         "POST /api/route/explain",
         "GET /metrics",
         "GET /healthz/storage",
-        "GET /openapi.json",
     ),
     Right.INFER: (
         "POST /api/generate",
@@ -151,3 +154,8 @@ def needed(method: str, route: str) -> Right:
     if right is None and method == "HEAD":
         right = NEEDS.get(f"GET {route}")
     return right or Right.ADMIN
+
+
+def behind(method: str, route: str) -> bool:
+    """Whether an endpoint is for operators and their machines: not at ``listen``, where there is an ``admin.listen``."""
+    return route == "/readyz" or needed(method, route) in (Right.WATCH, *CHANGING)

@@ -13,6 +13,9 @@ from gateway.access.keys import PREFIX
 WHO = web.RequestKey("who", Principal)
 """Where a request keeps who asks."""
 
+NEAR = web.RequestKey("near", bool)
+"""Where a request keeps whether its caller is on this machine, and came by a way that only this machine has."""
+
 GIVEN = web.RequestKey("given", str)
 """Where a request keeps the key that was before its path."""
 
@@ -20,13 +23,13 @@ _ANY = re.compile(rf"{PREFIX}[\w-]+")
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 
 
-def who_asks(gate: Gate, request: web.BaseRequest) -> Principal:
+def who_asks(gate: Gate, request: web.BaseRequest, *, near: bool) -> Principal:
     """Raises Unauthorized for a key that is not good."""
     headers = request.headers
     given = request.get(GIVEN)
     if given is not None:  # tools that can set nothing else may send some word as a key
-        return gate.principal("", given)
-    return gate.principal(headers.get(hdrs.AUTHORIZATION, ""), headers.get("x-api-key", ""))
+        return gate.principal("", given, near=near)
+    return gate.principal(headers.get(hdrs.AUTHORIZATION, ""), headers.get("x-api-key", ""), near=near)
 
 
 def keyless(text: str) -> str:
@@ -54,5 +57,6 @@ class KeyInPath:
         if not self._gate.key_in_path:
             return self._otherwise(request.clone(rel_url=URL("/k/not-enabled", encoded=True)))
         kept = request.clone(rel_url=URL(path, encoded=True))
+        kept._transport_peername = request._transport_peername
         kept[GIVEN] = key
         return self.again(kept)

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from gateway.access.gate import Gate, Principal, permit, require
 from gateway.access.rights import Right
 from gateway.api.answers import JSON_UTF8, Answer, rendered
-from gateway.api.caller import who_asks
+from gateway.api.caller import NEAR, who_asks
 from gateway.api.detaching import accepted, detaching
 from gateway.api.manners import CORS, Headers, Manners
 from gateway.api.sinks import ResponseSink, TransportSink
@@ -64,7 +64,6 @@ class Inference:
         rejected: Rejected,
         turned_away: TurnedAway | None,
         responded: Responded,
-        manners: Manners,
         rng: random.Random,
         fleet: Fleet,
         contexts: Contexts,
@@ -81,7 +80,6 @@ class Inference:
         self._rejected = rejected
         self._turned_away = turned_away
         self._responded = responded
-        self._manners = manners
         self._rng = rng
         self._fleet = fleet
         self._contexts = contexts
@@ -96,11 +94,11 @@ class Inference:
 
     def routes(self) -> list[web.RouteDef]:
         """One POST route an endpoint."""
-        return [web.post(path, handler) for path, handler in self._handlers.items()]
+        return [web.post(path, partial(self._from_framework, endpoint)) for path, endpoint in ENDPOINTS.items()]
 
-    def dispatch(self, otherwise: Handler) -> Handler:
-        """A handler for all requests: plain inference at once, everything else by ``otherwise``."""
-        manners, prefix = self._manners, self._manners.prefix
+    def dispatch(self, otherwise: Handler, manners: Manners, *, near: bool) -> Handler:
+        """A handler for all requests: plain inference at once, everything else by ``otherwise``. ``near``: as in ``Gate``."""
+        prefix = manners.prefix
         handlers = self._handlers | {prefix + path: handler for path, handler in self._handlers.items()}
 
         def dispatched(request: Any) -> Awaitable[web.StreamResponse]:
@@ -114,12 +112,15 @@ class Inference:
             headers = request.headers
             if hdrs.ORIGIN in headers or not manners.hosts[headers.get(hdrs.HOST, "")]:
                 return otherwise(request)
-            return handler(request, otherwise)
+            return handler(request, otherwise, near)
 
         return dispatched
 
+    async def _from_framework(self, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:
+        return await self._handle(endpoint, request, None, request.get(NEAR, False))
+
     async def _handle(
-        self, endpoint: Endpoint, request: web.Request, otherwise: Handler | None = None
+        self, endpoint: Endpoint, request: web.Request, otherwise: Handler | None, near: bool
     ) -> web.StreamResponse:
         generations = self._generations
         received = generations.clock()
@@ -131,12 +132,12 @@ class Inference:
         sink: TransportSink | ResponseSink | None = None
         tracked = False
         try:
-            inference = await self._read(endpoint, request, headers, id_, trace)
+            inference = await self._read(endpoint, request, headers, id_, trace, near)
             query = request.rel_url.raw_query_string if "?" in request.raw_path else ""
             asked = headers.detach or "detach" in query
             detach, query = detaching(query, headers.detach) if asked else (False, query)
             if inference.kind is Kind.UNLOAD:
-                response: web.StreamResponse = await self._unloaded(inference, id_, request)
+                response: web.StreamResponse = await self._unloaded(inference, id_, request, near)
             elif detach:
                 tracked = True
                 answer = await self._detached.start(inference, headers, query, received)
@@ -206,13 +207,13 @@ class Inference:
         at, path, client = self._generations.wall() - seconds, request.rel_url.raw_path, request.remote or ""
         self._turned_away(Refusal(id_, trace, endpoint.dialect, endpoint.path, path, code, status, at, seconds, client))
 
-    def _who(self, request: web.Request) -> Principal:
+    def _who(self, request: web.Request, near: bool) -> Principal:
         """Raises CorralError for who may not infer."""
-        who = who_asks(self._gate, request)
+        who = who_asks(self._gate, request, near=near)
         require(who, Right.INFER)
         return who
 
-    async def _unloaded(self, inference: InferenceRequest, id_: str, request: web.Request) -> web.Response:
+    async def _unloaded(self, inference: InferenceRequest, id_: str, request: web.Request, near: bool) -> web.Response:
         status = CorralError.status
         try:
             answer, hosts = await self._unload(inference)
@@ -221,17 +222,17 @@ class Inference:
             status = error.status
             raise
         finally:
-            role = self._who(request).role or ""
+            role = self._who(request, near).role or ""
             at, operation = self._generations.wall(), f"POST {inference.endpoint.path} (unload)"
             self._did(Deed(at, inference.principal, role, inference.client, operation, inference.model, status))
         log.info("unloaded %s: %s answered %d", inference.model, hosts, answer.status)
         return _answered(answer, hosts, id_)
 
     async def _read(
-        self, endpoint: Endpoint, request: web.Request, headers: Inbound, id_: str, trace: Trace
+        self, endpoint: Endpoint, request: web.Request, headers: Inbound, id_: str, trace: Trace, near: bool
     ) -> InferenceRequest:
         """What is asked for, by somebody who may. Raises CorralError."""
-        who = None if self._gate.open else self._who(request)
+        who = None if self._gate.open[near] else self._who(request, near)
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         content = request.content

@@ -175,14 +175,6 @@ def is_own_address(address: str) -> bool:
     return True
 
 
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
-
-
 def clean(path: str) -> str:
     """A path as Go's ServeMux wants it: no empty segments, no dots; a slash at its end stays."""
     if not path.startswith("/") or ("//" not in path and "/." not in path):

@@ -13,7 +13,7 @@ from yarl import URL
 from gateway.access.gate import EVERYBODY, Gate, require
 from gateway.access.rights import CHANGING, Right, needed
 from gateway.api.answers import Answer, moved, plain, rendered
-from gateway.api.caller import WHO, who_asks
+from gateway.api.caller import NEAR, WHO, who_asks
 from gateway.api.manners import ABOUT, CORS, Greeting, Manners, allow, bare, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError, Forbidden, internal
@@ -69,7 +69,8 @@ def _guarded(gate: Gate, did: Callable[[Deed], None], route: str, handler: Handl
         right = needed(request.method, route)
         if right is Right.NONE:
             return await handler(request)
-        request[WHO] = who = EVERYBODY if gate.open else who_asks(gate, request)
+        near = request.get(NEAR, False)
+        request[WHO] = who = EVERYBODY if gate.open[near] else who_asks(gate, request, near=near)
         if right not in CHANGING or request.method in ("GET", "HEAD"):
             require(who, right)
             return await handler(request)

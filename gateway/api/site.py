@@ -1,13 +1,15 @@
 """The web application: the paths of all parts, as they are and under the prefix, and how aiohttp serves them."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from gateway.access.gate import Gate
-from gateway.api.caller import Handler, KeyInPath
+from gateway.access.rights import behind
+from gateway.api.caller import NEAR, Handler, KeyInPath
 from gateway.api.handler import Part
 from gateway.api.manners import under
 from gateway.api.openapi import OpenApi
@@ -19,11 +21,17 @@ DELIVERY_SECONDS = 0.02
 
 
 def runner(
-    parts: Iterable[Part], middlewares: Iterable[Middleware], prefix: str, version: str, body_limit_bytes: int
+    parts: Iterable[Part],
+    middlewares: Iterable[Middleware],
+    prefix: str,
+    version: str,
+    body_limit_bytes: int,
+    *,
+    whole: bool,
 ) -> web.AppRunner:
-    """Runs all of them. ``version``: of the description that ``/openapi.json`` gives."""
+    """Runs all of them; not ``whole``: without what is for operators. ``version``: of the description that ``/openapi.json`` gives."""
     app = web.Application(client_max_size=body_limit_bytes, middlewares=list(middlewares))
-    routes = [route for part in parts for route in part.routes()]
+    routes = [route for part in parts for route in part.routes() if whole or not behind(route.method, route.path)]
     routes += OpenApi(routes, prefix, version).routes()
     app.add_routes([*routes, *under(prefix, routes)])
     return web.AppRunner(
@@ -36,12 +44,31 @@ def runner(
     )
 
 
-def dispatching(running: web.AppRunner, dispatch: Callable[[Handler], Handler], gate: Gate, prefix: str) -> None:
-    """Before the application: ``dispatch`` serves what it can without it, and a key is taken out of the path."""
+UNIX = "unix"
+"""The address of who comes by a Unix socket."""
+
+
+def dispatching(
+    running: web.AppRunner, dispatch: Callable[[Handler], Handler], gate: Gate, prefix: str, *, near: bool, unix: bool
+) -> None:
+    """Before the application: ``dispatch`` serves what it can without it, and a key is taken out of the path. ``near``, ``unix``: whether every caller
+    is on this machine, and comes by a Unix socket."""
     server = running.server
     assert server is not None
-    keyed = KeyInPath(gate, prefix, server.request_handler)
-    server.request_handler = keyed.again = dispatch(keyed)
+    framework = server.request_handler
+
+    def marked(request: Any) -> Awaitable[web.StreamResponse]:
+        request[NEAR] = near
+        return framework(request)
+
+    keyed = KeyInPath(gate, prefix, marked)
+    keyed.again = dispatched = dispatch(keyed)
+
+    def from_unix(request: Any) -> Awaitable[web.StreamResponse]:
+        request._transport_peername = UNIX
+        return dispatched(request)
+
+    server.request_handler = from_unix if unix else dispatched
 
 
 async def delivered(running: web.AppRunner) -> None:

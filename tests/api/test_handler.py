@@ -17,6 +17,7 @@ from gateway.api.middleware import boundary
 from gateway.config import HttpConfig
 from gateway.doc import doc
 from gateway.errors import BadRequest, NoHost, NotFound, TooLarge
+from tests.builders import config
 from tests.contract.raw import Answer, ask
 
 
@@ -92,8 +93,10 @@ Ask = Callable[..., Awaitable[Answer]]
 async def asked() -> AsyncIterator[Ask]:
     """What a handler answers, over a socket and through the gateway's own boundary."""
     manners = Manners(HttpConfig(), "here", loopback=True)
+    gate = Gate(time.time)
+    gate.configure(config([], access={"anonymous": "full"}))
     app = web.Application(
-        middlewares=[boundary(manners, Gate(time.time, loopback=True), lambda _: None, lambda *_: None)],
+        middlewares=[boundary(manners, gate, lambda _: None, lambda *_: None)],
         client_max_size=100,
     )
     app.add_routes(Things().routes())

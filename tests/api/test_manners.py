@@ -14,7 +14,6 @@ from gateway.api.manners import (
     allow,
     clean,
     exposing,
-    is_loopback,
     is_own_address,
     location,
     matches,
@@ -218,15 +217,6 @@ def test_any_host(header: str) -> None:
 def test_own_addresses(address: str, own: bool) -> None:
     """Those that this machine can bind."""
     assert is_own_address(address) is own
-
-
-@pytest.mark.parametrize(
-    ("address", "loopback"),
-    [("127.0.0.1", True), ("127.1.1.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
-)
-def test_loopback(address: str, loopback: bool) -> None:
-    """What only this machine can reach."""
-    assert is_loopback(address) is loopback
 
 
 # -- paths ------------------------------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ SOURCES = sorted(Path(gateway.__path__[0]).rglob("*.py"))
 
 def routes(stage: Stage) -> list[web.AbstractRoute]:
     """What a gateway serves; HEAD only where there is no GET."""
-    assert stage.gateway.listeners._runner is not None
-    every = list(stage.gateway.listeners._runner.app.router.routes())
+    assert stage.gateway.listeners._all[0].runner is not None
+    every = list(stage.gateway.listeners._all[0].runner.app.router.routes())
     got = {route.handler for route in every if route.method == "GET"}
     return [route for route in every if route.method != "HEAD" or route.handler not in got]
 

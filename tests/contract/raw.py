@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -61,10 +62,13 @@ class Connection:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, url: str) -> AsyncIterator[Self]:
-        """A connection to the host of `url`; closed at the end."""
-        parts = urlsplit(url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
+    async def to(cls, url: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
+        """A connection to the host of `url`, or to the Unix socket of `unix:PATH`; closed at the end."""
+        if url.startswith("unix:"):
+            reader, writer = await asyncio.open_unix_connection(url.removeprefix("unix:"), limit=2**20)
+        else:
+            parts = urlsplit(url)
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20, ssl=tls)
         connection = cls(reader, writer)
         try:
             yield connection
@@ -78,10 +82,10 @@ class Connection:
         peer = self._writer.get_extra_info("peername")
         if peer is None:  # let in by the kernel, and reset by whoever was about to close
             raise ConnectionResetError("reset before the request")
-        host, port = peer[:2]
+        own = "{}:{}".format(*peer[:2]) if isinstance(peer, tuple) else "localhost"  # or a Unix socket
         given = dict(headers or {})
         sized = body is not None and "Transfer-Encoding" not in given
-        every = {"Host": f"{host}:{port}"} | ({"Content-Length": str(len(body or b""))} if sized else {}) | given
+        every = {"Host": own} | ({"Content-Length": str(len(body or b""))} if sized else {}) | given
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items()), "", ""]
         self._writer.write("\r\n".join(lines).encode("latin-1") + (body or b""))
         self._method = method
@@ -179,9 +183,14 @@ class Connection:
 
 
 async def ask(
-    url: str, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    url: str,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Answer:
     """One request on a connection of its own."""
-    async with Connection.to(url) as connection:
+    async with Connection.to(url, tls=tls) as connection:
         await connection.send(method, path, body, headers)
         return await connection.answer()
