@@ -38,6 +38,13 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
 
 @pytest.fixture
 async def corral(tmp_path: Path) -> AsyncIterator[Corral]:
+    """Starts gateways."""
+    async with corrals(tmp_path) as start:
+        yield start
+
+
+@contextlib.asynccontextmanager
+async def corrals(tmp_path: Path) -> AsyncIterator[Corral]:
     """Starts gateways. Each must end with no lease, generation, waiter, task or connection left, and one record for each request."""
     before = asyncio.all_tasks()
     stages: list[Stage] = []

@@ -45,6 +45,7 @@ TESTED_ELSEWHERE = {
     "gateway/checked.py": "tests/test_config.py",
     "gateway/loader.py": "tests/test_config.py",
     "gateway/doc.py": "tests/api/test_openapi.py",
+    "gateway/dialects/forms.py": "tests/hostile/test_rights.py",
     "gateway/dialects/ending.py": "tests/dialects/test_usage.py",  # values without behaviour
     "gateway/dialects/request.py": "tests/dialects/test_read.py",  # idem
     "gateway/fleet/host.py": "tests/fleet/test_registry.py",  # idem

@@ -174,7 +174,7 @@ class Inference:
         return _naming(response, trace)
 
     def _inference(
-        self, endpoint: Endpoint, body: bytes, id_: str, headers: Inbound, client: str, trace: Trace
+        self, endpoint: Endpoint, body: bytes, id_: str, headers: Inbound, client: str, trace: Trace, query: str
     ) -> InferenceRequest:
         return read(
             endpoint,
@@ -190,6 +190,7 @@ class Inference:
             priority_of(headers.priority) if headers.priority else None,
             self._background,
             deadline_of(headers.deadline) if headers.deadline else self._deadline_seconds,
+            query,
         )
 
     def _count(self, error: CorralError, *, let_in: bool) -> None:
@@ -246,10 +247,11 @@ class Inference:
             raise TooLarge(f"the body is over {self._body_limit} bytes")
         peer = request._transport_peername  # what request.remote is made of, each time by an interpreted property
         client: str = peer[0] if isinstance(peer, tuple) else request.remote or ""
+        query = request.rel_url.raw_query_string if endpoint.multipart else ""
         if len(body) <= THREAD_BYTES and not headers.content_encoding:  # what is packed may unfold
-            inference = self._inference(endpoint, body, id_, headers, client, trace)
+            inference = self._inference(endpoint, body, id_, headers, client, trace, query)
         else:
-            inference = await asyncio.to_thread(self._inference, endpoint, body, id_, headers, client, trace)
+            inference = await asyncio.to_thread(self._inference, endpoint, body, id_, headers, client, trace, query)
         if headers.generation and self._generations.get(headers.generation) is not None:
             _refuse_loop()
         pinned(inference.pin, self._fleet.names)

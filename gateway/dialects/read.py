@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import zstandard
 
+from gateway.dialects.forms import TWICE, field_of
 from gateway.dialects.names import canonical
 from gateway.dialects.request import BLOCK_BYTES, BYTES_PER_TOKEN, Endpoint, InferenceRequest, Kind, Priority
 from gateway.dialects.urgency import Background
@@ -68,15 +69,15 @@ def read(
     priority: Priority | None = None,
     background: Background | None = None,
     deadline_seconds: float = 0.0,
+    query: str = "",
 ) -> InferenceRequest:
     """Read ``body`` for ``endpoint``. Raises BadRequest with the text Ollama would use where it has one.
 
-    ``at_hosts``: the hosts that a model may end in, as in ``llama3@gpu1``, which pins the request and is taken out of the body.
-    ``priority``: as its caller said; None: ``background`` knows which nobody waits for. What only
-    loads a model has no deadline.
+    ``at_hosts``: the hosts that a model may end in, as in ``llama3@gpu1``, which pins the request and is taken out of the body. ``query``: of the
+    URL, where Ollama looks for a form's fields first. ``priority``: as its caller said; None: ``background`` knows which nobody waits for.
     """
     if endpoint.multipart:
-        requested = _form_field(body, content_type, "model")
+        requested = field_of(body, content_type, query, "model", NAME_LIMIT)
         fields: dict[str, Any] = {}
     else:
         fields = _fields(endpoint, body, content_encoding)
@@ -112,7 +113,7 @@ def read(
         pin,
         trace,
         priority,
-        deadline_seconds if kind is Kind.INFER else 0.0,
+        deadline_seconds if kind is Kind.INFER else 0.0,  # to load a model takes its time
     )
 
 
@@ -196,7 +197,7 @@ def fields_of(body: bytes) -> dict[str, Any]:
         raise BadRequest(TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         fields = _fields_leniently(body, str(error))
-    if not _LOWER.issuperset(fields) and not all(map(str.islower, fields)):
+    if not _LOWER.issuperset(fields) and not all(key.isascii() and key.islower() for key in fields):
         return _folded(fields)
     return fields
 
@@ -223,11 +224,12 @@ def _fields_leniently(body: bytes, complaint: str) -> dict[str, Any]:
 
 
 def _folded(fields: dict[str, Any]) -> dict[str, Any]:
+    """With keys as Go compares them: the Kelvin sign is a k to it, as it is to Python, and a long s an s."""
     folded: dict[str, Any] = {}
     for key, value in fields.items():
-        low = key.lower()
+        low = key.lower().replace("\u017f", "s")
         if low in folded:
-            raise BadRequest(f"the key {low!r} is there in two spellings: the request could be read in two ways")
+            raise BadRequest(f"the key {low!r} is there in two spellings: {TWICE}")
         folded[low] = value
     return folded
 
@@ -320,26 +322,3 @@ def _prefix(name: str, prompt: list[memoryview]) -> tuple[int, ...]:
         last = hash((last, text[start : start + BLOCK_BYTES].tobytes()))
         chain.append(last)
     return tuple(chain)
-
-
-_BOUNDARY = re.compile(r'multipart/form-data\b.*?;\s*boundary=(?:"([^"]{1,70})"|([^";,\s]{1,70}))', re.IGNORECASE)
-
-
-def _form_field(body: bytes, content_type: str, name: str) -> str:
-    """One short text field of a multipart form. Raises BadRequest."""
-    match = _BOUNDARY.match(content_type.strip())
-    if match is None:
-        raise BadRequest("expected a multipart/form-data body")
-    fence = b"\r\n--" + (match[1] or match[2]).encode()  # at the beginning of a line: a file may hold anything else
-    marker = re.compile(rb'[;\s]name=(?:"%b"|%b(?=[;\s]|\Z))' % (name.encode(), name.encode()), re.IGNORECASE)
-    body = b"\r\n" + body
-    start = body.find(fence)
-    while start >= 0:
-        head_end = body.find(b"\r\n\r\n", start)
-        if head_end < 0:
-            break
-        end = body.find(fence, head_end)
-        if marker.search(body, start, head_end):
-            return body[head_end + 4 : end][:NAME_LIMIT].decode("utf-8", errors="replace") if end >= 0 else ""
-        start = end
-    return ""
