@@ -32,7 +32,7 @@ from gateway.routing.shares import Shares
 from gateway.routing.waiting import NEVER, Kind, KindKey, Waiter, add, any_free, spread
 
 NOBODY: frozenset[str] = frozenset()
-RETRY_AFTER_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 5.0  # for who is refused where nobody knows how long those who wait will take
 LOOK_AHEAD = 32  # of one kind: those behind are decided on when somebody before them has left
 ELDEST_EVERY = 16
 
@@ -290,11 +290,12 @@ class Admission:
         kind.passed = index - 1
 
     def _full(self, request: InferenceRequest, why: str, now: float) -> QueueFull:
-        error = QueueFull(why, retry_after=RETRY_AFTER_SECONDS)
+        error = QueueFull(why)
         error.place = 1 + sum(
             [len(shares) for priority, shares in self._shares.items() if priority <= request.priority]
         )
         error.wait_seconds = seconds_behind(error.place, request.model, self._fleet.snapshot(now))
+        error.retry_after = RETRY_AFTER_SECONDS if error.wait_seconds is None else error.wait_seconds
         return error
 
     # -- deadlines -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from gateway.dialects.request import Priority
 from gateway.errors import QueueFull
 from gateway.fleet.health import Event
 from gateway.record import Route
-from gateway.routing.admission import ELDEST_EVERY, LOOK_AHEAD
+from gateway.routing.admission import ELDEST_EVERY, LOOK_AHEAD, RETRY_AFTER_SECONDS
 from gateway.routing.policy import Unroutable, choose
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import host, observation, told
@@ -299,7 +299,7 @@ def test_the_queue_is_bounded() -> None:
     clients = room.many(3)
     with pytest.raises(QueueFull, match="2 requests wait") as caught:
         room.come(Client())
-    assert (caught.value.status, caught.value.retry_after) == (503, 5.0)
+    assert (caught.value.status, caught.value.retry_after) == (503, pytest.approx(3 * 10.0))
     assert len(room.admission) == 2
     room.end(clients[0])
     assert granted([*clients, room.come(Client())]) == [True, True, False, False]
@@ -315,6 +315,15 @@ def test_who_does_not_fit_is_told_what_it_would_have_been() -> None:
         with pytest.raises(QueueFull) as caught:
             room.come(Client(priority=priority))
         assert (caught.value.place, caught.value.wait_seconds) == (place, pytest.approx(place * 10.0 / 2))
+        assert caught.value.retry_after == caught.value.wait_seconds
+
+
+def test_who_does_not_fit_where_nobody_knows_the_wait() -> None:
+    """No host that has told its models has this one: come again in a few seconds."""
+    room, client = Room(limit=0), Client("unknown:latest")
+    with pytest.raises(QueueFull) as caught:
+        room.admission.join(client.request, 0.0, client.deliver)
+    assert (caught.value.wait_seconds, caught.value.retry_after) == (None, RETRY_AFTER_SECONDS)
 
 
 def test_a_principal_is_bounded() -> None:
