@@ -249,6 +249,7 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
     span_id: str = ""
     trace_kept: bool = False  # its spans are sent to the collector
     principal: str = ""  # whose key it came with; empty: without one
+    priority: str = "normal"  # by which it waited for its turn: interactive, normal or background
 
     @property
     def overhead_seconds(self) -> float:

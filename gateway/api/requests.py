@@ -14,6 +14,7 @@ from gateway.api.handler import handler
 from gateway.api.span import said, span
 from gateway.api.stats import Ended, When, theirs
 from gateway.dialects.names import canonical
+from gateway.dialects.urgency import PriorityWord
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreSlow, StoreUnavailable
 from gateway.store.entries import Row, clean
@@ -46,6 +47,7 @@ class RequestRow(msgspec.Struct, frozen=True):
     status: Annotated[int, doc("of the answer")]
     host: Annotated[str | None, doc("where it ran last; null: no host was reached")]
     cold: Annotated[bool, doc("whether the host had to load the model")]
+    priority: Annotated[str, doc("by which it waited: `interactive`, `normal` or `background`")]
     queue_seconds: Annotated[float, doc("wait for a slot")]
     ttft_seconds: Annotated[float | None, doc("to the first byte")]
     duration_seconds: Annotated[float, doc("in all")]
@@ -90,6 +92,7 @@ class RequestsQuery(When, frozen=True, rename={"from_": "from"}):
     principal: Annotated[str, doc("whose requests")] | UnsetType = UNSET
     session: Annotated[str, doc("of one session")] | UnsetType = UNSET
     outcome: Annotated[Ended, doc("one of them, or `failed`: all but `ok`")] | UnsetType = UNSET
+    priority: Annotated[PriorityWord, doc("by which it waited")] | UnsetType = UNSET
     limit: Annotated[int, doc("rows of a page", ge=1, le=500)] = 50
     before: Annotated[str, doc("`next` of the page before", pattern="^[0-9]{1,18}-[0-9a-f]{1,32}$")] | UnsetType = UNSET
 
@@ -152,7 +155,13 @@ class RequestsApi:
         asked = span({**given, **usual}, self._wall())
         model, host, principal, session = (said(given, name) for name in ("model", "host", "principal", "session"))
         return Filter(
-            *asked, None if model is None else canonical(model), host, principal, session, query.outcome or None
+            *asked,
+            None if model is None else canonical(model),
+            host,
+            principal,
+            session,
+            query.outcome or None,
+            query.priority or None,
         )
 
 

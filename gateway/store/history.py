@@ -33,6 +33,7 @@ class Filter(NamedTuple):
     principal: str | None = None
     session: str | None = None
     outcome: str | None = None
+    priority: str | None = None
 
 
 def page(wanted: Filter, *, newest_first: bool, after: Position | None, limit: int) -> Select[Any]:
@@ -42,7 +43,7 @@ def page(wanted: Filter, *, newest_first: bool, after: Position | None, limit: i
         requests.c.ts_us >= int(wanted.since * 1e6),
         requests.c.ts_us < int(wanted.until * 1e6),
     ]
-    for name in ("model", "host", "principal", "session"):
+    for name in ("model", "host", "principal", "session", "priority"):
         value = getattr(wanted, name)
         if value is not None:
             conditions.append(requests.c[name] == value)

@@ -129,6 +129,7 @@ def _of_request(finished: Finished, *, failed: bool) -> Attributes:
         "corral.api": record.dialect,
         "corral.outcome": record.outcome.value,
         "corral.phase": record.phase.value,
+        "corral.priority": record.priority,
         "corral.queue.wait": record.queue_seconds,
         "corral.overhead": record.overhead_seconds,
         "corral.attempts": len(record.attempts),

@@ -131,6 +131,7 @@ async def test_requests(stage: Stage) -> None:
         "bytes_out",
         "stream",
         "detached",
+        "priority",
     )
     assert {name: first[name] for name in same} == {name: getattr(record, name) for name in same}
     assert first["duration_seconds"] == pytest.approx(record.duration_seconds, abs=1e-5)
@@ -147,6 +148,8 @@ async def test_requests(stage: Stage) -> None:
     failed = (await stage.get("/api/requests?outcome=failed&range=1h"))["requests"]
     assert [row["requested_model"] for row in failed] == ["made-up"]
     assert len((await stage.get(f"/api/requests?session={OTHER}&model={OTHER}&outcome=ok"))["requests"]) == 1
+    counts = [len((await stage.get(f"/api/requests?priority={said}"))["requests"]) for said in ("normal", "background")]
+    assert counts == [5, 0]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,7 @@ async def test_requests(stage: Stage) -> None:
         ("/api/requests?before=x", 400, "must be of the form"),
         ("/api/requests?before=1-%00", 400, "must be of the form"),
         ("/api/requests?outcome=bad", 400, "outcome cannot be 'bad'"),
+        ("/api/requests?priority=urgent", 400, "priority cannot be 'urgent'"),
         ("/api/requests/0123456789abcdef01234567", 404, "no request '0123"),
         ("/api/requests/%00", 404, "no request"),
     ],

@@ -72,7 +72,7 @@ async def sent(stage: Stage, collector: Collector, trace_id: str = TRACE) -> lis
 SERVER_NAMES = {
     "http.request.method", "http.route", "url.path", "http.response.status_code", "client.address",
     "corral.request.id", "corral.generation.id", "corral.api", "corral.outcome", "corral.phase", "corral.queue.wait", "corral.overhead",
-    "corral.attempts", "corral.kept", "corral.host", "corral.time_to_first_byte",
+    "corral.attempts", "corral.kept", "corral.host", "corral.time_to_first_byte", "corral.priority",
 }  # fmt: skip
 CLIENT_NAMES = {
     "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.request.stream", "gen_ai.request.max_tokens", "gen_ai.response.model",

@@ -62,6 +62,9 @@ async def test_priorities_are_the_callers(corral: Corral) -> None:
     async with waiting(stage, *(call("/api/chat", headers={"X-Corral-Priority": word}) for word in said)):
         pass
     assert await served(stage, 5) == ["2", "1", "4", "0", "3"]
+    told = ("background", "normal", "interactive", "background", "normal")
+    kept = {record.session: record.priority for record in stage.records}
+    assert [kept[session] for session in "01234"] == list(told)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -20,7 +20,7 @@ async def filled(database: Database) -> Database:
         database,
         [
             *[record for number in range(5) for record in numbered(8, received_at=NOW + number, session=f"s{number}")],
-            *numbered(10, received_at=NOW + 2, outcome=Outcome.NO_HOST, host=None, model="b"),
+            *numbered(10, received_at=NOW + 2, outcome=Outcome.NO_HOST, host=None, model="b", priority="background"),
         ],
     )
     return database
@@ -63,6 +63,8 @@ async def test_pages_oldest_first(filled: Database, size: int, monkeypatch: pyte
         (EVER._replace(outcome=FAILED), 10),
         (EVER._replace(outcome="ok", session="s2"), 8),
         (EVER._replace(outcome="rejected"), 0),
+        (EVER._replace(priority="background"), 10),
+        (EVER._replace(priority="normal", session="s2"), 8),
     ],
 )
 async def test_filters(filled: Database, wanted: Filter, count: int) -> None:

@@ -14,13 +14,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from gateway.config import DatabaseConfig
 from gateway.errors import StoreNewer
 from gateway.store.engine import Database, State
 from gateway.store.migrate import BACKUPS, HEAD, PACKAGE, back_up, revision
-from gateway.store.schema import metadata
+from gateway.store.schema import metadata, requests
+from tests.store.recorded import numbered
+from tests.store.test_retention import write
 
 OURS = ("messages_fts", "requests_", "alembic_version")
 """Tables that only one kind of database has, or Alembic's own."""
@@ -81,6 +83,16 @@ async def test_what_is_newer_is_left_alone(database: Database, url: str) -> None
     await older.close()
     async with database.reading() as connection:
         assert await connection.run_sync(revision) == "9999"
+
+
+async def test_what_an_older_gateway_writes_beside_this_one(database: Database) -> None:
+    """Its requests waited as normal ones, as far as anybody knows."""
+    await write(database, numbered(1))
+    columns = ", ".join(column.name for column in requests.columns if column.name not in ("id", "priority"))
+    async with database.writing() as connection:
+        await connection.execute(text(f"INSERT INTO requests (id, {columns}) SELECT 'older', {columns} FROM requests"))
+        found = select(requests.c.id, requests.c.priority).order_by(requests.c.id.desc())
+        assert [row.priority for row in await connection.execute(found)] == ["normal", "normal"]
 
 
 @pytest.fixture
