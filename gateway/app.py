@@ -79,6 +79,7 @@ class Gateway:
     def __init__(self, config: Config, *, seed: int | None = None) -> None:
         self.config = config
         self.rng = random.Random(seed)
+        self.chance = random.SystemRandom()  # for ids, by which answers are read: nobody may guess one
         clock = self.clock = time.monotonic
         relay = config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
@@ -106,7 +107,7 @@ class Gateway:
         )
         self.access = Admitting(config, self.database)
         self.listeners = Listeners(config, self.access, self.contexts, clock, self.log.visited, self.metrics.responded)
-        self.sessions = SessionStore(self.database, time.time, random.SystemRandom())
+        self.sessions = SessionStore(self.database, time.time, self.chance)
         self.tasks = Tasks()
         self.draining = draining(self.database, self.fleet, self.admission, clock)
         self._messages = Messages(self.log, config.log.level)
@@ -146,7 +147,7 @@ class Gateway:
             self.metrics.refused,
             turned_away(self.log, self.tracer),
             self.metrics.responded,
-            self.rng,
+            self.chance,
             self.fleet,
             self.contexts,
             self.access.gate,
@@ -193,7 +194,7 @@ class Gateway:
             overhear_bytes=self.tracer.said_bytes if self.tracer else 0,
         )
         self.detached = Detached(
-            *(self.relay, self.generations, self.tasks, self.config.generations, self.rng, self.contexts),
+            *(self.relay, self.generations, self.tasks, self.config.generations, self.chance, self.contexts),
             *(self.access.gate.named, self.metrics.refused, self.metrics.detached_dropped.labels().inc),
         )
         config, name, shelf = self.config.sessions, self.replica, self.detached.shelf
