@@ -229,7 +229,7 @@ def cli_page() -> str:
         "",
         "## corral dashboard",
         "",
-        "The same as `python -m dashboard`; needs `pip install 'ollama-corral[dashboard]'`.",
+        "The same as `python -m dashboard`; needs `pip install '.[dashboard]'`.",
         "",
         "```",
         dashboard.parser().format_help().strip(),

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in (["simulate"], ["dashboard"]):  # programs of their own, with options and signals of their own
         if arguments[0] == "dashboard" and importlib.util.find_spec("streamlit") is None:
-            print("corral: the app is not installed: pip install 'ollama-corral[dashboard]'", file=sys.stderr)
+            print("corral: the app is not installed: pip install '.[dashboard]'", file=sys.stderr)
             return 1
         os.execv(sys.executable, [sys.executable, "-m", PROGRAMS[arguments[0]], *arguments[1:]])
     parsed = parser().parse_args(arguments)
@@ -193,9 +193,7 @@ def _add_export(commands: Any) -> None:
     command = commands.add_parser("export", help=text, description=text)
     kind = command.add_mutually_exclusive_group(required=True)
     kind.add_argument("--csv", type=Path, metavar="FILE", help="- is standard output")
-    kind.add_argument(
-        "--parquet", type=Path, metavar="FILE", help="needs pyarrow: pip install 'ollama-corral[parquet]'"
-    )
+    kind.add_argument("--parquet", type=Path, metavar="FILE", help="needs pyarrow: pip install '.[parquet]'")
     command.add_argument("--range", help="15m, 24h, 7d, 2w (default: everything)")
     command.add_argument("--from", help="like 2026-11-22T14:00:00Z, or Unix seconds")
     command.add_argument("--to", help="idem")

@@ -38,7 +38,7 @@ def demo(wanted: str, app: str, serve: Callable[[Config], int]) -> int:
             beside.enter_context(_running("dashboard", "--gateway", f"http://{listen}", "--listen", shown))
             print(f"The app is about to be at http://{shown}: chat, model talk, sessions, metrics, fleet")
         elif app:
-            print("There is an app too: pip install 'ollama-corral[dashboard]', and begin again.")
+            print("There is an app too: pip install '.[dashboard]', and begin again.")
         print(_what_to_try(listen, hosts), flush=True)
         folder = beside.enter_context(tempfile.TemporaryDirectory(prefix="corral-demo-"))
         database = {"url": f"sqlite:///{folder}/corral.db"}

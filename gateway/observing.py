@@ -25,8 +25,11 @@ def tracer(config: TracingConfig, fleet: Fleet, replica: str, metrics: Metrics) 
         return None
     try:
         otlp = importlib.import_module("gateway.telemetry.otlp")
+        importlib.import_module("regex")
     except ImportError as error:
-        raise ConfigError(f"tracing needs OpenTelemetry ({error.name}): pip install 'ollama-corral[tracing]'") from None
+        raise ConfigError(
+            f"tracing needs what Corral's extra `tracing` has ({error.name}): pip install '.[tracing]'"
+        ) from None
     exporter: Exporter = otlp.Exporter(config.url, package_version(), replica)
 
     def url_of(host: str) -> str:
@@ -62,7 +65,10 @@ def poll_news(tracer: Tracer | None, contexts: Contexts) -> Callable[[PollNews],
 
 
 class Messages:
-    """What is said through ``logging``, at ``level`` or above, as lines of ``writer``: from ``attach`` to ``detach``."""
+    """What is said through ``logging``, at ``level`` or above, as lines of ``writer``: from ``attach`` to ``detach``.
+
+    What libraries say below a warning is left to them: the database's driver says each statement, with what is written.
+    """
 
     def __init__(self, writer: LogWriter, level: str) -> None:
         self._writer = writer
@@ -76,7 +82,9 @@ class Messages:
         self._handler = LogHandler(self._writer, loop.call_soon_threadsafe)
         root = logging.getLogger()
         root.addHandler(self._handler)
-        root.setLevel(self._level.upper())
+        level = logging.getLevelNamesMapping()[self._level.upper()]
+        root.setLevel(max(level, logging.WARNING))
+        logging.getLogger("gateway").setLevel(level)
         logging.getLogger("aiohttp.server").addFilter(self._quiet)
 
     def detach(self) -> None:

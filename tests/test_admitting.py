@@ -126,6 +126,18 @@ async def test_models_and_hosts_of_a_key(corral: Corral, path: str) -> None:
     assert {record.principal for record in await stage.records.until(4)} == {"ann", ""}
 
 
+async def test_readiness_for_who_has_no_key(corral: Corral) -> None:
+    """Says which hosts are not well, as ever, but not why: hosts' words are for who may look at them."""
+    host = simulated("gone")
+    stage = await corral(host, keys=KEYS)
+    stage.key = BOB
+    await host.kill()
+    await stage.polled("gone")
+    for key, known in (("", False), (ANN, True)):
+        gone = json.loads((await by(stage, key, "GET", "/readyz")).body)["hosts"]["gone"]
+        assert (gone["health"], bool(gone["why"])) == ("ejected", known)
+
+
 async def test_lists_of_a_limited_key(corral: Corral) -> None:
     """They have what it is good for, on hosts that it is good for; a model beyond is refused by name."""
     limited = (

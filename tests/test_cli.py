@@ -516,4 +516,4 @@ def test_the_demo_without_the_app(capsys: pytest.CaptureFixture[str], monkeypatc
     """Says how to get it, and goes on."""
     monkeypatch.setitem(sys.modules, "streamlit", None)  # as Python has it of what cannot be imported
     assert demo("127.0.0.1:0", "127.0.0.1:0", lambda config: len(config.hosts)) == 3
-    assert "pip install 'ollama-corral[dashboard]'" in capsys.readouterr().out
+    assert "pip install '.[dashboard]'" in capsys.readouterr().out

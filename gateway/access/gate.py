@@ -56,6 +56,9 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
 EVERYBODY = Principal("", ANONYMOUS["full"])
 """Where nobody has to say who they are."""
 
+NOBODY = Principal("", frozenset())
+"""Whose key is not good, where none is needed."""
+
 
 def anonymous(config: AccessConfig, *, keyed: bool, near: bool) -> str:
     """What callers without a key may in the end: ``none``, ``inference`` or ``full``."""

@@ -1,6 +1,7 @@
 """The outermost layer: who may come in is decided, every exception becomes an answer, and every answer is counted, in one place."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
-from gateway.access.gate import EVERYBODY, Gate, require
+from gateway.access.gate import EVERYBODY, NOBODY, Gate, require
 from gateway.access.rights import CHANGING, Right, needed
 from gateway.api.answers import Answer, moved, plain, rendered
 from gateway.api.caller import NEAR, WHO, who_asks
 from gateway.api.manners import ABOUT, CORS, Greeting, Manners, allow, bare, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.errors import CorralError, Forbidden, internal
+from gateway.errors import CorralError, Forbidden, StoreUnavailable, Unauthorized, internal
 from gateway.store.audit import Deed
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,12 @@ def _guarded(gate: Gate, did: Callable[[Deed], None], route: str, handler: Handl
         return handler
 
     async def guarded(request: web.Request) -> web.StreamResponse:
-        right = needed(request.method, route)
+        right, near = needed(request.method, route), request.get(NEAR, False)
         if right is Right.NONE:
+            with contextlib.suppress(Unauthorized, StoreUnavailable):
+                request[WHO] = who_asks(gate, request, near=near)
+            request.setdefault(WHO, NOBODY)
             return await handler(request)
-        near = request.get(NEAR, False)
         request[WHO] = who = EVERYBODY if gate.open[near] else who_asks(gate, request, near=near)
         if right not in CHANGING or request.method in ("GET", "HEAD"):
             require(who, right)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import hdrs, web
 
+from gateway.access.gate import Principal
+from gateway.access.rights import Right
 from gateway.api.answers import Answer
 from gateway.api.handler import handler
 from gateway.doc import doc
@@ -29,7 +31,7 @@ class HostReadiness(msgspec.Struct, frozen=True):
     """A host, as far as readiness goes."""
 
     health: Annotated[State, doc("as in a host's row")]
-    why: Annotated[str, doc("why it is not healthy; empty if it is")]
+    why: Annotated[str, doc("why it is not healthy; empty if it is, and for who may not look at hosts")]
     draining: Annotated[bool, doc("whether it takes no new requests")]
 
 
@@ -87,10 +89,13 @@ class Ops:
         return b"ok\n"
 
     @handler(statuses={200: "Send requests here.", 503: "Do not: no host can take them, or Corral is stopping."})
-    async def ready(self) -> tuple[int, Readiness]:
-        """Whether at least one host can take requests and the gateway is not stopping; who and why in the body."""
+    async def ready(self, who: Principal) -> tuple[int, Readiness]:
+        """Whether at least one host can take requests and the gateway is not stopping; in the body who and, to those who may look at hosts, why."""
         views = self._fleet.snapshot(self._clock()).hosts
-        hosts = {view.name: HostReadiness(view.health.state, view.health.why, view.draining) for view in views}
+        why = who.may(Right.WATCH)
+        hosts = {
+            view.name: HostReadiness(view.health.state, view.health.why if why else "", view.draining) for view in views
+        }
         usable = any(
             view.available is not None and view.health.state is not State.EJECTED and not view.draining
             for view in views

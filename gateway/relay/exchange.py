@@ -14,7 +14,7 @@ from gateway.dialects.usage import usage_of
 from gateway.fleet.host import Lease
 from gateway.fleet.residence import Trigger
 from gateway.record import AttemptOutcome, Outcome, Phase, Usage
-from gateway.relay.failures import discreet
+from gateway.relay.discretion import discreet
 from gateway.relay.generations import Generation
 from gateway.relay.headers import NUM_CTX, RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
@@ -247,7 +247,8 @@ def account(exchange: Exchange, meter: Meter) -> None:
             generation.ended(Outcome.OK)
         else:
             generation.ended(
-                Outcome.UPSTREAM_ERROR, discreet(ending.message) or "the host ended the answer without its last event"
+                Outcome.UPSTREAM_ERROR,
+                discreet(ending.message, generation.request) or "the host ended the answer without its last event",
             )
     else:
         generation.usage = usage_of(meter.tail, 0, complete=True)

@@ -1,7 +1,5 @@
 """Why a generation was not served: the errors that callers see, and the outcomes they are."""
 
-import re
-
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import (
     BadRequest,
@@ -33,15 +31,6 @@ _OUTCOMES = {
     "queue_full": Outcome.REJECTED,
     "deadline_unmet": Outcome.REJECTED,
 }
-
-
-# Ollama quotes an answer in "error parsing tool call: raw='…'", and anything might quote a prompt. Names and paths are shorter.
-_QUOTED = re.compile(r"(?<!\w)(['\"`])(?:(?!\1).){80,}(?:\1|\Z)|raw=.*", re.DOTALL)
-
-
-def discreet(said: str) -> str:
-    """What a host said of an error, less what may be a prompt or an answer in it: for records, logs and spans."""
-    return _QUOTED.sub("[left out]", said)
 
 
 def missing_model(status: int, message: str) -> CorralError:

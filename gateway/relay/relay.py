@@ -25,8 +25,9 @@ from gateway.fleet.host import Lease
 from gateway.fleet.registry import Fleet
 from gateway.record import Attempt, AttemptOutcome, CancelSource, Outcome, Phase
 from gateway.relay.connections import Connections
+from gateway.relay.discretion import discreet
 from gateway.relay.exchange import ClientGone, Exchange, Sink, account, outcome_of
-from gateway.relay.failures import BUSY, STOPPED, discreet, hosts_failed, missing_model, outcome_of_error, unroutable
+from gateway.relay.failures import BUSY, STOPPED, hosts_failed, missing_model, outcome_of_error, unroutable
 from gateway.relay.generations import Generation
 from gateway.relay.headers import Inbound, request_head
 from gateway.relay.overheard import Overheard
@@ -246,16 +247,17 @@ class Relay:
             self._learn(exchange, lease, now)
             return None
         text = message_of(exchange.collected)
+        told = discreet(text, generation.request)
         if exchange.status == 404 and "model" in text and "not found" in text and self._is_listed(lease, generation):
             self._fleet.forget_model(lease.host, generation.request.model)  # a ghost: listed, but gone
             self._poke(lease.host)
-            return discreet(text)
+            return told
         if exchange.status in BUSY:
-            return f"{exchange.status} {discreet(text)}"
+            return f"{exchange.status} {told}"
         if exchange.status in _BROKEN or (exchange.status == 500 and any(words in text for words in _HOST_TROUBLE)):
-            self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, f"answered {exchange.status}: {discreet(text)}")
-            return f"{exchange.status} {discreet(text)}"
-        generation.ended(outcome_of(exchange.status), discreet(text))
+            self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, f"answered {exchange.status}: {told}")
+            return f"{exchange.status} {told}"
+        generation.ended(outcome_of(exchange.status), told)
         self._pass_on(exchange)
         return None
 
@@ -351,9 +353,9 @@ def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:
     if exchange.error is not None:
         return exchange.error.outcome, exchange.error.why
     if exchange.status >= 500:
-        return AttemptOutcome.HTTP_5XX, discreet(message_of(exchange.collected))
+        return AttemptOutcome.HTTP_5XX, discreet(message_of(exchange.collected), exchange.generation.request)
     if exchange.status >= 400:
-        return AttemptOutcome.HTTP_4XX, discreet(message_of(exchange.collected))
+        return AttemptOutcome.HTTP_4XX, discreet(message_of(exchange.collected), exchange.generation.request)
     return AttemptOutcome.OK, ""
 
 

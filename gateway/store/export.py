@@ -57,9 +57,7 @@ class ParquetSink:
             self._arrow = importlib.import_module("pyarrow")
             parquet = importlib.import_module("pyarrow.parquet")
         except ImportError:
-            raise ConfigError(
-                "Parquet needs pyarrow: pip install 'ollama-corral[parquet]'; --csv works without"
-            ) from None
+            raise ConfigError("Parquet needs pyarrow: pip install '.[parquet]'; --csv works without") from None
         self._path, self._part = path, _part(path)
         self._schema = self._arrow.schema([(column.name, self._type(column.type)) for column in requests.columns])
         self._schema = self._schema.set(0, self._arrow.field("ts_us", self._arrow.timestamp("us", "UTC")))

@@ -1,6 +1,7 @@
 """Log lines in words: JSON for machines, one line each for people. All that is in a line is said here; no prompt, answer or credential is."""
 
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -133,6 +134,9 @@ def timestamp(seconds: float) -> str:
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _encode_into = _encoder.encode_into  # copies nothing
 _COMMA = 0x2C
+_COMMANDS = re.compile(
+    rb"\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
+)  # C1, separators of lines, turns of direction
 
 
 def _encode(value: object) -> bytes:
@@ -140,6 +144,11 @@ def _encode(value: object) -> bytes:
         return _encoder.encode(value)
     except ValueError:  # half a character, from a client's \\ud800: JSON can still say it
         return json.dumps(msgspec.to_builtins(value, enc_hook=str)).encode()
+
+
+def unspoken(lines: bytearray) -> bytearray:
+    """JSON lines without what commands a terminal or turns text around, though JSON allows it in a string: such characters escaped."""
+    return bytearray(_COMMANDS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), lines))
 
 
 def message_json(fields: dict[str, Any], lines: bytearray) -> None:

@@ -9,13 +9,14 @@ import logging
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 from gateway.config import LogConfig
-from gateway.errors import ConfigError
 from gateway.fleet.jobs import Job, JobOutcome
+from gateway.plural import counted
 from gateway.record import GenerationRecord
 from gateway.telemetry.lines import (
     CALM,
@@ -26,9 +27,11 @@ from gateway.telemetry.lines import (
     message_json,
     message_pretty,
     timestamp,
+    unspoken,
     visit_fields,
     whose,
 )
+from gateway.telemetry.logfile import LogFile
 
 LINES_LIMIT = 50_000
 FLUSH_SECONDS = 0.1
@@ -43,8 +46,7 @@ class LogWriter:
     """Writes lines in order. ``schedule(seconds, callback)`` is the loop's ``call_later``; ``dropped`` is called per lost line."""
 
     def __init__(self, config: LogConfig, dropped: Callable[[], None]) -> None:
-        self._stream = _opened(config.path)
-        self._owned = bool(config.path)
+        self._file = LogFile(config.path)
         terminal = not config.path and sys.stdout.isatty()
         pretty = config.format == "pretty" or (config.format == "auto" and terminal)
         self._generation = generation_pretty if pretty else generation_json
@@ -119,17 +121,19 @@ class LogWriter:
             self._pending = []
         self._batches.put(None)
         self._thread.join(seconds)
-        if self._owned:
-            self._stream.close()
+        self._file.close()
 
     def _write(self) -> None:
+        lost = 0
         while (batch := self._batches.get()) is not None:
-            try:
-                self._stream.write(self._in_words(batch))
-                if not self._owned:
-                    self._stream.flush()
-            except (OSError, ValueError):
-                continue  # a full disk or a closed pipe must not end the writer; the lines are lost, the service is not
+            lines = self._in_words(batch)
+            if lost:
+                self._message(_were_lost(lost), lines)
+            failed = self._file.write(lines)
+            now_lost = min(failed, len(batch))
+            lost = lost + now_lost if failed else 0
+            for _ in range(now_lost):
+                self._dropped()
 
     def _in_words(self, batch: list[Line]) -> bytearray:
         lines = bytearray()
@@ -144,16 +148,12 @@ class LogWriter:
                 del lines[whole:]
                 lost = {"event": "message", "level": "error", "message": f"a line was lost: {error!r}"}
                 message_json(lost, lines)
-        return lines
+        return lines if lines.isascii() else unspoken(lines)
 
 
-def _opened(path: str) -> IO[bytes]:
-    if not path:
-        return sys.stdout.buffer
-    try:
-        return open(path, "ab", buffering=0)
-    except OSError as error:
-        raise ConfigError(f"cannot write log.path = {path!r}: {error.strerror}") from None
+def _were_lost(count: int) -> dict[str, Any]:
+    said = f"the log could not be written for a while: {counted(count, 'line')} lost"
+    return {"ts": timestamp(time.time()), "level": "error", "event": "message", "logger": __name__, "message": said}
 
 
 class LogHandler(logging.Handler):

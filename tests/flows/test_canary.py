@@ -172,6 +172,39 @@ async def test_errors_that_quote(collector: Collector, corral: Corral, status: i
     assert SAID not in seen
 
 
+@pytest.mark.parametrize("status", [200, 400, 404, 429, 500, 502, 503])
+async def test_errors_that_echo(collector: Collector, corral: Corral, status: int, tmp_path: Any) -> None:
+    """A host that says the whole request again in its error, before or in the answer."""
+
+    async def answering(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        said = f"llama runner process has terminated: {asked.body.decode()}"
+        body = json.dumps({"error": said}).encode() + b"\n"
+        kind = b"application/x-ndjson" if status == 200 else b"application/json"
+        writer.write(b"HTTP/1.1 %d No\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (status, kind, len(body)))
+        writer.write(body)
+
+    stage = await corral(ScriptedHost("gpu1", answering), **watched(collector, tmp_path))
+    answer = await answered(stage, call("/api/chat", prompt=f"{CANARY} it is"))
+    assert answer is not None
+    assert CANARY in answer.body.decode()
+    health = (await ask(stage.url, "GET", "/readyz")).body.decode()
+    seen = await told(stage, collector) + health
+    assert "llama runner process has terminated: " in seen
+    assert CANARY not in seen
+
+
+async def test_sessions(collector: Collector, corral: Corral, tmp_path: Any) -> None:
+    """What is written into a database, and looked for in it, in every detail that can be logged."""
+    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    stage = await corral(simulated("gpu1"), database=database, **watched(collector, tmp_path))
+    made = await ask(stage.url, "POST", "/api/sessions", json.dumps({"model": TEXT, "system": CANARY}).encode())
+    said = {"message": {"content": CANARY}, "stream": False, "options": {"num_predict": 3}}
+    path = f"/api/sessions/{json.loads(made.body)['id']}/chat"
+    assert (await ask(stage.url, "POST", path, json.dumps(said).encode())).status == 200
+    assert (await ask(stage.url, "GET", f"/api/search?q={CANARY}")).status == 200
+    assert CANARY not in await told(stage, collector)
+
+
 async def test_managing(collector: Collector, corral: Corral, tmp_path: Any) -> None:
     """Passwords of registries, templates and system prompts of models: through every path that changes models, with its faults."""
     host = simulated("gpu1")

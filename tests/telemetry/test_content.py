@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.telemetry.content import CUT, MESSAGES_MOST, Content
+from gateway.telemetry.content import CUT, MESSAGES_MOST, REDACTED, Content
 
 PLAIN = Content(100, ())
 
@@ -96,6 +96,15 @@ def test_redacting() -> None:
     ((_, (text,)),) = told(Content(12, ("sk-[0-9]{10}",)), prompt="key sk-0123456789 yes")
     assert text == "key [redacte" + CUT
     assert "012" not in text
+
+
+def test_a_rule_that_takes_years() -> None:
+    """Is stopped, and the message not told; the others are."""
+    rules = Content(100, ("(a|aa)+$",))
+    ((_, (text,)),) = told(rules, prompt="a" * 40 + "!")
+    assert text == REDACTED
+    ((_, (text,)),) = told(rules, prompt="no rule has this")
+    assert text == "no rule has this"
 
 
 @pytest.mark.parametrize(

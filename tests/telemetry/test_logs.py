@@ -291,11 +291,31 @@ def test_a_reader_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
-def test_a_full_disk() -> None:
-    """Loses lines, and nothing else."""
-    with writing(Path("/dev/full")) as writer:
+def test_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Loses lines, counts them, says so where it can; and once there is room, in the log."""
+    path, dropped = tmp_path / "corral.log", threading.Semaphore(0)
+    path.symlink_to("/dev/full")
+    with writing(path, dropped=dropped.release) as writer:
         for _ in range(3):
             writer.generation(RECORD)
+            assert dropped.acquire(timeout=5)
+        path.unlink()
+        writer.generation(RECORD)
+    first, second = lines(path)
+    assert (first["id"], second["level"]) == (RECORD.id, "error")
+    assert "3 lines lost" in second["message"]
+    assert capsys.readouterr().err.count("the log cannot be written: [Errno 28]") == 1
+
+
+def test_what_commands_a_terminal(path: Path) -> None:
+    """Is escaped, and still the same to who reads JSON."""
+    reason = "caf\u00e9 \u009b31m \u202e \u2028 \u0416"
+    with writing(path) as writer:
+        writer.generation(record(reason=reason))
+    said = path.read_text(encoding="utf-8")
+    assert not set(said) & set("\u009b\u202e\u2028")
+    assert "caf\u00e9" in said
+    assert json.loads(said)["reason"] == reason
 
 
 def test_one_line_that_cannot_be_written(path: Path) -> None:
