@@ -61,6 +61,8 @@ def _field_comments() -> dict[tuple[str, str], str]:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{field.default_factory()!r}`"
     if field.default is dataclasses.MISSING:
         return "required"
     return f"`{field.default!r}`".replace("'", '"')

@@ -42,13 +42,15 @@ HIDDEN = "(not shown)"
 
 
 def effective(config: Config) -> str:
-    """The configuration as JSON, passwords left out."""
+    """The configuration as JSON, passwords and what may be one left out."""
     tree = dataclasses.asdict(config)
     for key in ("url", "direct_url"):
         if "://" in tree["database"][key]:
             tree["database"][key] = without_password(tree["database"][key])
     if tree["access"]["pepper"]:
         tree["access"]["pepper"] = HIDDEN
+    for host in tree["hosts"]:
+        host["headers"] = dict.fromkeys(host["headers"], HIDDEN)
     return json.dumps(tree, indent=2)
 
 

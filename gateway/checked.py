@@ -19,6 +19,23 @@ from gateway.listen import is_there, next_to
 from gateway.places import Place, places
 
 PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
+HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
+VALUE = re.compile(r"(?! )[\x20-\x7e\xa0-\xff]{1,8192}(?<! )\Z")
+OWN_HEADERS = frozenset(
+    (
+        *("host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        *(
+            "content-length",
+            "content-type",
+            "content-encoding",
+            "accept-encoding",
+            "expect",
+            "traceparent",
+            "tracestate",
+        ),
+    )
+)
+"""What we write ourselves, or what belongs to a body."""
 HOW_TO_NAME_HOSTS = """no hosts configured. Name at least one Ollama host, in one of three ways:
   corral serve --host gpu1=http://10.0.0.5:11434 --host gpu2=http://10.0.0.6:11434
   CORRAL_HOSTS="gpu1=http://10.0.0.5:11434,gpu2=http://10.0.0.6:11434" corral serve
@@ -105,6 +122,28 @@ def _check_host(host: HostConfig) -> None:
         raise ConfigError(
             f"host {host.name!r}: url = {host.url!r}: leave {parts.path.rstrip('/')} out, it is Ollama's own"
         )
+
+    _check_link(host, parts.scheme)
+
+
+def _check_link(host: HostConfig, scheme: str) -> None:
+    name = f"host {host.name!r}"
+    wants_tls = [key for key in ("ca", "server_name", "cert", "key", "insecure_skip_verify") if getattr(host, key)]
+    if wants_tls and scheme != "https":
+        raise ConfigError(f"{name}: {wants_tls[0]} is for a host by TLS, and its url begins with {scheme}")
+    if host.key and not host.cert:
+        raise ConfigError(f"{name}: key is that of a certificate: name its file, too (cert)")
+    if host.insecure_skip_verify and host.ca:
+        raise ConfigError(f"{name}: insecure_skip_verify trusts everybody, ca one alone: leave one of them out")
+    for header, value in host.headers.items():
+        if not HEADER.match(header) or header.lower() in OWN_HEADERS or header.lower().startswith("x-corral-"):
+            raise ConfigError(f"{name}: headers: {header!r} is no header that can be set")
+        if not VALUE.match(value):  # which may be a secret
+            raise ConfigError(
+                f"{name}: the value of {header} must be one line of Latin letters and signs, without spaces around it"
+            )
+    if twice := [one for one in host.headers if [other.lower() for other in host.headers].count(one.lower()) > 1]:
+        raise ConfigError(f"{name}: headers: {twice[0]!r} is there twice")
 
 
 def _check_rule(rule: PlacementConfig, config: Config) -> None:

@@ -289,9 +289,13 @@ def _db(
 
 
 def _config(parsed: argparse.Namespace) -> Config:
+    from gateway.certificates import check_files
+
     for name, near in mistyped(os.environ).items():
         print(f"corral: the variable {name} means nothing; did you mean {near}?", file=sys.stderr)
-    return read_config(parsed.config, os.environ, listen=parsed.listen, hosts=parsed.host)
+    config = read_config(parsed.config, os.environ, listen=parsed.listen, hosts=parsed.host)
+    check_files(config)
+    return config
 
 
 def _serve(parsed: argparse.Namespace) -> int:

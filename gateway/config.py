@@ -1,6 +1,7 @@
 """The configuration: frozen dataclasses. loader.py reads it, checked.py says what must hold between its parts. Seconds and bytes, always."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -30,6 +31,21 @@ class HostConfig:
     slots: Count = 1  # requests at a time; set it to the host's OLLAMA_NUM_PARALLEL, which no API tells
     tags: tuple[str, ...] = ()  # words of your own
     vram_bytes: Whole = 0  # the memory of its GPUs, for the metrics: no API tells; 0: not said
+    ca: str = ""  # a file of certificates (PEM), by which alone that of the host is trusted; empty: by the system's
+    server_name: str = (
+        ""  # the name that must be in its certificate, where url has another; a dns+https url brings its name along
+    )
+    cert: str = ""  # a file with our certificate for this host and those up to its CA (PEM), where the host wants one
+    key: str = ""  # a file with the certificate's key; empty: it is in the same
+    insecure_skip_verify: bool = (
+        False  # whoever answers is taken for the host: anybody on the way can read and change everything
+    )
+    headers: Mapping[str, str] = field(
+        default_factory=dict, repr=False
+    )  # sent with each request to it, in place of a caller's of that name; in TOML { X-Team = "ml" }
+    headers_env: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the same, with values out of the environment: { Authorization = "GPU1_AUTHORIZATION" }
 
 
 @dataclass(frozen=True, slots=True)

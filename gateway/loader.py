@@ -60,6 +60,7 @@ def load(
     if named := [_host_flag(text) for text in hosts]:
         tree["hosts"] = named
     try:
+        _fill_in_headers(tree, env)
         return from_tree(tree)
     except ConfigError as error:
         if error.message == HOW_TO_NAME_HOSTS:
@@ -228,6 +229,20 @@ def _fill_in_database(tree: dict[str, Any], env: Mapping[str, str]) -> None:
     home = env.get("XDG_DATA_HOME") or (f"{env['HOME']}/.local/share" if env.get("HOME") else "")
     if isinstance(table, dict) and not table.get("url") and home:
         table["url"] = f"sqlite:///{home}/corral/corral.db"
+
+
+def _fill_in_headers(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    """Hosts' headers whose values are in the environment. Raises ConfigError for a variable that is not there."""
+    rows = tree.get("hosts")
+    for row in rows if isinstance(rows, list) else ():
+        named = row.get("headers_env") if isinstance(row, dict) else None
+        headers = row.get("headers", {}) if named else None
+        if not isinstance(named, dict) or not isinstance(headers, dict):
+            continue  # there are none; or it is wrong, and is told so
+        for variable in named.values():
+            if not env.get(str(variable)):
+                raise ConfigError(f"host {row.get('name')!r}: headers_env: the environment has no {variable}")
+        row["headers"] = headers | {header: env[str(variable)].strip() for header, variable in named.items()}
 
 
 def _fill_in_tracing(tree: dict[str, Any], env: Mapping[str, str]) -> None:

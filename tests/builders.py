@@ -43,10 +43,17 @@ def config(
     slots: int | Mapping[str, int] = 1,
     *,
     account_host: str = "",
+    links: Mapping[str, Mapping[str, Any]] | None = None,
     **sections: Any,
 ) -> Config:
-    """A configuration on a free port; hosts are (name, url), other sections mappings, or values as they are. Polls come once and then not for long."""
-    named = tuple(HostConfig(name, url, slots if isinstance(slots, int) else slots.get(name, 1)) for name, url in hosts)
+    """A configuration on a free port; hosts are (name, url), other sections mappings, or values as they are. Polls come once and then not for long.
+
+    ``links``: more of a host, by its name."""
+    every, links = slots if isinstance(slots, int) else {}, links or {}
+    named = tuple(
+        HostConfig(name, url, every or slots.get(name, 1), **links.get(name, {}))  # type: ignore[union-attr]
+        for name, url in hosts
+    )
     kinds = {entry.name: entry.default_factory for entry in dataclasses.fields(Config)}
     quiet = {
         "poll": PollConfig(interval_seconds=60.0, inventory_seconds=60.0),

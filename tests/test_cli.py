@@ -140,7 +140,8 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
             assert await asyncio.to_thread(main, [*good, "--host", f"gpu2={url}"]) == 1
             both = capsys.readouterr().out
     configured, end = json.JSONDecoder().raw_decode(text)
-    assert configured["hosts"] == [{"name": "gpu1", "url": host.url, "slots": 1, "tags": [], "vram_bytes": 0}]
+    (told,) = configured["hosts"]
+    assert (told["name"], told["url"], told["slots"], told["tags"]) == ("gpu1", host.url, 1, [])
     assert configured["queue"] == {
         "limit": 512,
         "per_principal": 0,
@@ -159,6 +160,36 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert " ok: Ollama 0.33.7" in first
     assert second.startswith("gpu2 ")
     assert "FAILED: cannot connect" in second
+
+
+def test_check_hides_headers_of_hosts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be secrets; the variables that they come from are none."""
+    monkeypatch.setenv("CORRAL_DATABASE_URL", "none")
+    monkeypatch.setenv("GPU1_TOKEN", "Bearer of-the-host")
+    file = tmp_path / "corral.toml"
+    file.write_text(
+        '[[hosts]]\nname = "gpu1"\nurl = "http://127.0.0.1:9"\n'
+        'headers = { X-Team = "of-a-team" }\nheaders_env = { Authorization = "GPU1_TOKEN" }\n',
+        encoding="utf-8",
+    )
+    main(["check", "--config", str(file)])
+    text = capsys.readouterr().out
+    (host,) = json.JSONDecoder().raw_decode(text)[0]["hosts"]
+    assert host["headers"] == {"X-Team": "(not shown)", "Authorization": "(not shown)"}
+    assert host["headers_env"] == {"Authorization": "GPU1_TOKEN"}
+    assert "of-the-host" not in text
+    assert "of-a-team" not in text
+
+
+def test_certificates_are_looked_at_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A command that needs them fails at once, and says which."""
+    file = tmp_path / "corral.toml"
+    file.write_text('[[hosts]]\nname = "gpu1"\nurl = "https://127.0.0.1:9"\nca = "/nowhere.pem"\n', encoding="utf-8")
+    for command in ("check", "serve"):
+        assert main([command, "--config", str(file)]) == 1
+        assert "host 'gpu1': ca = '/nowhere.pem': No such file or directory" in capsys.readouterr().err
 
 
 def test_check_says_who_may_what_where(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

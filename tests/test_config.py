@@ -1,6 +1,7 @@
 """The configuration: where it comes from, which source wins, and what is said of what is wrong with it."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -463,6 +464,57 @@ def test_a_file_that_is_no_toml(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML: "):
         load(path)
+
+
+# -- how hosts are reached ------------------------------------------------------------------------------------------------------------
+
+
+LINKS = {
+    "no TLS": ({"ca": "ca.pem"}, "ca is for a host by TLS, and its url begins with http"),
+    "no certificate": ({"url": "https://a", "key": "k.pem"}, "key is that of a certificate: name its file, too (cert)"),
+    "trusts all and one": ({"url": "https://a", "ca": "c", "insecure_skip_verify": True}, "leave one of them out"),
+    "our own header": ({"headers": {"Host": "a"}}, "'Host' is no header that can be set"),
+    "Corral's header": ({"headers": {"X-Corral-Host": "a"}}, "'X-Corral-Host' is no header that can be set"),
+    "no name": ({"headers": {"X Y": "a"}}, "'X Y' is no header that can be set"),
+    "two lines": ({"headers": {"X-A": "secret\r\nX-B: b"}}, "the value of X-A must be one line"),
+    "spaces": ({"headers": {"X-A": " secret"}}, "the value of X-A must be one line"),
+    "other letters": ({"headers": {"X-A": "secret я"}}, "the value of X-A must be one line"),
+    "twice": ({"headers": {"X-A": "a", "x-a": "b"}}, "is there twice"),
+    "no variable": ({"headers_env": {"X-A": "NOT_THERE"}}, "headers_env: the environment has no NOT_THERE"),
+    "no text": ({"headers": {"X-A": 1}}, "headers"),
+    "no table": ({"headers": "X-A"}, "must be a table"),
+}
+
+
+@pytest.mark.parametrize(("more", "words"), LINKS.values(), ids=LINKS)
+def test_a_host_that_cannot_be_reached_so(tmp_path: Path, more: dict[str, Any], words: str) -> None:
+    """The message says which host and what is wrong, and never the value of a header."""
+    file = tmp_path / "x.toml"
+    rows = {"name": "gpu1", "url": "http://10.0.0.5"} | more
+    lines = [f"{key} = {_toml(value)}" for key, value in rows.items()]
+    file.write_text("[[hosts]]\n" + "\n".join(lines), encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        load(file, {"HOME": "/nowhere"})
+    assert words in refused.value.message
+    assert "secret" not in refused.value.message
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value)
+
+
+def test_headers_out_of_the_environment(tmp_path: Path) -> None:
+    """Beside those that are written out; what is at the end of a secret's file does not count."""
+    file = tmp_path / "x.toml"
+    file.write_text(
+        '[[hosts]]\nname = "gpu1"\nurl = "http://10.0.0.5"\n[hosts.headers]\nX-Team = "ml"\n[hosts.headers_env]\nX-Key = "K"\n',
+        encoding="utf-8",
+    )
+    (host,) = load(file, {"K": "secret\n"}).hosts
+    assert host.headers == {"X-Team": "ml", "X-Key": "secret"}
+    assert "secret" not in repr(host)
 
 
 # -- listening ------------------------------------------------------------------------------------------------------------------------

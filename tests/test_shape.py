@@ -65,7 +65,6 @@ TESTED_ELSEWHERE = {
     "gateway/relay/relay.py": "tests/flows/test_relay.py",
     "gateway/relay/overheard.py": "tests/flows/test_tracing.py",
     "gateway/loop.py": "tests/test_cli.py",
-    "gateway/fleet/tls.py": "tests/fleet/test_client.py",
     "gateway/telemetry/lines.py": "tests/telemetry/test_logs.py",
     "gateway/telemetry/otlp.py": "tests/flows/test_tracing.py",
     "gateway/telemetry/spans.py": "tests/flows/test_tracing.py",

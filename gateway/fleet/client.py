@@ -14,8 +14,9 @@ import orjson
 from yarl import URL
 
 from gateway.dialects.ollama import message_of
+from gateway.errors import ConfigError
 from gateway.fleet.host import AvailableModel, Host, LoadedModel
-from gateway.fleet.tls import in_words
+from gateway.fleet.tls import Contexts, in_words
 
 VERSION = "/api/version"
 GATEWAYS = "X-Corral-Gateways"
@@ -99,6 +100,7 @@ class HostClient:
         self.name = name
         self._behind: dict[str, frozenset[str]] = {}  # URL of a host → the gateways that it leads to
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_timeout_seconds)
+        self._contexts = Contexts()
         self._session = _session(KEEPALIVE | UNHEARD)
         self._uploads = _session(KEEPALIVE | UNREAD)
 
@@ -129,14 +131,17 @@ class HostClient:
             self._refuse_loop(host)
         ours = [("Content-Type", "application/json")] if body is not None else []
         with _failures(path, timeout):
+            tls = self._tls(host)
             async with self._session.request(
                 method,
                 _url(host, path),
                 data=body,
-                headers=ours if headers is None else headers,
+                headers=_with_own(host, ours if headers is None else headers),
                 skip_auto_headers=() if headers is None else ("Content-Type", "User-Agent"),
                 timeout=timeout,
                 allow_redirects=False,
+                ssl=tls,
+                server_hostname=host.link.server_name or None,
             ) as response:
                 return await _whole(path, response)
 
@@ -154,19 +159,25 @@ class HostClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
         session = self._uploads if isinstance(body, AsyncIterable) else self._session
         with _failures(path, timeout):
+            tls = self._tls(host)
             async with session.request(
                 method,
                 _url(host, path),
                 data=body,
-                headers={"Content-Type": "application/json", **(headers or {})},
+                headers=_with_own(host, ({"Content-Type": "application/json"} | dict(headers or {})).items()),
                 timeout=timeout,
                 allow_redirects=False,
+                ssl=tls,
+                server_hostname=host.link.server_name or None,
             ) as response:
                 try:
                     yield HostStream(path, response)
                 finally:
                     if not response.content.at_eof() or isinstance(body, AsyncIterable):
                         response.close()
+
+    def _tls(self, host: Host) -> ssl.SSLContext | bool:
+        return self._contexts.of(host.link) if host.url.startswith("https:") else True
 
     async def version(self, host: Host) -> str:
         """GET /api/version. A host that leads back to this gateway is unreachable: what is asked of all hosts would come round for ever."""
@@ -218,6 +229,12 @@ def _json(path: str, answer: HostAnswer) -> Mapping[str, Any]:
     return value
 
 
+def _with_own(host: Host, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those, and the host's own in place of any of the same name."""
+    own = {name.lower() for name, _ in host.link.headers}
+    return [*((name, value) for name, value in headers if name.lower() not in own), *host.link.headers]
+
+
 def _url(host: Host, path: str) -> URL:
     return URL(str(URL(host.url)).rstrip("/") + path, encoded=True)
 
@@ -227,7 +244,13 @@ def _failures(path: str, timeout: aiohttp.ClientTimeout) -> Iterator[None]:
     """Foreign exceptions as HostErrors."""
     try:
         yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+    except ConfigError as error:
+        raise HostError(f"cannot connect: {error.message}", "connect_error", unreachable=True) from None
+    except (
+        aiohttp.ClientConnectorError,
+        aiohttp.ClientConnectorCertificateError,
+        aiohttp.ConnectionTimeoutError,
+    ) as error:
         raise HostError(f"cannot connect: {_words(error)}", "connect_error", unreachable=True) from None
     except TimeoutError:
         within = f" within {timeout.total:g} s" if timeout.total else ""
@@ -307,7 +330,7 @@ def _words(error: BaseException) -> str:
         return "it closed the connection without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
         return "its answer is not HTTP"
-    inner = getattr(error, "os_error", None)
+    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
     if isinstance(inner, ssl.SSLError):
         return in_words(inner)
     if isinstance(inner, OSError) and not isinstance(inner, socket.gaierror) and inner.errno:

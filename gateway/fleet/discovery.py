@@ -6,6 +6,7 @@ begins, when it becomes another thing, and when it ends.
 """
 
 import asyncio
+import dataclasses
 import json
 import logging
 import re
@@ -23,7 +24,7 @@ from gateway.complaint import in_words
 from gateway.config import DNS, Config, HostConfig, place_of, with_scheme
 from gateway.errors import ConfigError
 from gateway.fleet.health import BreakerPolicy
-from gateway.fleet.host import Host
+from gateway.fleet.host import Host, Link
 from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Load, Unload
 
@@ -108,11 +109,12 @@ async def _resolved(host: HostConfig) -> list[HostConfig]:
     found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     addresses = sorted({str(row[4][0]) for row in found})
     return [
-        HostConfig(
+        dataclasses.replace(
+            host,
             name=f"{host.name}-{address.replace(':', '-')}"[:63].rstrip("-."),
             url=f"{parts.scheme}://{f'[{address}]' if ':' in address else address}:{port}{parts.path}",
-            slots=host.slots,
-            tags=host.tags,
+            vram_bytes=0,  # as before: of one host, and these are several
+            server_name=host.server_name or (parts.hostname or "" if parts.scheme == "https" else ""),
         )
         for address in addresses
     ]
@@ -179,7 +181,9 @@ def tell_changes(before: Iterable[Host], now: Iterable[Host]) -> None:
 
 def host_of(host: HostConfig) -> Host:
     """A host as it is configured."""
-    return Host(host.name, host.url, host.slots, host.tags, host.vram_bytes)
+    headers = tuple(host.headers.items())
+    link = Link(host.ca, host.cert, host.key, not host.insecure_skip_verify, host.server_name, headers)
+    return Host(host.name, host.url, host.slots, host.tags, host.vram_bytes, link)
 
 
 def _unique(found: Iterable[HostConfig]) -> tuple[tuple[Host, ...], tuple[str, ...]]:

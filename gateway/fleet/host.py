@@ -25,6 +25,22 @@ class ReloadCause(StrEnum):
     UNKNOWN = "unknown"  # an adapter, a runner that did not answer Ollama, options that somebody else had sent
 
 
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """How a host is reached, beside its URL. ``ca``, ``cert``, ``key``: files in PEM form; not ``verify``: whoever answers is taken for the host;
+    ``server_name``: the name in its certificate, where its URL has another; ``headers``: sent with each request, secrets among them."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    verify: bool = True
+    server_name: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        names = ", ".join(name for name, _ in self.headers)
+        return f"Link(ca={self.ca!r}, cert={self.cert!r}, verify={self.verify}, headers of {names or 'none'})"
+
+
 class Host(msgspec.Struct, frozen=True, gc=False):
     """One Ollama server as configured. ``slots``: requests it may serve at once."""
 
@@ -33,6 +49,7 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     slots: int = 1
     tags: tuple[str, ...] = ()
     vram_bytes: int = 0  # as configured; 0: not said
+    link: Link = Link()
 
 
 class AvailableModel(msgspec.Struct, frozen=True, gc=False):

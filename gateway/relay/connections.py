@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from gateway.errors import ConfigError
 from gateway.fleet.host import Host
-from gateway.fleet.tls import in_words
+from gateway.fleet.tls import Contexts, in_words
 from gateway.record import AttemptOutcome
+from gateway.relay.headers import OfHost
 from gateway.relay.upstream import Connection, UpstreamError
 from gateway.tasks import Tasks
 
@@ -21,28 +23,33 @@ SWEEP_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a host's URL points."""
+    """Where a host's URL points. ``server_name``: what its certificate must name; ``headers`` of its own, if there are any."""
 
     address: str
     port: int
     tls: bool
     authority: str
     base_path: str
+    server_name: str
+    headers: OfHost | None
 
     @classmethod
-    def of(cls, url: str) -> "Origin":
+    def of(cls, host: Host) -> "Origin":
         """Parse a configured URL (already checked)."""
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        return cls(parts.hostname or "", parts.port or (443 if tls else 80), tls, parts.netloc, parts.path.rstrip("/"))
+        parts, link = urlsplit(host.url), host.link
+        tls, address = parts.scheme == "https", parts.hostname or ""
+        headers = OfHost(link.headers) if link.headers else None
+        port, path, named = parts.port or (443 if tls else 80), parts.path.rstrip("/"), link.server_name or address
+        return cls(address, port, tls, parts.netloc, path, named, headers)
 
 
 class _Pool:
     """The idle connections to one host. Once ``retired`` (the host was removed, or moved) nothing comes back to it."""
 
-    def __init__(self, url: str, clock: Callable[[], float], put: Callable[[], None]) -> None:
-        self.url = url
-        self.origin = Origin.of(url)
+    def __init__(self, host: Host, clock: Callable[[], float], put: Callable[[], None]) -> None:
+        self.url = host.url
+        self.link = host.link
+        self.origin = Origin.of(host)
         self.idle: list[Connection] = []
         self.retired = False
         self._clock = clock
@@ -78,7 +85,7 @@ class Connections:
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._resolved: dict[str, tuple[float, list[str]]] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._contexts = Contexts()
         self._tasks = Tasks()
         self._sweeper: asyncio.TimerHandle | None = None
         self.configure(hosts)
@@ -91,11 +98,9 @@ class Connections:
         before, self._pools = self._pools, {}
         for host in hosts:
             known = before.pop(host.name, None)
-            if known is not None and known.url != host.url:
+            if known is not None and (known.url, known.link) != (host.url, host.link):
                 before[host.name], known = known, None
-            pool = self._pools[host.name] = known or _Pool(host.url, self._clock, self._sweep_later)
-            if pool.origin.tls and self._tls is None:
-                self._tls = ssl.create_default_context()
+            self._pools[host.name] = known or _Pool(host, self._clock, self._sweep_later)
         for pool in before.values():
             pool.retired = True
             pool.drop()
@@ -122,6 +127,7 @@ class Connections:
         last: OSError | None = None
         made: Callable[[], Any] = pool.made  # an asyncio.Protocol in all but name
         try:
+            tls = self._contexts.of(pool.link) if origin.tls else None
             async with asyncio.timeout(self._connect_timeout):
                 for address in await self._addresses(origin):
                     try:
@@ -129,8 +135,8 @@ class Connections:
                             made,
                             address,
                             origin.port,
-                            ssl=self._tls if origin.tls else None,
-                            server_hostname=origin.address if origin.tls else None,
+                            ssl=tls,
+                            server_hostname=origin.server_name if tls else None,
                         )
                     except OSError as error:
                         last = error
@@ -138,6 +144,8 @@ class Connections:
                         return cast("Connection", connection)
         except TimeoutError:
             why = f"no connection within {self._connect_timeout:g} s"
+        except ConfigError as error:
+            why = f"cannot connect: {error.message}"
         except (OSError, UnicodeError) as error:
             why = f"cannot resolve {origin.address}: {getattr(error, 'strerror', None) or error}"
         else:

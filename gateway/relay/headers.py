@@ -152,10 +152,23 @@ def to_host(headers: RawHeaders) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("utf-8", errors="replace")) for name, _, value in pairs]
 
 
-def request_head(target: str, authority: str, headers: Inbound, length: int, generation: str, trace: str = "") -> bytes:
-    """The head of a POST to a host. ``target``: path and query; ``length`` of the body in bytes; ``trace``: whole lines."""
+class OfHost:
+    """Headers that a host is sent with each request, as configured: their ``lines``, in place of a caller's of the same ``names`` (in lower case)."""
+
+    def __init__(self, headers: Sequence[tuple[str, str]]) -> None:
+        self.names = frozenset(name.lower().encode() for name, _ in headers)
+        self.lines = b"".join([f"{name}: {value}\r\n".encode("latin-1") for name, value in headers])
+
+    def among(self, lines: bytes) -> bytes:
+        """A caller's ``lines`` with these."""
+        others = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in self.names]
+        return b"".join(others) + self.lines
+
+
+def request_head(target: str, authority: str, lines: bytes, length: int, generation: str, trace: str = "") -> bytes:
+    """The head of a POST to a host. ``target``: path and query; ``lines``: a caller's that pass; ``length`` of the body in bytes; ``trace``: whole lines."""
     ours = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\nX-Corral-Generation: {generation}\r\n{trace}"
-    return b"%b%b\r\n" % (ours.encode("latin-1"), headers.lines)
+    return b"%b%b\r\n" % (ours.encode("latin-1"), lines)
 
 
 def response_head(status: int, headers: RawHeaders, framing: bytes, ours: bytes) -> bytes:

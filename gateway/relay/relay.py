@@ -204,7 +204,8 @@ class Relay:
                 if query:
                     target = f"{target}?{query}"
                 trace = request.trace.lines(len(generation.attempts) + 1)
-                head = request_head(target, origin.authority, headers, len(request.body), request.id, trace)
+                lines = origin.headers.among(headers.lines) if origin.headers is not None else headers.lines
+                head = request_head(target, origin.authority, lines, len(request.body), request.id, trace)
                 connection = self._connections.idle(host) or await self._connections.dial(host)
                 await exchange.send(connection, head, request.body)
                 if exchange.unsettled:

@@ -137,7 +137,7 @@ def test_repeated_headers_stay_repeated() -> None:
 
 def test_the_head_of_a_request() -> None:
     """The host reads its own address, a length, and whose generation this is."""
-    head = request_head("/base/api/chat?a=b", "10.0.0.5:11434", inbound([(b"Accept", b"*/*")]), 17, "0192f3")
+    head = request_head("/base/api/chat?a=b", "10.0.0.5:11434", inbound([(b"Accept", b"*/*")]).lines, 17, "0192f3")
     assert head == (
         b"POST /base/api/chat?a=b HTTP/1.1\r\nHost: 10.0.0.5:11434\r\nContent-Length: 17\r\n"
         b"X-Corral-Generation: 0192f3\r\nAccept: */*\r\n\r\n"

@@ -719,13 +719,13 @@ def _has_ipv6() -> bool:
 @pytest.mark.parametrize(
     ("url", "origin"),
     [
-        ("http://10.0.0.5:11434", Origin("10.0.0.5", 11434, False, "10.0.0.5:11434", "")),
-        ("http://gpu1", Origin("gpu1", 80, False, "gpu1", "")),
-        ("https://gpu1/", Origin("gpu1", 443, True, "gpu1", "")),
-        ("https://gpu1:8443/ollama/", Origin("gpu1", 8443, True, "gpu1:8443", "/ollama")),
-        ("http://[::1]:11434/a/b", Origin("::1", 11434, False, "[::1]:11434", "/a/b")),
+        ("http://10.0.0.5:11434", Origin("10.0.0.5", 11434, False, "10.0.0.5:11434", "", "10.0.0.5", None)),
+        ("http://gpu1", Origin("gpu1", 80, False, "gpu1", "", "gpu1", None)),
+        ("https://gpu1/", Origin("gpu1", 443, True, "gpu1", "", "gpu1", None)),
+        ("https://gpu1:8443/ollama/", Origin("gpu1", 8443, True, "gpu1:8443", "/ollama", "gpu1", None)),
+        ("http://[::1]:11434/a/b", Origin("::1", 11434, False, "[::1]:11434", "/a/b", "::1", None)),
     ],
 )
 def test_origins(url: str, origin: Origin) -> None:
     """Where a URL points, what the host reads as its own address, and under which path it lives."""
-    assert Origin.of(url) == origin
+    assert Origin.of(Host("gpu1", url)) == origin

@@ -1,0 +1,67 @@
+"""Certificates in files: what TLS needs of them, and whether they can be used."""
+
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.config import Config, HostConfig
+from gateway.errors import ConfigError
+
+Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+def trust(context: ssl.SSLContext, ca: str, key: str) -> None:
+    """Have ``context`` trust the certificates in ``ca``. ``key``: what is configured so. Raises ConfigError."""
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:  # ssl's errors are such, too
+        raise ConfigError(f"{key} = {ca!r}: {_why(error, 'holds no certificates in PEM form')}") from None
+
+
+def show(context: ssl.SSLContext, cert: str, private: str, key: str) -> None:
+    """Have ``context`` show the certificate in ``cert`` (with those between it and its CA), whose key is in ``private``, or there too. Raises ConfigError."""
+    try:
+        context.load_cert_chain(cert, private or None, password="")  # or OpenSSL would ask at the terminal
+    except OSError as error:
+        files = f"{cert!r} and {private!r}" if private else repr(cert)
+        if isinstance(error, ssl.SSLError) or error.filename is not None:
+            raise ConfigError(f"{key} = {files}: {_why(error, 'are no certificate and its key in PEM form')}") from None
+        missing = [file for file in (cert, private) if file and not Path(file).is_file()] or [cert]
+        raise ConfigError(f"{key}: {missing[0]!r}: {error.strerror}") from None
+
+
+def _why(error: OSError, otherwise: str) -> str:
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    return otherwise
+
+
+def signature(files: Iterable[str]) -> Signature:
+    """By which one can tell that a file is not what it was."""
+    return tuple(_signed(file) for file in files)
+
+
+def _signed(file: str) -> tuple[int, int, int] | None:
+    if not file:
+        return None
+    try:
+        seen = Path(file).stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
+
+
+def check_files(config: Config) -> None:
+    """Whether every certificate that is configured can be used now. Raises ConfigError."""
+    for host in config.hosts:
+        _check_host(host)
+
+
+def _check_host(host: HostConfig) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if host.ca:
+        trust(context, host.ca, f"host {host.name!r}: ca")
+    if host.cert:
+        show(context, host.cert, host.key, f"host {host.name!r}: cert")
