@@ -17,8 +17,24 @@ Who may do what. `corral check` says it for a configuration, with the keys that 
 | elsewhere | look at the fleet and use every model; the start says so with one warning |
 | wherever, once there is a key | nothing without one |
 
-`access.anonymous` says otherwise: {modes}. Behind a reverse proxy on the same machine Corral
-listens on loopback: make keys, or set `access.anonymous`, before others can reach the proxy. There is no default password, ever.
+`access.anonymous` says otherwise: {modes}. There is no default password, ever.
+
+## Behind a proxy
+
+A proxy on the same machine connects from loopback, whoever speaks through it. That must not make strangers people of this machine:
+
+| what comes in on loopback, or by a Unix socket | the client, in the log, records and audit | what it may without a key |
+| --- | --- | --- |
+| without a header of a proxy's | whoever connected | what this machine may: everything |
+| with `X-Forwarded-For`, from one of `http.trusted_proxies` | the right-most address there that is no trusted proxy | what others may |
+| with `X-Forwarded-For`, `Forwarded` or `X-Real-IP`, from anybody else | whoever connected: the header is not believed | what others may |
+
+Nobody who comes through a proxy is near, not even if the header says `127.0.0.1`: others could have written that. Caddy, Traefik, Tailscale and cloudflared add
+`X-Forwarded-For` by themselves. **nginx and HAProxy do not**: `proxy_pass` alone looks just like a caller on this machine, and whoever reaches nginx may then do everything. So with
+them: `proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for` (`option forwardfor`), or make a key, or set `access.anonymous`; any one of these closes it.
+`http.trusted_proxies` names addresses, networks and `unix` (whoever comes by a Unix socket); empty, as by default, nobody is believed. A proxy that is trusted must set the
+header itself: of one that passes on what its callers send, Corral would believe the callers. `X-Forwarded-Proto` and `-Host` are not looked at; the `Host` that a
+proxy passes on must be in `http.allowed_hosts` where Corral listens on loopback, as its name is all that tells a page of another site from yours.
 
 ## Several places
 

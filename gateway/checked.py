@@ -17,6 +17,7 @@ from gateway.errors import ConfigError
 from gateway.keyconfig import NAME, check_keys
 from gateway.listen import is_there, next_to
 from gateway.places import Place, places
+from gateway.proxies import Proxies
 
 PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
 HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
@@ -209,6 +210,7 @@ def _check_http(http: HttpConfig) -> None:
     for origin in http.origins:
         if origin.count("*") > 1 or (origin != "*" and "://" not in origin):
             raise ConfigError(f"http.origins: {origin!r} is not like https://chat.example.com, with at most one '*'")
+    Proxies(http.trusted_proxies)
     for name in http.allowed_hosts:
         if not name or set(name) & set(":/*[] "):
             raise ConfigError(f"http.allowed_hosts: {name!r} is not a host's name, like ai.example.com, without a port")

@@ -169,6 +169,9 @@ class HttpConfig:
     origins: tuple[str, ...] = ()  # origins of web pages that may call, as in OLLAMA_ORIGINS; at most one `*` in each
     allowed_hosts: tuple[str, ...] = ()  # names in the Host header that are let in when listening on loopback
     prefix: str = ""  # like /corral: every path also answers under it
+    trusted_proxies: tuple[
+        str, ...
+    ] = ()  # addresses, networks like 10.0.0.0/8, or unix: who says by X-Forwarded-For whose requests it passes on
     unix_mode: str = "660"  # who may connect to a Unix socket: octal rights of its file, whose owner and group are those of the process
 
 

@@ -7,11 +7,12 @@ With ``admin.listen`` there are two kinds of places. There everything is served;
 import socket
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from aiohttp import web
 
 from gateway.admitting import Admitting
-from gateway.api.caller import Handler
+from gateway.api.entrance import Entrance
 from gateway.api.handler import Part
 from gateway.api.inference import Inference
 from gateway.api.manners import Manners
@@ -22,6 +23,7 @@ from gateway.api.visits import Clock, visits
 from gateway.config import Config, HttpConfig
 from gateway.places import Place, places
 from gateway.process import package_version
+from gateway.proxies import Proxies
 from gateway.telemetry.context import Contexts
 from gateway.telemetry.lines import Visit
 
@@ -39,9 +41,10 @@ class CannotListen(OSError):
 class Listener:
     """One place. ``whole``: everything is served there."""
 
-    def __init__(self, place: Place, manners: Manners, *, whole: bool) -> None:
+    def __init__(self, place: Place, manners: Manners, entrance: Entrance, *, whole: bool) -> None:
         self.place = place
         self.manners = manners
+        self.entrance = entrance
         self.whole = whole
         self.runner: web.AppRunner | None = None
         self.site: web.BaseSite | None = None
@@ -60,11 +63,9 @@ class Listener:
         address = self.runner.addresses[0]
         return str(address[0]), int(address[1])
 
-    async def open(self, made: web.AppRunner, dispatch: Callable[[web.AppRunner], None], mode: int) -> None:
-        """Listen. ``dispatch`` is told the runner once its server is there; ``mode``: of a Unix socket. Raises CannotListen."""
+    async def open(self, made: web.AppRunner, mode: int) -> None:
+        """Listen for what is set up. ``mode``: of a Unix socket. Raises CannotListen."""
         self.runner = made
-        await made.setup()
-        dispatch(made)
         path = self.place.path
         try:
             if path:
@@ -115,7 +116,12 @@ class Listeners:
 
     def _listener(self, place: Place, *, whole: bool) -> Listener:
         loopback = place.near and not place.path  # no browser speaks to a Unix socket
-        return Listener(place, Manners(self._config.http, self._hostname, loopback=loopback), whole=whole)
+        http = self._config.http
+        manners, entrance = (
+            Manners(http, self._hostname, loopback=loopback),
+            Entrance(place, Proxies(http.trusted_proxies)),
+        )
+        return Listener(place, manners, entrance, whole=whole)
 
     def __iter__(self) -> Iterable[Listener]:
         return iter(self._all)
@@ -137,28 +143,24 @@ class Listeners:
         return str(self._all[0])
 
     def configure(self, http: HttpConfig) -> None:
-        """These origins and hosts from now on."""
+        """These origins, hosts and proxies from now on."""
+        proxies = Proxies(http.trusted_proxies)
         for one in self._all:
             one.manners.configure(http)
+            one.entrance.proxies = proxies
 
     async def open(self, parts: Iterable[Part], inference: Inference) -> None:
         """Serve these parts at every place. Raises CannotListen."""
         every, http, gate = tuple(parts), self._config.http, self._access.gate
         for one in self._all:
-            manners, place = one.manners, one.place
+            manners = one.manners
             middlewares = self._around, boundary(manners, gate, self._access.audit.put, self._responded)
             limit = self._config.relay.body_limit_bytes
             made = runner(every, middlewares, http.prefix, package_version(), limit, whole=one.whole)
 
-            def dispatch(
-                running: web.AppRunner, manners: Manners = manners, place: Place = place
-            ) -> None:  # of this listener
-                def inside(otherwise: Handler) -> Handler:
-                    return inference.dispatch(otherwise, manners, near=place.near)
-
-                dispatching(running, inside, gate, http.prefix, near=place.near, unix=bool(place.path))
-
-            await one.open(made, dispatch, int(http.unix_mode, 8))
+            await made.setup()
+            dispatching(made, partial(inference.dispatch, manners), gate, http.prefix, one.entrance)
+            await one.open(made, int(http.unix_mode, 8))
 
     @property
     def opened(self) -> bool:

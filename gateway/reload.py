@@ -22,6 +22,7 @@ LIVE = frozenset(
         "discovery",
         "http.origins",
         "http.allowed_hosts",
+        "http.trusted_proxies",
     )
 )
 """Keys and sections that can change while it runs."""

@@ -96,7 +96,7 @@ class Inference:
         """One POST route an endpoint."""
         return [web.post(path, partial(self._from_framework, endpoint)) for path, endpoint in ENDPOINTS.items()]
 
-    def dispatch(self, otherwise: Handler, manners: Manners, *, near: bool) -> Handler:
+    def dispatch(self, manners: Manners, otherwise: Handler, near: bool) -> Handler:
         """A handler for all requests: plain inference at once, everything else by ``otherwise``. ``near``: as in ``Gate``."""
         prefix = manners.prefix
         handlers = self._handlers | {prefix + path: handler for path, handler in self._handlers.items()}

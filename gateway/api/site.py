@@ -10,6 +10,7 @@ from aiohttp.typedefs import Middleware
 from gateway.access.gate import Gate
 from gateway.access.rights import behind
 from gateway.api.caller import NEAR, Handler, KeyInPath
+from gateway.api.entrance import Entrance
 from gateway.api.handler import Part
 from gateway.api.manners import under
 from gateway.api.openapi import OpenApi
@@ -44,31 +45,25 @@ def runner(
     )
 
 
-UNIX = "unix"
-"""The address of who comes by a Unix socket."""
-
-
 def dispatching(
-    running: web.AppRunner, dispatch: Callable[[Handler], Handler], gate: Gate, prefix: str, *, near: bool, unix: bool
+    running: web.AppRunner, dispatch: Callable[[Handler, bool], Handler], gate: Gate, prefix: str, entrance: Entrance
 ) -> None:
-    """Before the application: ``dispatch`` serves what it can without it, and a key is taken out of the path. ``near``, ``unix``: whether every caller
-    is on this machine, and comes by a Unix socket."""
+    """Before the application: ``dispatch(otherwise, near)`` serves what it can without it, and a key is taken out of the path; and before that, the
+    ``entrance``."""
     server = running.server
     assert server is not None
     framework = server.request_handler
 
-    def marked(request: Any) -> Awaitable[web.StreamResponse]:
-        request[NEAR] = near
-        return framework(request)
+    def way(near: bool) -> Handler:
+        def marked(request: Any) -> Awaitable[web.StreamResponse]:
+            request[NEAR] = near
+            return framework(request)
 
-    keyed = KeyInPath(gate, prefix, marked)
-    keyed.again = dispatched = dispatch(keyed)
+        keyed = KeyInPath(gate, prefix, marked)
+        keyed.again = dispatch(keyed, near)
+        return keyed.again
 
-    def from_unix(request: Any) -> Awaitable[web.StreamResponse]:
-        request._transport_peername = UNIX
-        return dispatched(request)
-
-    server.request_handler = from_unix if unix else dispatched
+    server.request_handler = entrance.leading(way(True), way(False))
 
 
 async def delivered(running: web.AppRunner) -> None:
