@@ -135,7 +135,7 @@ class Gateway:
             self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng, news=news
         )
         self.discovery = Discovery(self.config, self._configure)
-        self._lookout = Lookout(self.config, self.discovery, self._reconfigure)
+        self._lookout = Lookout(self.config, self.discovery, self._reconfigure, self.listeners.certificate.look)
         self._make_relay()
         unloader = Unloader(self.fleet, self.client, self.clock)
         self.inference = Inference(

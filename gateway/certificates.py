@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
-from gateway.config import Config, HostConfig
+from gateway.config import Config, HostConfig, TlsConfig
 from gateway.errors import ConfigError
 
 Signature = tuple[tuple[int, int, int] | None, ...]
@@ -57,6 +57,8 @@ def check_files(config: Config) -> None:
     """Whether every certificate that is configured can be used now. Raises ConfigError."""
     for host in config.hosts:
         _check_host(host)
+    if config.tls.cert:
+        own(config.tls)
 
 
 def _check_host(host: HostConfig) -> None:
@@ -65,3 +67,15 @@ def _check_host(host: HostConfig) -> None:
         trust(context, host.ca, f"host {host.name!r}: ca")
     if host.cert:
         show(context, host.cert, host.key, f"host {host.name!r}: cert")
+
+
+def own(config: TlsConfig) -> ssl.SSLContext:
+    """What callers are shown, from the files as they are now. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    show(context, config.cert, config.key, "tls.cert")
+    if config.client_ca:
+        trust(context, config.client_ca, "tls.client_ca")
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -19,7 +19,7 @@ from gateway.errors import StoreUnavailable
 from gateway.fleet.client import HostClient, HostError
 from gateway.fleet.discovery import Discovery
 from gateway.fleet.host import Host
-from gateway.places import Place, places
+from gateway.places import Place
 from gateway.plural import counted
 from gateway.store.connect import without_password
 from gateway.store.engine import Database
@@ -156,7 +156,7 @@ async def _access(config: Config, *, migrated: bool) -> None:
 
 
 def _lacking(config: Config, place: Place) -> str:
-    if not config.admin.listen or place in places(config.admin.listen):
+    if not config.admin.listen or place.admin:
         return ""
     return f"; metrics, hosts and management are at {config.admin.listen} alone"
 

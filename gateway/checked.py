@@ -51,6 +51,7 @@ def checked(config: Config) -> Config:
     if not config.hosts and not config.discovery.files:
         raise ConfigError(HOW_TO_NAME_HOSTS)
     listening = every_place(config)
+    _check_tls(config, listening)
     check_hosts(config.hosts)
     for place in listening:
         _refuse_itself(config.hosts, place)
@@ -69,17 +70,32 @@ def checked(config: Config) -> Config:
 
 def every_place(config: Config) -> tuple[Place, ...]:
     """Of ``listen``, then of ``admin.listen``. Raises ConfigError."""
-    first = places(config.listen)
+    first, tls = places(config.listen), bool(config.tls.cert)
     admin = places(config.admin.listen, "admin.listen") if config.admin.listen else ()
     if both := [place for place in admin if place in first and (place.path or place.port)]:
         raise ConfigError(f"admin.listen = {config.admin.listen!r}: listen names {both[0]} already")
-    return first + admin
+    return (
+        *(place._replace(tls=tls and not place.path, proxied=config.http.proxy_protocol) for place in first),
+        *(place._replace(tls=config.admin.tls and not place.path, admin=True) for place in admin),
+    )
+
+
+def _check_tls(config: Config, listening: Iterable[Place]) -> None:
+    tls = config.tls
+    if beside := [key for key in ("key", "client_ca") if getattr(tls, key) and not tls.cert]:
+        raise ConfigError(f"tls.{beside[0]} is there, and tls.cert is not: it is the file of the certificate")
+    if config.admin.tls and not tls.cert:
+        raise ConfigError("admin.tls is true, and there is no certificate: name its file, tls.cert")
+    if tls.cert and not any(place.tls for place in listening):
+        raise ConfigError("tls.cert is for addresses, and listen names none")
+    if config.http.proxy_protocol and not config.http.trusted_proxies:
+        raise ConfigError("http.proxy_protocol: name the proxies, http.trusted_proxies; nobody else could connect")
 
 
 def _refuse_itself(hosts: Iterable[HostConfig], place: Place) -> None:
     address, port = place.address, place.port
     for host in hosts:
-        if is_there(host.url, address, port):
+        if is_there(host.url, address, port, tls=place.tls):
             raise ConfigError(
                 f"host {host.name!r}: {host.url} is where Corral itself listens: move one of them, for example with"
                 f" --listen {next_to(address, port)}"

@@ -172,13 +172,28 @@ class HttpConfig:
     trusted_proxies: tuple[
         str, ...
     ] = ()  # addresses, networks like 10.0.0.0/8, or unix: who says by X-Forwarded-For whose requests it passes on
+    proxy_protocol: bool = (
+        False  # every connection to `listen` comes from a trusted proxy and begins with a PROXY header, version 1 or 2
+    )
     unix_mode: str = "660"  # who may connect to a Unix socket: octal rights of its file, whose owner and group are those of the process
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """TLS at the addresses of `listen`, version 1.2 or newer; Unix sockets have none. The files are in PEM form and read anew when they have changed."""
+
+    cert: str = ""  # a file with our certificate and those up to its CA; empty: no TLS
+    key: str = ""  # a file with its key; empty: it is in the same
+    client_ca: str = (
+        ""  # a file of certificates, one of which must vouch for that of each caller; empty: callers need none
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class AdminConfig:
     """A second place to listen at, for operators and their machines: everything is there, and metrics, hosts and management are there alone (docs/access.md)."""
 
+    tls: bool = False  # whether it speaks TLS too, as [tls] has it
     listen: str = ""  # as above, like 127.0.0.1:11435 or unix:/run/corral/admin.sock; empty: everything is at the first
 
 
@@ -292,6 +307,7 @@ class Config:
     keys: tuple[KeyConfig, ...] = ()
     account_host: str = ""  # the host whose ollama.com account is used; empty: the first
     http: HttpConfig = field(default_factory=HttpConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     routing: RoutingConfig = field(default_factory=RoutingConfig)

@@ -9,11 +9,12 @@ _SAME = {"127.0.0.1": ("127.0.0.1", "localhost", "0.0.0.0"), "::1": ("::1", "::"
 _SAME["localhost"] = _SAME["127.0.0.1"]
 
 
-def is_there(url: str, address: str, port: int) -> bool:
-    """Whether ``url`` is where one listens who listens on this address and port."""
+def is_there(url: str, address: str, port: int, *, tls: bool) -> bool:
+    """Whether ``url`` is where one listens who listens on this address and port, by TLS or not."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    return parts.scheme == "http" and parts.port == port != 0 and address in (host, *_SAME.get(host, ()))
+    scheme = "https" if tls else "http"
+    return parts.scheme == scheme and parts.port == port != 0 and address in (host, *_SAME.get(host, ()))
 
 
 def next_to(address: str, port: int) -> str:

@@ -6,22 +6,25 @@ With ``admin.listen`` there are two kinds of places. There everything is served;
 
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from aiohttp import web
 
 from gateway.admitting import Admitting
+from gateway.api import accepting, unix
+from gateway.api.accepting import Acceptor
+from gateway.api.certificate import Certificate
 from gateway.api.entrance import Entrance
 from gateway.api.handler import Part
 from gateway.api.inference import Inference
 from gateway.api.manners import Manners
 from gateway.api.middleware import Counted, boundary
 from gateway.api.site import delivered, dispatching, runner
-from gateway.api.unix import bound, identity, remove
 from gateway.api.visits import Clock, visits
+from gateway.checked import every_place
 from gateway.config import Config, HttpConfig
-from gateway.places import Place, places
+from gateway.places import Place
 from gateway.process import package_version
 from gateway.proxies import Proxies
 from gateway.telemetry.context import Contexts
@@ -48,47 +51,70 @@ class Listener:
         self.whole = whole
         self.runner: web.AppRunner | None = None
         self.site: web.BaseSite | None = None
+        self._acceptor: Acceptor | None = None
         self._made: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         if self.place.path:
             return str(self.place)
-        address, port = self.address
-        return f"http://{Place(address, port)}"
+        return f"{'https' if self.place.tls else 'http'}://{Place(*self.address)}"
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, with the real port. For an address and a port only."""
         assert self.runner is not None
-        address = self.runner.addresses[0]
+        address = self._acceptor.sockets[0].getsockname() if self._acceptor else self.runner.addresses[0]
         return str(address[0]), int(address[1])
 
-    async def open(self, made: web.AppRunner, mode: int) -> None:
+    async def open(self, made: web.AppRunner, certificate: Certificate, mode: int) -> None:
         """Listen for what is set up. ``mode``: of a Unix socket. Raises CannotListen."""
         self.runner = made
-        path = self.place.path
         try:
-            if path:
-                self.site = web.SockSite(made, bound(path, mode), backlog=BACKLOG)
-                self._made = identity(path)
+            if self.place.tls or self.place.proxied:
+                await self._accept(made, certificate, mode)
             else:
-                self.site = web.TCPSite(made, self.place.address, self.place.port, backlog=BACKLOG)
-            await self.site.start()
+                await self._leave_to_aiohttp(made, mode)
         except OSError as error:
             raise CannotListen(self.place, error) from None
+
+    async def _leave_to_aiohttp(self, made: web.AppRunner, mode: int) -> None:
+        if self.place.path:
+            self.site = web.SockSite(made, self._unix(mode), backlog=BACKLOG)
+        else:
+            self.site = web.TCPSite(made, self.place.address, self.place.port, backlog=BACKLOG)
+        await self.site.start()
+
+    async def _accept(self, made: web.AppRunner, certificate: Certificate, mode: int) -> None:
+        assert made.server is not None
+        place, entrance = self.place, self.entrance
+        socks = [self._unix(mode)] if place.path else await accepting.bound(place.address, place.port)
+        self._acceptor = Acceptor(
+            socks,
+            made.server,
+            lambda: certificate.context if place.tls else None,
+            (lambda: entrance.proxies) if place.proxied else None,
+        )
+        self._acceptor.start(BACKLOG)
+
+    def _unix(self, mode: int) -> socket.socket:
+        sock = unix.bound(self.place.path, mode)
+        self._made = unix.identity(self.place.path)
+        return sock
 
     async def shut(self) -> None:
         """Let nobody else in."""
         if self.site is not None:
             site, self.site = self.site, None
             await site.stop()
-            remove(self.place.path, self._made)
+        if self._acceptor is not None:
+            await self._acceptor.stop()
+        unix.remove(self.place.path, self._made)
 
     async def close(self) -> None:
         """Close every connection."""
+        await self.shut()
         if self.runner is not None:
             await self.runner.cleanup()
-            remove(self.place.path, self._made)
 
 
 class Listeners:
@@ -108,14 +134,12 @@ class Listeners:
         self._around = visits(contexts, config.http.prefix, clock, time.time, visited)
         self._responded = responded
         self._hostname = socket.gethostname()
-        admin = config.admin.listen
-        self._all = [
-            *(self._listener(place, whole=not admin) for place in places(config.listen)),
-            *(self._listener(place, whole=True) for place in (places(admin, "admin.listen") if admin else ())),
-        ]
+        self.certificate = Certificate(config.tls)
+        self._all = [self._listener(place) for place in every_place(config)]
 
-    def _listener(self, place: Place, *, whole: bool) -> Listener:
+    def _listener(self, place: Place) -> Listener:
         loopback = place.near and not place.path  # no browser speaks to a Unix socket
+        whole = place.admin or not self._config.admin.listen
         http = self._config.http
         manners, entrance = (
             Manners(http, self._hostname, loopback=loopback),
@@ -123,13 +147,13 @@ class Listeners:
         )
         return Listener(place, manners, entrance, whole=whole)
 
-    def __iter__(self) -> Iterable[Listener]:
+    def __iter__(self) -> Iterator[Listener]:
         return iter(self._all)
 
     def __str__(self) -> str:
         """``http://127.0.0.1:11434``; several with commas between them, and those that are for operators by that name."""
-        everybody = ", ".join(str(one) for one in self._all if one.whole is not bool(self._config.admin.listen))
-        admin = ", ".join(str(one) for one in self._all if one.whole and self._config.admin.listen)
+        everybody = ", ".join(str(one) for one in self._all if not one.place.admin)
+        admin = ", ".join(str(one) for one in self._all if one.place.admin)
         return f"{everybody} (admin: {admin})" if admin else everybody
 
     @property
@@ -160,7 +184,7 @@ class Listeners:
 
             await made.setup()
             dispatching(made, partial(inference.dispatch, manners), gate, http.prefix, one.entrance)
-            await one.open(made, int(http.unix_mode, 8))
+            await one.open(made, self.certificate, int(http.unix_mode, 8))
 
     @property
     def opened(self) -> bool:

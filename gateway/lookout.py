@@ -17,12 +17,15 @@ FIRST_LOOK_SECONDS = 2.0
 
 
 class Lookout:
-    """Runs ``discovery``, and once told a file to ``follow``, takes in what changes there and tells ``changed``."""
+    """Runs ``discovery``, and once told a file to ``follow``, takes in what changes there and tells ``changed``. ``beside``: looks at other files."""
 
-    def __init__(self, config: Config, discovery: Discovery, changed: Callable[[Config], None]) -> None:
+    def __init__(
+        self, config: Config, discovery: Discovery, changed: Callable[[Config], None], beside: Callable[[], None]
+    ) -> None:
         self._config = config
         self._discovery = discovery
         self._changed = changed
+        self._beside = beside
         self._reloader: Reloader | None = None
         self._loaded_at = time.time()
         self._now = asyncio.Event()
@@ -66,6 +69,7 @@ class Lookout:
     async def _look(self) -> None:
         if self._reloader is not None:
             self._reloader.look()
+        self._beside()
         await self._discovery.step()
 
     async def _until_the_next(self) -> None:

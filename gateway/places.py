@@ -11,11 +11,15 @@ PATH_BYTES = 107  # what the kernel has room for
 
 
 class Place(NamedTuple):
-    """``address`` and ``port`` (0: any free one), or the ``path`` of a Unix socket."""
+    """``address`` and ``port`` (0: any free one), or the ``path`` of a Unix socket. ``admin``: for operators; ``tls``; ``proxied``: for proxies that tell
+    by a PROXY header whose connections theirs are."""
 
     address: str
     port: int = 0
     path: str = ""
+    admin: bool = False
+    tls: bool = False
+    proxied: bool = False
 
     def __str__(self) -> str:
         if self.path:
@@ -25,7 +29,7 @@ class Place(NamedTuple):
     @property
     def near(self) -> bool:
         """Whether only this machine can reach what listens there."""
-        return bool(self.path) or is_loopback(self.address)
+        return not self.proxied and (bool(self.path) or is_loopback(self.address))
 
 
 def places(listen: str, key: str = "listen") -> tuple[Place, ...]:

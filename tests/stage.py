@@ -181,7 +181,9 @@ class Stage:
     async def operate(self, method: str, path: str) -> Answer:
         """An operator's request, on the one connection that the operator keeps."""
         if self._operator is None:
-            self._operator = await self._desk.enter_async_context(Client.to(self.desk, tls=self.tls))
+            self._operator = await self._desk.enter_async_context(
+                Client.to(self.desk, tls=self.tls if self.desk.startswith("https") else None)
+            )
         await self._operator.send(method, path, b"", {"Authorization": f"Bearer {self.key}"} if self.key else {})
         return await self._operator.answer()
 

@@ -561,7 +561,30 @@ def test_nearly_somewhere_to_listen(listen: str, words: str) -> None:
     assert words in refused({"hosts": [HOST], "listen": listen})
 
 
+ELSEWHERE: dict[str, tuple[dict[str, Any], str]] = {
+    "a key alone": ({"tls": {"key": "k.pem"}}, "tls.key is there, and tls.cert is not"),
+    "a client's CA alone": ({"tls": {"client_ca": "c.pem"}}, "tls.client_ca is there, and tls.cert is not"),
+    "TLS for operators alone": ({"admin": {"listen": ":1", "tls": True}}, "admin.tls is true, and there is no"),
+    "TLS by a socket": ({"listen": "unix:a", "tls": {"cert": "c"}}, "tls.cert is for addresses, and listen names none"),
+    "no proxies": ({"http": {"proxy_protocol": True}}, "http.proxy_protocol: name the proxies"),
+    "no proxy": ({"http": {"trusted_proxies": ["a"]}}, "http.trusted_proxies: 'a' is no address or network"),
+    "the same place": ({"admin": {"listen": "127.0.0.1:11434"}}, "listen names 127.0.0.1:11434 already"),
+    "no place": ({"admin": {"listen": "11435"}}, "admin.listen = '11435': write address:port"),
+    "no rights": ({"http": {"unix_mode": "rw"}}, "http.unix_mode = 'rw' is not like '660'"),
+    "too many rights": ({"http": {"unix_mode": "4777"}}, "http.unix_mode = '4777' is not like '660'"),
+}
+
+
+@pytest.mark.parametrize(("more", "words"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_places_that_make_no_sense(more: dict[str, Any], words: str) -> None:
+    """The message says which key, and how to mend it."""
+    assert words in refused({"hosts": [HOST]} | more)
+
+
 ITSELF = {
+    "by TLS": ({"listen": "127.0.0.1:1", "tls": {"cert": "c.pem"}}, "https://127.0.0.1:1"),
+    "for operators": ({"admin": {"listen": "127.0.0.1:1"}}, "http://127.0.0.1:1"),
+    "among several": ({"listen": "unix:a, 127.0.0.1:1"}, "http://127.0.0.1:1"),
     "the default": ({}, "http://127.0.0.1:11434"),
     "by its name": ({"listen": "127.0.0.1:1"}, "http://localhost:1/"),
     "all addresses": ({"listen": ":1"}, "http://127.0.0.1:1"),

@@ -23,7 +23,7 @@ class Entrance:
     def __init__(self, place: Place, proxies: Proxies) -> None:
         self.proxies = proxies
         self.near = place.near
-        self._unix = bool(place.path)
+        self._unix = bool(place.path) and not place.proxied  # whoever a PROXY header names came by no socket
 
     def leading(self, inside: Handler, outside: Handler) -> Handler:
         """A handler of all requests: callers on this machine to ``inside``, others to ``outside``."""
