@@ -75,6 +75,8 @@ class Discovery:
         self._tell(left_out)
         if hosts != self._hosts:
             self._hosts = hosts
+            if bare := [host.name for host in hosts if not host.link.verify]:
+                log.warning("anybody on the way can pose as %s: insecure_skip_verify", ", ".join(bare))
             self._changed(hosts)
 
     async def _source(self, name: str, look: Callable[[], Any]) -> tuple[HostConfig, ...]:

@@ -80,10 +80,13 @@ async def test_a_certificate_that_is_not_good(corral: Corral, tmp_path: Path, li
     assert words in answer.body.decode()
 
 
-async def test_a_host_that_nobody_vouches_for(corral: Corral, tmp_path: Path) -> None:
-    """Is used if one insists, whatever name its certificate has."""
+async def test_a_host_that_nobody_vouches_for(
+    corral: Corral, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is used if one insists, whatever name its certificate has; the log warns of it."""
     front = Front(simulated(), Authority(tmp_path).pair("host", "elsewhere.example"))
     stage = await corral(front, links={"gpu1": {"insecure_skip_verify": True}})
+    assert "anybody on the way can pose as gpu1: insecure_skip_verify" in caplog.messages
     assert await generated(stage) == 200
 
 
