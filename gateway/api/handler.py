@@ -131,7 +131,7 @@ async def _body(request: web.Request, kind: Any) -> Any:
     if get_origin(kind) is Annotated:
         return body
     try:
-        read = msgspec.json.decode(body, type=kind)
+        read = _decoded(body, kind)
         deep = too_deep(read)
     except RecursionError:
         deep = True
@@ -140,6 +140,24 @@ async def _body(request: web.Request, kind: Any) -> Any:
     if deep:
         raise BadRequest(f"body: nested more than {DEPTH_MOST} deep")
     return read
+
+
+def _decoded(body: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        if "got `float`" not in str(error):
+            raise
+        return msgspec.convert(_whole(msgspec.json.decode(body)), kind)
+
+
+def _whole(value: Any) -> Any:
+    """The same, with 5 for 5.0: JSON knows one kind of numbers, msgspec two."""
+    if isinstance(value, dict):
+        return {name: _whole(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 async def _request(request: web.Request, _kind: Any) -> web.Request:

@@ -44,6 +44,7 @@ class Change(msgspec.Struct):
     """What to change."""
 
     title: Annotated[str, doc("the new title", max_length=5)]
+    places: Annotated[list[int], doc("where to")] = []
 
 
 class Row(msgspec.Struct):
@@ -58,7 +59,7 @@ class Things:
     @handler(NotFound)
     async def all_of_it(self, path: Path, query: Query, headers: Headers, body: Change) -> Row:
         """Everything there is to take."""
-        return Row([path.id, query.limit, query.exact, headers.session, body.title])
+        return Row([path.id, query.limit, query.exact, headers.session, body.title, *body.places])
 
     @handler()
     async def raw(self, request: web.Request, body: Annotated[bytes, Change]) -> Row:
@@ -138,6 +139,17 @@ async def test_what_does_not_fit(asked: Ask, query: str, body: bytes, said: str)
     answer = await asked(f"/all_of_it/1{query}", body)
     assert (answer.status, answer.get("X-Corral-Error")) == (400, "bad_request")
     assert json.loads(answer.body)["error"].startswith(said)
+
+
+async def test_a_number_is_whole_that_is_written_with_a_point(asked: Ask) -> None:
+    """JSON knows one kind of numbers; half a place there is not."""
+    assert json.loads((await asked("/all_of_it/1", b'{"title": "a", "places": [5.0, 6]}')).body)["said"][4:] == [
+        "a",
+        5,
+        6,
+    ]
+    refused = await asked("/all_of_it/1", b'{"title": "a", "places": [5.0, 6.5]}')
+    assert "places[1] must be a whole number" in json.loads(refused.body)["error"]
 
 
 async def test_a_body_that_is_too_large(asked: Ask) -> None:
