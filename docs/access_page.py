@@ -54,6 +54,8 @@ loopback while `listen` does not, who is on this machine may do everything there
 corral keys create ann                              # a user
 corral keys create ci --role operator --expires 2027-01-31
 corral keys create guest --models 'llama3*,qwen*' --hosts 'gpu1,lab-*'
+corral keys create app --rpm 60 --tpm 20000 --concurrency 4 --budget 1000000/day --budget 20000000/month --priority normal --share 2
+corral keys limit app --rpm 120 --tpm 0             # other limits for the same key; 0 takes one away
 corral keys list; corral keys rotate ann; corral keys revoke ann
 ```
 
@@ -80,7 +82,40 @@ models are refused (403, `not_allowed`); of the hosts, routing leaves out the ot
 models (`/api/tags`, `/api/ps`, `/v1/models`) leave out what the key is not good for, and `/api/show` refuses it; views of the fleet (`/api/fleet`,
 `/api/models/servers`) show all. Keys of other roles have no such limits.
 
-**Sending one.** Any of these; what does not begin with `crl_` is no key of ours, so tools that must be given some key still work without one:
+## Limits
+
+Each key can have limits, wherever it stands: by `corral keys create` and `limit`, in `[[keys]]`, by `POST /api/keys` and `PATCH /api/keys/{{name}}`. They count from the next
+request on, within a second at all gateways; what was used was used, and rotating a key keeps them.
+
+| limit | exactly |
+| --- | --- |
+| `rpm` | requests to models in any 60 seconds. A request counts when it is let in; one that is refused does not count. Counted by whole seconds: there is room again 60 to 61 seconds later |
+| `tpm` | tokens, of prompts and of answers, in any 60 seconds. An answer's count as they come, a prompt's when the answer ends, as the host tells them; of what is cancelled only what was said counts |
+| `concurrency` | requests that wait or run at a time |
+| `budgets` | tokens of a day, or of a month, of UTC: all of it is there again when the next begins |
+| `priority` | the most urgent that its requests can be: `X-Corral-Priority` and what Corral knows of titles and completions can make them less urgent, not more. How urgent a request is its caller knows; how urgent it may be is for whoever made the key to say |
+| `share` | its weight in the waiting room, 1 if nothing is said: while two keys wait, one with 2 gets twice the seconds of one with 1 (docs/routing.md) |
+
+A request is let in while something is left of each limit, whatever it then takes: nothing that runs is cut. So one stream may run over its minute's tokens or its budget, by
+as much as it and those beside it still have to say; the next request is refused, with 429 in the caller's dialect:
+
+- `rate_limit_exceeded` for `rpm`, `tpm` and `concurrency`; `insufficient_quota` for budgets, with `x-should-retry: false`, as to try again soon is no use. OpenAI's clients know both words,
+  Anthropic's get a `rate_limit_error`.
+- `Retry-After`: when there is some of it again, as far as can be told; of `concurrency` 1 second.
+- `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), on answers too: of each limit `q`, what there is, and `r`, what is left; `t`: in how many seconds it is whole again, if nothing comes. Under `/v1` also what
+  clients look for there: `x-ratelimit-limit-requests` and so on, at `/v1/messages` `anthropic-ratelimit-requests-limit` and so on.
+
+Limited are requests to models (`/api/generate`, `/api/chat`, `/api/embed`, `/v1/…`), turns of sessions and of conversations, whose every answer is one request, and titles. Not limited is what costs no
+model: lists, sums, sessions, unloading, managing models and hosts. `corral_requests_limited_total` counts what was refused, by limit; the log says once a minute whose it is.
+
+**Several gateways on one PostgreSQL** tell each other once a second what each key has used and has under way. So the slack is what the others let in within the last
+second or two: of a burst that comes to two gateways at the same moment each may let in as much as the limit says, after that neither lets in more until the minute is over. No budget is
+counted twice or forgotten by a restart or a failing database: each gateway writes how much it has counted in all. What a gateway that dies had counted in its last second, and in its current
+minute, is forgotten; and while the database is away, each goes by its own minutes and by what it knew of budgets. Without a database, limits and budgets are of one gateway and begin anew with it.
+
+## How keys are sent
+
+Any of these; what does not begin with `crl_` is no key of ours, so tools that must be given some key still work without one:
 
 | how | for example |
 | --- | --- |

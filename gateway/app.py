@@ -100,12 +100,14 @@ class Gateway:
         self.contexts = Contexts(config.tracing, self.rng)
         self.tracer = tracer(config.tracing, self.fleet, self.replica, self.metrics)
         loop = asyncio.get_running_loop()
-        self.generations = Generations(loop, clock, time.time, sinks, relay.deadline_seconds, self.tracer)
+        self.access = Admitting(config, self.database, self.replica, self.metrics.limit_refused)
+        self.generations = Generations(
+            *(loop, clock, time.time, sinks, relay.deadline_seconds, self.tracer, self.access.tallies)
+        )
         self.jobs = Jobs(clock, time.time, self.rng, (self.metrics.job_ended, self.log.job))
         self.connections = Connections(
             self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock
         )
-        self.access = Admitting(config, self.database)
         self.listeners = Listeners(config, self.access, self.contexts, clock, self.log.visited, self.metrics.responded)
         self.sessions = SessionStore(self.database, time.time, self.chance)
         self.tasks = Tasks()
@@ -151,6 +153,7 @@ class Gateway:
             self.fleet,
             self.contexts,
             self.access.gate,
+            self.access.tallies,
             self.access.audit.put,
             self.config.relay,
             self.config.queue,
@@ -195,7 +198,8 @@ class Gateway:
         )
         self.detached = Detached(
             *(self.relay, self.generations, self.tasks, self.config.generations, self.chance, self.contexts),
-            *(self.access.gate.named, self.metrics.refused, self.metrics.detached_dropped.labels().inc),
+            *(self.access.gate.named, self.access.tallies),
+            *(self.metrics.refused, self.metrics.detached_dropped.labels().inc),
         )
         config, name, shelf = self.config.sessions, self.replica, self.detached.shelf
         generations, fleet = self.generations, self.fleet

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_APP = "127.0.0.1:8501"
 BROKEN_PIPE = 141  # as a shell has it of who dies of SIGPIPE
+LIMITS = ("rpm", "tpm", "concurrency", "budgets", "priority", "share")
+PRIORITIES = ("interactive", "normal", "background")
 PROGRAMS = {"simulate": "simulator", "dashboard": "dashboard"}
 
 
@@ -210,13 +212,14 @@ def _add_keys(commands: Any) -> None:
     steps = command.add_subparsers(required=True, metavar="STEP")
     for name, what in (
         ("create", "make a key, and show it this once"),
+        ("limit", "other limits for a key; those that are left out stay as they are, 0 takes one away"),
         ("rotate", "another key for the same name; the old one is no good any more"),
         ("revoke", "make a key worthless"),
         ("list", "all keys, without what it takes to use them"),
         ("hash", "a key that stands in the configuration, not in the database"),
     ):
         parser = steps.add_parser(name, help=what, description=what)
-        if name in ("create", "rotate", "revoke"):
+        if name in ("create", "limit", "rotate", "revoke"):
             parser.add_argument("name", metavar="NAME", help="whose it is: in records, sessions and the log")
         if name == "create":
             parser.add_argument(
@@ -225,8 +228,25 @@ def _add_keys(commands: Any) -> None:
             parser.add_argument("--models", type=_words, default=(), metavar="PATTERNS", help="like 'llama3*,qwen*'")
             parser.add_argument("--hosts", type=_words, default=(), metavar="PATTERNS", help="like 'gpu1,lab-*'")
             parser.add_argument("--expires", default="", metavar="DAY", help="like 2027-01-31; its end, in UTC")
+        if name in ("create", "limit"):
+            parser.add_argument("--rpm", type=int, metavar="N", help="requests to models in any 60 seconds")
+            parser.add_argument("--tpm", type=int, metavar="N", help="tokens, in and out, in any 60 seconds")
+            parser.add_argument("--concurrency", type=int, metavar="N", help="requests that wait or run at a time")
+            parser.add_argument(
+                "--budget",
+                dest="budgets",
+                action="append",
+                metavar="N/day",
+                help="tokens of a day, or N/month of a month (UTC); may be given twice, for both",
+            )
+            parser.add_argument("--priority", choices=PRIORITIES, help="the most urgent that its requests can be")
+            parser.add_argument("--share", type=float, metavar="X", help="its weight where others wait too (1)")
         _add_database(parser)
         parser.set_defaults(run=partial(_keys, name))
+
+
+def _limits(parsed: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(parsed, name) for name in LIMITS if getattr(parsed, name) is not None}
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -242,7 +262,10 @@ def _keys(step: str, parsed: argparse.Namespace) -> int:
         print(keys.hashed(config))
         return 0
     steps = {
-        "create": lambda: keys.create(config, parsed.name, parsed.role, parsed.models, parsed.hosts, parsed.expires),
+        "create": lambda: keys.create(
+            config, parsed.name, parsed.role, parsed.models, parsed.hosts, parsed.expires, _limits(parsed)
+        ),
+        "limit": lambda: keys.limit(config, parsed.name, _limits(parsed)),
         "rotate": lambda: keys.rotate(config, parsed.name),
         "revoke": lambda: keys.revoke(config, parsed.name),
         "list": lambda: keys.listed(config),

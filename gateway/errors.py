@@ -28,6 +28,7 @@ class CorralError(Exception):
 
     place: int | None = None  # in the queue, had it waited
     wait_seconds: float | None = None  # as was foretold
+    headers: tuple[tuple[str, str], ...] = ()  # of the answer, beside those that every error has
 
     def __init__(self, message: str, *, retry_after: float | None = None, generation: str = "") -> None:
         super().__init__(message)
@@ -77,6 +78,21 @@ class NotAllowed(CorralError):
     status = 403
     code = "not_allowed"
     fault = Fault.CLIENT
+
+
+class RateLimited(CorralError):
+    """The key may send no more just now (`--rpm`, `--tpm`, `--concurrency`); `RateLimit` says of each limit what is left."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    fault = Fault.CLIENT
+
+
+class OverBudget(RateLimited):
+    """The key has used up its tokens of this day or month (`--budget`). `x-should-retry: false` tells OpenAI's and Anthropic's clients not to try again by themselves."""
+
+    code = "insufficient_quota"
+    again = False
 
 
 class TooLarge(CorralError):

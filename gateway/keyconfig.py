@@ -12,6 +12,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 KEY_NAME = "letters, digits, '-', '_' and '.', at most 63"
 DAY_SECONDS = 24 * 3600.0
 LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+PriorityWord = Literal["interactive", "normal", "background"]
+RATE_MOST = 1_000_000  # requests a minute, or at a time
+TOKENS_MOST = 10**15
+SHARE_LEAST, SHARE_MOST = 0.01, 100.0
+_BUDGET = re.compile(r"(\d{1,16})/(day|month)\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -40,6 +45,12 @@ class KeyConfig:
     models: tuple[str, ...] = ()  # patterns like "llama3*" of models that a user may infer with; empty: all
     hosts: tuple[str, ...] = ()  # patterns of hosts on which; empty: all
     expires: str = ""  # a day like 2027-01-31, until whose end (UTC) it is good; empty: for ever
+    rpm: int = 0  # requests to models in any 60 seconds; 0: as many
+    tpm: int = 0  # tokens, in and out, in any 60 seconds; 0: as many
+    concurrency: int = 0  # requests that wait or run at a time; 0: as many
+    budgets: tuple[str, ...] = ()  # tokens of a day and of a month (UTC), like "1000000/day"; empty: as many
+    priority: PriorityWord = "interactive"  # the most urgent that its requests can be, whatever they say
+    share: float = 1.0  # its weight where others wait too: 2 gets twice the seconds of 1
 
 
 def check_keys(keys: Iterable[KeyConfig]) -> None:
@@ -53,7 +64,9 @@ def check_keys(keys: Iterable[KeyConfig]) -> None:
             raise ConfigError(f"[[keys]]: the hash of {key.name!r} is not one that `corral keys hash` prints")
         try:
             end_of(key.expires)
-            check_limits(key.role, key.models, key.hosts)
+            check_reach(key.role, key.models, key.hosts)
+            check_limits(key.rpm, key.tpm, key.concurrency, key.share)
+            budgets_of(key.budgets)
         except ValueError as error:
             raise ConfigError(f"[[keys]]: {key.name!r}: {error}") from None
 
@@ -69,7 +82,35 @@ def end_of(day: str) -> float:
     return min(datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp() + DAY_SECONDS, LAST)
 
 
-def check_limits(role: str, models: Iterable[str], hosts: Iterable[str]) -> None:
+def check_limits(rpm: int, tpm: int, concurrency: int, share: float) -> None:
+    """Raises ValueError, in words, for numbers that limit nothing."""
+    for name, value, most in (
+        ("rpm", rpm, RATE_MOST),
+        ("tpm", tpm, TOKENS_MOST),
+        ("concurrency", concurrency, RATE_MOST),
+    ):
+        if not 0 <= value <= most:
+            raise ValueError(f"{name} = {value}: at least 1 and at most {most}, or 0 for no limit")
+    if not SHARE_LEAST <= share <= SHARE_MOST:
+        raise ValueError(f"share = {share:g}: at least {SHARE_LEAST:g} and at most {SHARE_MOST:g}")
+
+
+def budgets_of(written: Iterable[str]) -> dict[str, int]:
+    """Tokens by ``day`` and ``month``, of words like ``1000000/day``; 0: none. Raises ValueError, in words."""
+    found: dict[str, int] = {}
+    for text in written:
+        budget = _BUDGET.match(text)
+        if budget is None or int(budget[1]) > TOKENS_MOST:
+            raise ValueError(
+                f"budget {text[:64]!r}: write tokens like 1000000/day or 20000000/month, at most {TOKENS_MOST}"
+            )
+        if budget[2] in found:
+            raise ValueError(f"budget {text!r}: there is another one of a {budget[2]}")
+        found[budget[2]] = int(budget[1])
+    return found
+
+
+def check_reach(role: str, models: Iterable[str], hosts: Iterable[str]) -> None:
     """Raises ValueError, in words, for a key that could change what it is not good for."""
     if role != "user" and (tuple(models) or tuple(hosts)):
         raise ValueError(f"the role {role} is not limited to models or hosts: only a user's key is")

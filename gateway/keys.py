@@ -2,15 +2,19 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from gateway.access.keys import Key, digest, key_of, make
+from gateway.access.limits import Limits, limits_of
 from gateway.access.rights import KeyRole
 from gateway.config import Config
 from gateway.db import opened
+from gateway.dialects.request import Priority
+from gateway.dialects.urgency import in_words
 from gateway.errors import ConfigError, CorralError, StoreUnavailable
-from gateway.keyconfig import KEY_NAME, NAME, check_limits, end_of
+from gateway.keyconfig import KEY_NAME, NAME, check_reach, end_of
 from gateway.store.audit import Audit, Deed
 from gateway.store.keyring import Keyring
 
@@ -35,25 +39,42 @@ async def _keyring(config: Config, step: str = "", name: str = "") -> AsyncItera
 
 
 async def create(
-    config: Config, name: str, role: str, models: tuple[str, ...], hosts: tuple[str, ...], expires: str
+    config: Config,
+    name: str,
+    role: str,
+    models: tuple[str, ...],
+    hosts: tuple[str, ...],
+    expires: str,
+    limited: Mapping[str, Any],
 ) -> str:
-    """Make a key, and show it this once."""
+    """Make a key, and show it this once. ``limited``: as ``limits_of`` takes it."""
     if not NAME.match(name):
         raise ConfigError(f"{name!r}: {KEY_NAME}")
     if any(one.name == name for one in config.keys):
         raise ConfigError(f"the configuration has a key {name!r}")
     try:
         until = end_of(expires)
-        check_limits(role, models, hosts)
+        check_reach(role, models, hosts)
+        limits = limits_of(**limited)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     made = make(os.urandom)
     async with _keyring(config, "create", name) as keyring:
         await keyring.add(
-            Key(name, KeyRole(role), digest(made, config.access.pepper), models, hosts, until, time.time())
+            Key(name, KeyRole(role), digest(made, config.access.pepper), models, hosts, until, time.time(), limits)
         )
     closed = f". {CLOSED}" if config.access.anonymous == "auto" else ""
     return f"{made}\nis the key of {name}: {ONCE}{closed}"
+
+
+async def limit(config: Config, name: str, limited: Mapping[str, Any]) -> str:
+    """Other limits for the same key; those that are left out stay as they are."""
+    try:
+        async with _keyring(config, "limit", name) as keyring:
+            key = await keyring.limit(name, lambda before: limits_of(before, **limited))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return f"{name}: {_limits(key.limits) or 'no limits'}"
 
 
 async def rotate(config: Config, name: str) -> str:
@@ -76,7 +97,7 @@ async def listed(config: Config) -> str:
     async with _keyring(config) as keyring:
         kept = await keyring.look()
     keys = (*map(key_of, config.keys), *kept)
-    lines = [f"{'name':24} {'role':9} {'made':12} {'expires':12} models, hosts", *map(_line, keys)]
+    lines = [f"{'name':24} {'role':9} {'made':12} {'expires':12} models, hosts; limits", *map(_line, keys)]
     return "\n".join(lines) if keys else "there are no keys: corral keys create NAME makes one"
 
 
@@ -89,7 +110,20 @@ def hashed(config: Config) -> str:
 def _line(key: Key) -> str:
     made = _day(key.created) or "configured"
     good = ", ".join((*(key.models or ("all",)), *(f"at {host}" for host in key.hosts)))
-    return f"{key.name:24} {key.role:9} {made:12} {_day(key.expires - 1) or 'never':12} {good}"
+    limits = _limits(key.limits)
+    return (
+        f"{key.name:24} {key.role:9} {made:12} {_day(key.expires - 1) or 'never':12} {good}{limits and f'; {limits}'}"
+    )
+
+
+def _limits(limits: Limits) -> str:
+    rates = ((limits.rpm, "rpm"), (limits.tpm, "tpm"), (limits.concurrency, "at a time"))
+    words = [f"{most} {what}" for most, what in rates if most] + list(limits.budgets)
+    if limits.priority is not Priority.INTERACTIVE:
+        words.append(f"at most {in_words(limits.priority)}")
+    if limits.share != 1:
+        words.append(f"share {limits.share:g}")
+    return ", ".join(words)
 
 
 def _day(seconds: float) -> str:

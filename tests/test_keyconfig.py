@@ -5,7 +5,7 @@ import calendar
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.keyconfig import KeyConfig, check_keys, check_limits, end_of
+from gateway.keyconfig import KeyConfig, check_keys, check_reach, end_of
 
 HASH = "0123456789abcdef" * 4
 
@@ -20,6 +20,9 @@ HASH = "0123456789abcdef" * 4
         ({"hash": HASH.upper()}, "not one that"),
         ({"expires": "tomorrow"}, "expires = 'tomorrow' is no day like 2027-01-31"),
         ({"role": "admin", "models": ("llama3*",)}, "the role admin is not limited"),
+        ({"rpm": -1}, "'one': rpm = -1: at least 1"),
+        ({"share": 1000.0}, "share = 1000: at least 0.01 and at most 100"),
+        ({"budgets": ("many",)}, "budget 'many': write tokens like 1000000/day"),
         ({"role": "operator", "hosts": ("gpu1",)}, "the role operator is not limited"),
     ],
 )
@@ -35,7 +38,7 @@ def test_what_is_right() -> None:
     check_keys(
         [KeyConfig("ann", HASH, "user", ("llama3*",), ("gpu*",), "2027-01-31"), KeyConfig("root", HASH, "admin")]
     )
-    check_limits("user", ["llama3*"], ["gpu1"])
+    check_reach("user", ["llama3*"], ["gpu1"])
 
 
 def test_a_day_ends_when_it_ends() -> None:

@@ -55,6 +55,48 @@ def test_from_the_first_to_the_last_step(run: Run, tmp_path: Path) -> None:
     assert deeds == [(f"corral keys {step}", "ann", 200) for step in ("create", "rotate", "revoke")]
 
 
+def test_limits(run: Run) -> None:
+    """Given when it is made, and otherwise later; what is wrong with one is said."""
+    run(
+        "create",
+        "app",
+        "--rpm",
+        "60",
+        "--tpm",
+        "20000",
+        "--concurrency",
+        "4",
+        "--budget",
+        "100/day",
+        "--budget",
+        "900/month",
+    )
+    assert run("list").splitlines()[1].endswith("all; 60 rpm, 20000 tpm, 4 at a time, 100/day, 900/month")
+    said = run("limit", "app", "--rpm", "0", "--budget", "500/day", "--priority", "normal", "--share", "2")
+    assert said == "app: 20000 tpm, 4 at a time, 500/day, at most normal, share 2\n"
+    assert "no limits" in run(
+        *(
+            "limit",
+            "app",
+            "--tpm",
+            "0",
+            "--concurrency",
+            "0",
+            "--budget",
+            "0/day",
+            "--priority",
+            "interactive",
+            "--share",
+            "1",
+        )
+    )
+    assert "write tokens like 1000000/day" in run("limit", "app", "--budget", "5/week", code=1)
+    assert "there is no key 'nobody'" in run("limit", "nobody", "--rpm", "5", code=1)
+    assert "rpm = -1: at least 1" in run("create", "other", "--rpm", "-1", code=1)
+    assert "app" in run("list")
+    assert "other" not in run("list")
+
+
 def test_a_key_for_the_configuration(run: Run, tmp_path: Path) -> None:
     """What `hash` prints can be put there as it is; the name is to be filled in. No database is needed for it."""
     said = run("hash", "--database", "none")

@@ -37,6 +37,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/migrations/versions/r0002_deleted.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0003_measured.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0004_keys.py": "tests/store/test_migrate.py",
+    "gateway/store/migrations/versions/r0005_limits.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0006_priority.py": "tests/store/test_migrate.py",
     "gateway/live.py": "tests/flows/test_hosts.py",
     "gateway/keeping.py": "tests/flows/test_storage.py",

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from gateway.access.keys import Key, digest, given, key_of
+from gateway.access.limits import NO_LIMITS, Limits
 from gateway.access.rights import ANONYMOUS, RIGHTS, KeyRole, Right
 from gateway.config import Config
+from gateway.dialects.request import InferenceRequest
 from gateway.errors import NotAllowed, StoreUnavailable, Unauthorized
 from gateway.keyconfig import AccessConfig
 
@@ -30,6 +32,7 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     sure: bool = True
+    limits: Limits = NO_LIMITS
 
     def may(self, right: Right) -> bool:
         """Whether they have it."""
@@ -100,13 +103,17 @@ class Gate:
         self._kept = tuple(keys)
         self._settle()
 
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """All that are known. Of two with one name both are good; the configuration's, which is the later one, has the limits that count."""
+        return *(self._kept or ()), *self.configured
+
     def _settle(self) -> None:
-        sure = self.sure
-        keys = (
-            *(self._kept or ()),
-            *self.configured,
-        )  # of two with one name both are good; the configuration's limits count
-        both = [(key, Principal(key.name, RIGHTS[key.role], key.role, key.models, key.hosts)) for key in keys]
+        sure, keys = self.sure, self.keys
+        both = [
+            (key, Principal(key.name, RIGHTS[key.role], key.role, key.models, key.hosts, limits=key.limits))
+            for key in keys
+        ]
         self._by_digest = {key.digest: (key, who) for key, who in both}
         self._by_name = {key.name: (key, who) for key, who in both}
         for near in (True, False):
@@ -191,6 +198,19 @@ def permit(who: Principal, model: str, pin: str = "") -> None:
         raise NotAllowed(f"the key {who.name!r} is not good for the model {model!r}")
     if pin and not who.may_reach(pin):
         raise NotAllowed(f"the key {who.name!r} is not good for the host {pin!r}")
+
+
+def asked_by(who: Principal, request: InferenceRequest) -> InferenceRequest:
+    """The same, of that principal: no more urgent than their key lets it be, and with its share of the waiting room."""
+    limits = who.limits
+    return msgspec.structs.replace(
+        request,
+        principal=who.name,
+        hosts=who.hosts,
+        kept=Right.OWN in who.rights,
+        priority=max(request.priority, limits.priority),
+        share=limits.share,
+    )
 
 
 @functools.lru_cache(maxsize=1024)

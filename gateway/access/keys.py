@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from gateway.access.limits import NO_LIMITS, Limits, limits_of
 from gateway.access.rights import KeyRole
 from gateway.keyconfig import KeyConfig, end_of
 
@@ -28,12 +29,21 @@ class Key(msgspec.Struct, frozen=True, gc=False):
     hosts: tuple[str, ...] = ()
     expires: float = 0.0
     created: float = 0.0
+    limits: Limits = NO_LIMITS
 
 
 def key_of(config: KeyConfig) -> Key:
     """A configured key."""
-    role = KeyRole(config.role)
-    return Key(config.name, role, config.hash, config.models, config.hosts, end_of(config.expires))
+    limits = limits_of(
+        rpm=config.rpm,
+        tpm=config.tpm,
+        concurrency=config.concurrency,
+        budgets=config.budgets,
+        priority=config.priority,
+        share=config.share,
+    )
+    expires = end_of(config.expires)
+    return Key(config.name, KeyRole(config.role), config.hash, config.models, config.hosts, expires, limits=limits)
 
 
 def make(chance: Callable[[int], bytes]) -> str:

@@ -137,6 +137,7 @@ _TABLE = {
         "GET /api/keys",
         "GET /api/audit",
         "POST /api/keys",
+        "PATCH /api/keys/{name}",
         "POST /api/keys/{name}/rotate",
         "DELETE /api/keys/{name}",
         "POST /api/me",

@@ -81,6 +81,7 @@ def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = ""
         headers["WWW-Authenticate"] = 'Bearer realm="corral"'
     if not error.again:
         headers["x-should-retry"] = "false"
+    headers.update(error.headers)
     late = endpoint is not None and endpoint.dialect != "ollama" and error.status != 400  # error_end says why
     headers["Content-Type"] = JSON if late else JSON_UTF8
     return Answer(

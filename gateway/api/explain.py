@@ -8,7 +8,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from gateway.access.gate import Principal, permit
+from gateway.access.gate import Principal, asked_by, permit
 from gateway.api.handler import handler
 from gateway.api.queue import WAITS_FOR, rounded
 from gateway.api.rows import Cost, cost
@@ -16,13 +16,14 @@ from gateway.config import QueueConfig, RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import NAME_LIMIT, read
 from gateway.dialects.request import InferenceRequest, Kind
-from gateway.dialects.urgency import Background, PriorityWord, in_words, priority_of
+from gateway.dialects.urgency import Background, in_words, priority_of
 from gateway.doc import doc
 from gateway.errors import BadRequest, ModelNotFound, NoHost, NotFound
 from gateway.fleet.health import State
 from gateway.fleet.registry import Fleet
 from gateway.fleet.snapshot import HostView
 from gateway.fleet.targets import pinned
+from gateway.keyconfig import PriorityWord
 from gateway.record import Costs, Rejected, Route, RouteReason
 from gateway.routing.admission import Admission
 from gateway.routing.outlook import Outlook, WaitsFor
@@ -170,7 +171,7 @@ class Explain:
         if not inference.model:
             raise BadRequest("model is required")
         permit(who, inference.model, inference.pin)
-        inference = msgspec.structs.replace(inference, principal=who.name, hosts=who.hosts)
+        inference = asked_by(who, inference)
         now = self._clock()
         snapshot = self._fleet.snapshot(now)
         hosts = {policy: choose(inference, snapshot, self._rng, policy=policy) for policy in Policy}

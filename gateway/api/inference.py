@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import msgspec
 from aiohttp import hdrs, web
 
-from gateway.access.gate import Gate, Principal, permit, require
+from gateway.access.gate import Gate, Principal, asked_by, permit, require
 from gateway.access.rights import Right
+from gateway.access.tallies import Tallies
 from gateway.api.answers import JSON_UTF8, Answer, rendered
 from gateway.api.caller import NEAR, who_asks
 from gateway.api.detaching import accepted, detaching
@@ -68,6 +68,7 @@ class Inference:
         fleet: Fleet,
         contexts: Contexts,
         gate: Gate,
+        tallies: Tallies,
         did: Callable[[Deed], None],
         config: RelayConfig,
         queue: QueueConfig,
@@ -86,6 +87,7 @@ class Inference:
         self._background = Background(queue.background_prompts) if queue.background else None
         self._deadline_seconds = queue.deadline_seconds
         self._gate = gate
+        self._tallies = tallies
         self._did = did
         self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
@@ -145,7 +147,7 @@ class Inference:
                     self._recorder.record(inference, headers.content_encoding, answer)
                 response = accepted(answer, request.path.removesuffix(endpoint.path))
             else:
-                sink = _sink(request, id_, trace, () if otherwise is not None else request.get(CORS, ()))
+                sink = self._sink(request, inference, () if otherwise is not None else request.get(CORS, ()))
                 tracked = True
                 if headers.session and self._recorder.wants(inference):
                     await self._recorder.relay(generations.track(inference, received), headers, query, sink)
@@ -208,6 +210,13 @@ class Inference:
         at, path, client = self._generations.wall() - seconds, request.rel_url.raw_path, request.remote or ""
         self._turned_away(Refusal(id_, trace, endpoint.dialect, endpoint.path, path, code, status, at, seconds, client))
 
+    def _sink(self, request: web.Request, inference: InferenceRequest, cors: Headers) -> TransportSink | ResponseSink:
+        told: Headers = ()
+        if inference.principal:
+            told = self._tallies.told(inference.principal, inference.endpoint.dialect)
+        kind = TransportSink if TransportSink.suits(request) else ResponseSink
+        return kind(request, inference.id, inference.trace, cors, told)
+
     def _who(self, request: web.Request, near: bool) -> Principal:
         """Raises CorralError for who may not infer."""
         who = who_asks(self._gate, request, near=near)
@@ -255,7 +264,16 @@ class Inference:
         if headers.generation and self._generations.get(headers.generation) is not None:
             _refuse_loop()
         pinned(inference.pin, self._fleet.names)
-        return inference if who is None else _asked_by(who, inference)
+        return inference if who is None else self._asked_by(who, inference)
+
+    def _asked_by(self, who: Principal, inference: InferenceRequest) -> InferenceRequest:
+        """The same, of that principal. Raises Unauthorized and NotAllowed for what is not theirs to do, RateLimited once they have had enough."""
+        if inference.kind is Kind.UNLOAD:
+            require(who, Right.MANAGE)
+        permit(who, inference.model, inference.pin)
+        if who.name and inference.kind is not Kind.UNLOAD:
+            self._tallies.admit(who.name, inference.endpoint.dialect)
+        return asked_by(who, inference)
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
@@ -264,20 +282,6 @@ async def read_body(request: web.Request, limit_bytes: int) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is over {limit_bytes} bytes") from None
-
-
-def _asked_by(who: Principal, inference: InferenceRequest) -> InferenceRequest:
-    """The same, of that principal. Raises Unauthorized and NotAllowed for what is not theirs to do."""
-    if inference.kind is Kind.UNLOAD:
-        require(who, Right.MANAGE)
-    permit(who, inference.model, inference.pin)
-    kept = who.may(Right.OWN)
-    return msgspec.structs.replace(inference, principal=who.name, hosts=who.hosts, kept=kept)
-
-
-def _sink(request: web.Request, id_: str, trace: Trace, cors: Headers) -> TransportSink | ResponseSink:
-    suits = TransportSink.suits(request)
-    return TransportSink(request, id_, trace, cors) if suits else ResponseSink(request, id_, trace, cors)
 
 
 def _naming(response: web.StreamResponse, trace: Trace) -> web.StreamResponse:

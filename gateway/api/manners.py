@@ -40,7 +40,10 @@ _MAX_AGE_SECONDS = "43200"
 _METHODS = ("HEAD", "GET", "POST", "DELETE")  # the order of Ollama's Allow
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _NEAR_ENDINGS = (".localhost", ".local", ".internal")
-_OURS = ("x-corral-", "x-request-id", "traceparent", "tracestate", "traceresponse")  # how our headers begin
+_OURS = (  # how our headers begin
+    *("x-corral-", "x-request-id", "traceparent", "tracestate", "traceresponse"),
+    *("ratelimit", "x-ratelimit-", "anthropic-ratelimit-", "retry-after"),
+)
 
 
 class Greeting(NamedTuple):

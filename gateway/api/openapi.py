@@ -59,7 +59,11 @@ ANSWER_HEADERS = {
     "X-Corral-Error": "Every error of Corral's own: its code.",
     "X-Corral-Queue-Place": "Of a 503 `queue_full` or `deadline_unmet`: the place in the queue that it would have had, at most.",
     "X-Corral-Queue-Seconds": "The same: how long it would have waited for a host, as far as can be told.",
-    "Retry-After": "A 503 of Corral's own, where it can help to try again: whole seconds after which to.",
+    "RateLimit-Policy": "Inference with a key that has limits: what each limit allows (docs/access.md), as draft-ietf-httpapi-ratelimit-headers-10 has it.",
+    "RateLimit": "The same: what is left of each (`r`), and in how many seconds it is whole again (`t`). Under `/v1` `x-ratelimit-limit-requests`, `-remaining-requests`, "
+    "`-reset-requests` and the same of `tokens` say so too; at `/v1/messages` `anthropic-ratelimit-requests-limit`, `-remaining`, `-reset` and the same of `tokens`.",
+    "x-should-retry": "`false` of a 429 `insufficient_quota` and a 504 `deadline`: OpenAI's and Anthropic's clients, which try some errors again by themselves, do not.",
+    "Retry-After": "A 429 or 503 of Corral's own, where it can help to try again: whole seconds after which to.",
 }
 
 
@@ -259,7 +263,7 @@ def _failed(errors: list[type[CorralError]], bodies: _Schemas) -> Json:
             "schema": {"type": "string", "enum": [error.code for error in errors]},
         }
     }
-    if any(error.status == 503 for error in errors):
+    if any(error.status in (429, 503) for error in errors):
         headers[hdrs.RETRY_AFTER] = {"$ref": f"#/components/headers/{hdrs.RETRY_AFTER}"}
     return {
         "description": " ".join(f"`{error.code}`: {_first_line(error)}" for error in errors),

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from gateway.access.gate import Principal
 from gateway.api.handler import handler
-from gateway.dialects.urgency import PriorityWord, in_words
+from gateway.dialects.urgency import in_words
 from gateway.doc import doc
+from gateway.keyconfig import PriorityWord
 from gateway.routing.admission import Admission
 from gateway.routing.outlook import Outlook, WaitsFor
 from gateway.routing.waiting import NEVER, Waiter
@@ -30,7 +31,7 @@ class WaitingRow(msgspec.Struct, frozen=True):
     queue_place: Annotated[int, doc("from 1: the one that is looked at first", ge=1)]
     model: Annotated[str, doc("the model's full name")]
     priority: Annotated[PriorityWord, doc("as the caller said, or as the body tells")]
-    principal: Annotated[str, doc("with whom it shares, and is bounded: the caller's address")]
+    principal: Annotated[str, doc("with whom it shares, and is bounded: the key's name, or the caller's address")]
     session: Annotated[str | None, doc("the caller's word in `X-Corral-Session`")]
     since: Annotated[str, doc("in UTC, ISO 8601", extra_json_schema={"format": "date-time"})]
     waited_seconds: Annotated[float, doc("since then", ge=0)]
@@ -91,7 +92,7 @@ def _row(waiter: Waiter, told: Outlook, now: float, began: float) -> WaitingRow:
         queue_place=told.place,
         model=request.model,
         priority=in_words(request.priority),
-        principal=request.client,
+        principal=request.principal or request.client,
         session=request.session,
         since=datetime.fromtimestamp(began + waiter.since, UTC).isoformat(timespec="milliseconds"),
         waited_seconds=round(max(0.0, now - waiter.since), 3),

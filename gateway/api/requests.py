@@ -14,9 +14,9 @@ from gateway.api.handler import handler
 from gateway.api.span import said, span
 from gateway.api.stats import Ended, When, theirs
 from gateway.dialects.names import canonical
-from gateway.dialects.urgency import PriorityWord
 from gateway.doc import doc
 from gateway.errors import NotFound, StoreSlow, StoreUnavailable
+from gateway.keyconfig import PriorityWord
 from gateway.store.entries import Row, clean
 from gateway.store.history import Filter, Position, one, page
 from gateway.store.stats import Stats

@@ -29,6 +29,11 @@ def _named(trace: Trace) -> tuple[str, ...]:
     return (*_OURS, "traceresponse") if trace.sampled else _OURS
 
 
+def _to_pages(cors: Headers, trace: Trace, told: Headers) -> Headers:
+    """What lets a page of another site read the answer, and those of its headers that are ours."""
+    return (*cors, *exposing((*_named(trace), *[name for name, _ in told]))) if cors else ()
+
+
 class Relayed(web.StreamResponse):
     """Stands for an answer that has been written already: aiohttp has nothing left to do but to keep the connection, or not."""
 
@@ -59,7 +64,7 @@ class Relayed(web.StreamResponse):
 
 
 class TransportSink:
-    """Writes HTTP/1.1 into the client's transport. For requests that keep ``suits``."""
+    """Writes HTTP/1.1 into the client's transport. For requests that keep ``suits``. ``told``: more headers, for whoever asks."""
 
     __slots__ = (
         "_chunked",
@@ -69,6 +74,7 @@ class TransportSink:
         "_id",
         "_protocol",
         "_request",
+        "_told",
         "_trace",
         "_transport",
         "aborted",
@@ -77,10 +83,11 @@ class TransportSink:
         "status",
     )
 
-    def __init__(self, request: web.Request, generation: str, trace: Trace, cors: Headers) -> None:
+    def __init__(self, request: web.Request, generation: str, trace: Trace, cors: Headers, told: Headers = ()) -> None:
         self._request = request
         self._trace = trace
         self._cors = cors
+        self._told = told
         self._transport: Any = request.transport
         self._protocol: Any = request.protocol
         self._id = generation
@@ -108,10 +115,9 @@ class TransportSink:
         )
         if trace.sampled:
             ours += b"traceresponse: %b\r\n" % trace.traceparent(trace.span_id).encode()
-        if self._cors:
-            ours += "".join(
-                [f"{name}: {value}\r\n" for name, value in (*self._cors, *exposing(_named(self._trace)))]
-            ).encode()
+        if self._cors or self._told:
+            more = (*self._told, *_to_pages(self._cors, trace, self._told))
+            ours += "".join([f"{name}: {value}\r\n" for name, value in more]).encode()
         if not self._request.keep_alive:
             ours += b"Connection: close\r\n"
         self._head = response_head(status, headers, self._framing(length), ours)
@@ -171,12 +177,24 @@ class TransportSink:
 class ResponseSink:
     """Writes through aiohttp's StreamResponse: HTTP/1.0, and whatever else the fast path does not take."""
 
-    __slots__ = ("_cors", "_id", "_pending", "_request", "_response", "_trace", "aborted", "finished", "started")
+    __slots__ = (
+        "_cors",
+        "_id",
+        "_pending",
+        "_request",
+        "_response",
+        "_told",
+        "_trace",
+        "aborted",
+        "finished",
+        "started",
+    )
 
-    def __init__(self, request: web.Request, generation: str, trace: Trace, cors: Headers) -> None:
+    def __init__(self, request: web.Request, generation: str, trace: Trace, cors: Headers, told: Headers = ()) -> None:
         self._request = request
         self._trace = trace
         self._cors = cors
+        self._told = told
         self._id = generation
         self._response: web.StreamResponse = Streamed()
         self._pending = b""
@@ -191,8 +209,7 @@ class ResponseSink:
         self._response.headers["X-Corral-Generation"] = self._id
         self._response.headers["X-Corral-Host"] = host
         self._response.headers.extend(self._trace.answer)
-        if self._cors:
-            self._response.headers.extend((*self._cors, *exposing(_named(self._trace))))
+        self._response.headers.extend((*self._told, *_to_pages(self._cors, self._trace, self._told)))
         if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
             self._response.content_length = int(length)
         elif self._request.version < (1, 1):

@@ -24,7 +24,9 @@ from gateway.errors import (
     ModelNotFound,
     NoHost,
     NotFound,
+    OverBudget,
     QueueFull,
+    RateLimited,
     ShuttingDown,
     StoreUnavailable,
 )
@@ -51,6 +53,8 @@ _FAILURES = (
     HostsFailed,
     NoHost,
     QueueFull,
+    RateLimited,
+    OverBudget,
     ShuttingDown,
     StoreUnavailable,
     DeadlineExceeded,

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.request import Endpoint, Farewell
 
-_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_TYPES = {400: "invalid_request_error", 404: "not_found_error", 429: "rate_limit_error"}
 _STREAM_ID = re.compile(rb'"id":"((?:chatcmpl-|cmpl-|resp_)[^"]{1,64})"')
 _SEQUENCE = re.compile(rb'"sequence_number":(\d{1,9})')
 _OUR_CODES = (
@@ -23,6 +23,8 @@ _OUR_CODES = (
     "deadline",
     "shutting_down",
     "too_large",
+    "rate_limit_exceeded",
+    "insufficient_quota",
 )
 
 

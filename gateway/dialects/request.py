@@ -90,3 +90,9 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     principal: str = ""  # who asks; empty: somebody without a key
     hosts: tuple[str, ...] = ()  # patterns of those that may be used; empty: all
     kept: bool = True  # whether it may be recorded into a session of theirs
+    share: float = 1.0  # its key's weight in the waiting room
+
+    @property
+    def party(self) -> str:
+        """With whom it shares the waiting room: all of its key, or of its caller's address. No address begins with ``@``."""
+        return f"@{self.principal}" if self.principal else self.client

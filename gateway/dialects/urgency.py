@@ -6,12 +6,13 @@ of a user. Editors complete code while somebody types: with a ``suffix``, and ea
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from gateway.dialects.request import Endpoint, Priority
 from gateway.errors import BadRequest
+from gateway.keyconfig import PriorityWord
 
 DEADLINE_MOST_SECONDS = 86400.0
 HEAD_BYTES = 2048  # of a body in which a known prompt is looked for; a short system prompt may stand before it
@@ -23,7 +24,6 @@ PROMPTS = (  # as Open WebUI ships them; that of an answer from documents begins
     "### Task:\nAnalyze the chat history to determine",  # queries for a search
     "### Task:\nYou are an autocompletion system",
 )
-PriorityWord = Literal["interactive", "normal", "background"]
 _PLAIN = re.compile(r"[A-Za-z0-9 #.,:;_-]*")  # what JSON writes in one way only
 _WORDS: dict[Priority, PriorityWord] = {
     Priority.INTERACTIVE: "interactive",

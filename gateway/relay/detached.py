@@ -9,9 +9,8 @@ import asyncio
 import random
 from collections.abc import Callable
 
-import msgspec
-
-from gateway.access.gate import EVERYBODY, Principal, permit
+from gateway.access.gate import EVERYBODY, Principal, asked_by, permit
+from gateway.access.tallies import Tallies
 from gateway.config import GenerationsConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing
@@ -45,6 +44,7 @@ class Detached:
         rng: random.Random,
         contexts: Contexts,
         named: Callable[[str], Principal],
+        tallies: Tallies,
         rejected: Callable[[str], None],
         dropped: Callable[[float], None],
     ) -> None:
@@ -54,6 +54,7 @@ class Detached:
         self._rng = rng
         self._contexts = contexts
         self._named = named
+        self._tallies = tallies
         self._rejected = rejected
         self._refusable: set[str] = set()  # started this very moment: the caller may still be told that it cannot be
         self.shelf = Shelf(generations.loop, generations.clock, config, dropped)
@@ -86,8 +87,10 @@ class Detached:
         request = read(ENDPOINTS[path], body, id_, _JSON, "", session, client, pin, trace=trace, priority=priority)
         who = self._named(principal)
         permit(who, request.model, pin)
+        if who.name:
+            self._tallies.admit(who.name, request.endpoint.dialect)
         if who is not EVERYBODY:
-            request = msgspec.structs.replace(request, principal=principal, hosts=who.hosts)
+            request = asked_by(who, request)
         return await self.start(request, _OF_OUR_OWN, "", self._generations.clock(), keep=keep)
 
     def fresh_id(self) -> str:

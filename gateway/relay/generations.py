@@ -16,6 +16,7 @@ from typing import Self
 
 import msgspec
 
+from gateway.access.tallies import Stay, Tallies
 from gateway.dialects.lines import Meter
 from gateway.dialects.request import InferenceRequest
 from gateway.dialects.urgency import in_words
@@ -50,6 +51,7 @@ class Generation:
     delivering = False  # the host is done, but the client has not taken it all
     said = b""  # the beginning of the answer, where spans shall hold it
     detached = False  # its caller has gone on: its answer is kept
+    stay: Stay | None = None  # where its key's use is counted
     _over = False
     _task: "asyncio.Task[object] | None" = None
     _cancelling = 0
@@ -225,6 +227,7 @@ class Generations:
         sinks: Iterable[Sink],
         deadline_seconds: float = 0.0,
         tracer: Tracer | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         self.loop = loop  # asking asyncio for it costs a system call before Python 3.12
         self.clock = clock
@@ -232,6 +235,7 @@ class Generations:
         self.deadline_seconds = deadline_seconds
         self._sinks = tuple(sinks)
         self._tracer = tracer
+        self._tallies = tallies
         self._nobody = Context()  # what is said of many records is on nobody's behalf
         self._finished: list[GenerationRecord] = []
         self._past: deque[GenerationRecord] = deque(maxlen=PAST)
@@ -302,10 +306,14 @@ class Generations:
     def enter(self, generation: Generation) -> None:
         """Put into the live view."""
         self._running[generation.request.id] = generation
+        if generation.request.principal and self._tallies is not None:
+            generation.stay = self._tallies.enter(generation.request.principal, generation)
 
     def leave(self, generation: Generation) -> GenerationRecord:
         """Take out and make the record; the sinks hear of it at the next flush."""
         del self._running[generation.request.id]
+        if generation.stay is not None and self._tallies is not None:
+            self._tallies.leave(generation.stay, generation.usage.input_tokens, generation.usage.output_tokens)
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
         if not self._finished:

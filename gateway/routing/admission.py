@@ -103,7 +103,7 @@ class Admission:
         if isinstance(route, Unroutable) or self._may(route.costs[0]):
             return None
         newcomer = Waiter(request, NOBODY, self._seq + 1, now, _to_nobody)
-        turn = Turn(request.priority, self._shares[request.priority].would_stand(request.client), newcomer.seq, 0.0)
+        turn = Turn(request.priority, self._shares[request.priority].would_stand(request.party), newcomer.seq, 0.0)
         return self._foreseen([*self._turns(), (turn, newcomer)], now, newcomer)[-1][1]
 
     def _turns(self) -> list[tuple[Turn, Waiter]]:
@@ -156,7 +156,7 @@ class Admission:
             waiting = "1 request waits" if len(self) == 1 else f"{len(self)} requests wait"
             raise self._full(request, f"the queue is full: {waiting} already", now)
         if self.per_principal:
-            mine = sum([shares.waiting(request.client) for shares in self._shares.values()])
+            mine = sum([shares.waiting(request.party) for shares in self._shares.values()])
             if mine >= self.per_principal:
                 waiting = "1 request of yours waits" if mine == 1 else f"{mine} requests of yours wait"
                 raise self._full(request, f"{waiting} already, which is as many as may", now)
@@ -242,7 +242,7 @@ class Admission:
         if self._younger >= ELDEST_EVERY and waiter.seq == next(iter(self._waiters)):
             return Turn(-1, 0.0, waiter.seq, back)
         priority = waiter.request.priority
-        return Turn(priority, self._shares[priority].stands(waiter.request.client) + back, waiter.seq, back)
+        return Turn(priority, self._shares[priority].stands(waiter.party) + back, waiter.seq, back)
 
     def _attend(self, waiter: Waiter, back: float, now: float, ahead: dict[str, int]) -> float | None:
         """Look at one who waits: they are let in, refused or wait on (None), or stand back by so many seconds."""
@@ -349,7 +349,7 @@ class Admission:
         there = waiter.deliver(grant)
         if there:
             self._younger = 0 if eldest else self._younger + 1
-            self._shares[waiter.request.priority].served(waiter.request.client, route.costs[0].held)
+            self._shares[waiter.request.priority].served(waiter.party, route.costs[0].held, waiter.request.share)
         self._leave(waiter)
         if not there:
             self._fleet.release(grant.lease)
@@ -382,7 +382,7 @@ class Admission:
         if kind is None:
             kind = self._kinds[waiter.kind] = Kind()
         kind.count += 1
-        self._shares[waiter.request.priority].come(waiter.request.client)
+        self._shares[waiter.request.priority].come(waiter.party)
         return kind
 
     def _leave(self, waiter: Waiter) -> None:
@@ -391,4 +391,4 @@ class Admission:
         kind.count -= 1
         if not kind.count:
             del self._kinds[waiter.kind]
-        self._shares[waiter.request.priority].left(waiter.request.client)
+        self._shares[waiter.request.priority].left(waiter.party)

@@ -1,8 +1,9 @@
-"""Fair shares of those who wait: each principal gets as many predicted seconds as every other who waits too, whatever they ask for at once.
+"""Fair shares of those who wait: each principal gets as many predicted seconds as every other who waits too, times its weight, whatever they ask for
+at once.
 
-Start-time fair queueing: a principal stands where its own seconds have come to, but never before those who are served now; the one who stands
-first is next, with whichever of its requests. Over any time in which two principals both wait, the seconds that they got differ by at most one
-request of each. It is what deficit round robin does, without rounds: requests are bound late, and to the host that suits them.
+Start-time fair queueing: a principal stands where its own seconds, divided by its weight, have come to, but never before those who are served now;
+the one who stands first is next, with whichever of its requests. Over any time in which two principals both wait, the seconds that they got, each
+divided by their weight, differ by at most one request of each, divided likewise. It is what deficit round robin does, without rounds: requests are bound late, and to the host that suits them.
 """
 
 FORGOTTEN = 1024  # principals that are remembered though they do not wait
@@ -41,11 +42,11 @@ class Shares:
         """How many requests of this principal wait."""
         return self._waiting.get(principal, 0)
 
-    def served(self, principal: str, seconds: float) -> None:
+    def served(self, principal: str, seconds: float, weight: float = 1.0) -> None:
         """One of those who wait got a slot, for so long."""
         stood = self._stands[principal]
         self._now = max(self._now, stood)
-        self._stands[principal] = stood + seconds
+        self._stands[principal] = stood + seconds / weight
 
     def left(self, principal: str) -> None:
         """One request waits no more. Nobody is remembered for long: when nobody waits, the crowd has gone that had to share."""

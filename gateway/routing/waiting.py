@@ -20,7 +20,7 @@ KindKey = tuple[str, Any, str, tuple[str, ...], AbstractSet[str]]
 class Waiter:
     """One request in the waiting room. ``deliver`` takes the verdict, or answers False if nobody is there to take it."""
 
-    __slots__ = ("deliver", "due", "kind", "least", "request", "seq", "since", "tried")
+    __slots__ = ("deliver", "due", "kind", "least", "party", "request", "seq", "since", "tried")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Waiter:
         due: float = NEVER,
     ) -> None:
         self.request = request
+        self.party = request.party
         self.tried = tried
         self.seq = seq
         self.since = since

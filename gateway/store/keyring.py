@@ -4,11 +4,13 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable
 
+import msgspec
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
 from gateway.access.keys import Key
+from gateway.access.limits import Limits
 from gateway.access.rights import KeyRole
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.store.none import Store
@@ -62,6 +64,19 @@ class Keyring:
         await self.look()
         return _key(row)
 
+    async def limit(self, name: str, change: Callable[[Limits], Limits]) -> Key:
+        """Other limits for the same key: what ``change`` makes of those that it has. Raises NotFound, and what ``change`` raises."""
+        async with self._database.writing() as connection:
+            mine = keys.c.name == name
+            row = (await connection.execute(select(keys).where(mine).with_for_update())).one_or_none()
+            if row is None:
+                raise _missing(name)
+            key = _key(row)
+            key = msgspec.structs.replace(key, limits=change(key.limits))
+            await connection.execute(update(keys).where(mine).values(limits=_limits(key.limits)))
+        await self.look()
+        return key
+
     async def revoke(self, name: str) -> None:
         """No good from now on. Raises NotFound."""
         async with self._database.writing() as connection:
@@ -84,6 +99,7 @@ def _key(row: Row[tuple[object, ...]]) -> Key:
         tuple(json.loads(row.hosts)),
         row.expires_us / 1e6,
         row.created_us / 1e6,
+        msgspec.json.decode(row.limits, type=Limits),
     )
 
 
@@ -96,7 +112,12 @@ def _row(key: Key) -> dict[str, object]:
         "hosts": _listed(key.hosts),
         "expires_us": int(key.expires * 1e6),
         "created_us": int(key.created * 1e6),
+        "limits": _limits(key.limits),
     }
+
+
+def _limits(limits: Limits) -> str:
+    return msgspec.json.encode(limits).decode()
 
 
 def _listed(patterns: Iterable[str]) -> str:

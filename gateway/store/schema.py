@@ -260,7 +260,24 @@ keys = Table(
     Column("hosts", Text, nullable=False),
     Column("expires_us", BigInteger, nullable=False),  # 0: never
     Column("created_us", BigInteger, nullable=False),
+    Column("limits", Text, nullable=False, server_default="{}"),  # JSON object: what differs from no limits
 )
+
+key_usage = Table(
+    "key_usage",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),  # since 1970, UTC
+    Column("principal", String(128), primary_key=True),
+    Column("replica", String(40), primary_key=True),  # that counted it: each writes what it has counted itself
+    Column("requests", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("minute_requests", Integer, nullable=False),  # in the minute before seen_us
+    Column("minute_tokens", BigInteger, nullable=False),
+    Column("running", Integer, nullable=False),  # generations that waited or ran then
+    Column("seen_us", BigInteger, nullable=False),
+)
+"""What keys have used of their limits and budgets."""
 
 audit = Table(
     "audit",

@@ -22,6 +22,7 @@ JOB = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 FLUSH = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 REJECTED = ("queue_full", "deadline_unmet", "too_large", "bad_request", "draining")
+LIMITS = ("rpm", "tpm", "concurrency", "day", "month")
 TOKENS = (16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 ERROR = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 OPERATIONS = ("chat", "text_completion", "embeddings")
@@ -112,6 +113,9 @@ class Catalogue:
     def _declare_routing(self) -> None:
         self.queue_wait = histogram("corral_queue_wait_seconds", "Wait for a slot.", WAIT, "model", "outcome")
         self.rejected = counter("corral_requests_rejected", "Refused before routing.", "reason")
+        self.limited = counter(
+            "corral_requests_limited", "Refused by a limit or a budget of their key, and by which.", "limit"
+        )
         self.decisions = counter(
             "corral_routing_decisions",
             "Hosts that generations were sent to, the last one of each, and why it.",
@@ -145,6 +149,8 @@ class Catalogue:
         )
         for reason in REJECTED:
             self.rejected.labels(reason)
+        for limit in LIMITS:
+            self.limited.labels(limit)
         for failure in ("unknown_model", "no_host"):
             self.no_route.labels(failure)
         for source in CancelSource:

@@ -113,6 +113,10 @@ class Metrics(Catalogue):
         if reason in REJECTED:
             self.rejected.labels(reason).inc()
 
+    def limit_refused(self, limit: str) -> None:
+        """Count one request that a limit or a budget of its key refused."""
+        self.limited.labels(limit).inc()
+
     def polled(self, host: str, seconds: float) -> None:
         """A poll succeeded."""
         self.poll_duration.labels(self.host_label(host)).observe(seconds)

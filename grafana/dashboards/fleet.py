@@ -217,6 +217,7 @@ def _routing() -> list[Json]:
             Query(rate("corral_retries_total"), "retried"),
             Query(f"{rate('corral_retries_exhausted_total')} or vector(0)", "exhausted"),
             Query(rate("corral_requests_rejected_total", by="reason"), "refused: {{reason}}"),
+            Query(rate("corral_requests_limited_total", by="limit"), "a key's limit: {{limit}}"),
             Query(rate("corral_routing_failures_total", by="reason"), "no host: {{reason}}"),
             links=[FAILED],
         ),

@@ -29,6 +29,8 @@ def test_errors_as_ollama_spells_them(case: str) -> None:
         (400, "bad_request", "invalid_request_error", None),
         (404, "model_not_found", "not_found_error", None),
         (413, "too_large", "api_error", "too_large"),
+        (429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_exceeded"),
+        (429, "insufficient_quota", "rate_limit_error", "insufficient_quota"),
         (499, "cancelled", "api_error", "cancelled"),
         (500, "internal", "api_error", None),
         (502, "hosts_failed", "api_error", "hosts_failed"),

@@ -45,7 +45,7 @@ class Client:
     @property
     def line(self) -> tuple[Any, ...]:
         """Who has the same waits in the same line."""
-        return *self.kind, self.request.priority, self.request.client
+        return *self.kind, self.request.priority, self.request.party
 
     @property
     def grant(self) -> Grant:

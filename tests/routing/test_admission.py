@@ -188,6 +188,17 @@ def test_principals_share() -> None:
     assert [place >= 20 for place in places[1:11]] == [False, True] * 5
 
 
+def test_keys_share_by_their_weights() -> None:
+    """All of one key together, from wherever they come; who has no key shares by address."""
+    room = Room()
+    heavy = [room.come(Client(principal="ann", client=f"10.0.0.{number}", share=3.0)) for number in range(20)]
+    light = room.many(20, principal="bob", client="10.0.0.1", share=1.0)
+    nobody = room.many(20, client="10.0.0.1")
+    places = order(room, [*heavy, *light, *nobody])[1:26]
+    assert sum(place < 20 for place in places) == pytest.approx(15, abs=1)
+    assert sum(20 <= place < 40 for place in places) == pytest.approx(5, abs=1)
+
+
 @pytest.mark.parametrize("first", [Priority.INTERACTIVE, Priority.NORMAL])
 def test_priorities(first: Priority) -> None:
     """Who has one goes before those who have less, whoever they are and whenever they came."""

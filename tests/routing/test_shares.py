@@ -1,5 +1,7 @@
 """Fair shares of those who wait."""
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,9 @@ from gateway.routing.shares import FORGOTTEN, Shares
 from tests.profiles import PROPERTY
 
 
-def served(shares: Shares, sizes: dict[str, list[float]], rounds: int) -> dict[str, float]:
+def served(
+    shares: Shares, sizes: dict[str, list[float]], rounds: int, weights: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Whoever stands first is served, ``rounds`` times, each with requests of these seconds in turn; what each got."""
     got = dict.fromkeys(sizes, 0.0)
     for name in sizes:
@@ -17,7 +21,7 @@ def served(shares: Shares, sizes: dict[str, list[float]], rounds: int) -> dict[s
     for _ in range(rounds):
         name = min(sizes, key=lambda one: (shares.stands(one), one))
         seconds = sizes[name][int(got[name]) % len(sizes[name])]
-        shares.served(name, seconds)
+        shares.served(name, seconds, (weights or {}).get(name, 1.0))
         shares.left(name)
         got[name] += seconds
     return got
@@ -34,6 +38,21 @@ def test_what_two_got_differs_by_one_request_of_each(sizes: dict[str, list[float
     for one, mine in sizes.items():
         for other, theirs in sizes.items():
             assert abs(got[one] - got[other]) <= max(mine) + max(theirs) + 1e-6
+
+
+@given(
+    sizes=st.dictionaries(st.sampled_from("abcd"), durations, min_size=2, max_size=4),
+    weights=st.fixed_dictionaries(dict.fromkeys("abcd", st.floats(0.01, 100.0))),
+    rounds=st.integers(1, 60),
+)
+@PROPERTY
+def test_weighted_too(sizes: dict[str, list[float]], weights: dict[str, float], rounds: int) -> None:
+    """What each got, divided by its weight, differs by one request of each, divided likewise."""
+    got = served(Shares(), sizes, rounds, weights)
+    for one, mine in sizes.items():
+        for other, theirs in sizes.items():
+            bound = max(mine) / weights[one] + max(theirs) / weights[other]
+            assert abs(got[one] / weights[one] - got[other] / weights[other]) <= bound * (1 + 1e-6)
 
 
 def test_who_comes_late_is_next_and_owed_nothing() -> None:

@@ -2,11 +2,14 @@
 
 import time
 
+import msgspec
 import pytest
 
 from gateway.access.keys import Key, digest
+from gateway.access.limits import NO_LIMITS, Limits
 from gateway.access.rights import KeyRole
 from gateway.config import DatabaseConfig
+from gateway.dialects.request import Priority
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.store.engine import Database
 from gateway.store.keyring import Keyring
@@ -72,6 +75,23 @@ async def test_rotating_and_revoking(database: Database) -> None:
     for step in (ring.rotate("ann", digest("crl_m")), ring.revoke("ann")):
         with pytest.raises(NotFound, match="no key 'ann'"):
             await step
+
+
+async def test_limits_are_kept(database: Database) -> None:
+    """With the key; others can be set, rotating keeps them, and what is left out of them is as without limits."""
+    told = Told()
+    ring = Keyring(database, told)
+    limits = Limits(60, 20_000, 4, 10**6, 10**7, Priority.NORMAL, 2.5)
+    await ring.add(msgspec.structs.replace(ANN, limits=limits))
+    assert (await ring.look())[0].limits == limits
+    less = await ring.limit("ann", lambda before: msgspec.structs.replace(before, rpm=0, month=0))
+    assert less.limits == Limits(0, 20_000, 4, 10**6, 0, Priority.NORMAL, 2.5)
+    assert (await ring.rotate("ann", digest("crl_n"))).limits == less.limits
+    assert told[-1][0].limits == less.limits
+    await ring.limit("ann", lambda _before: NO_LIMITS)
+    assert (await ring.look())[0].limits == NO_LIMITS
+    with pytest.raises(NotFound, match="no key 'bob'"):
+        await ring.limit("bob", lambda before: before)
 
 
 async def test_other_gateways_learn_of_it(url: str, database: Database) -> None:
