@@ -108,6 +108,9 @@ as much as it and those beside it still have to say; the next request is refused
 Limited are requests to models (`/api/generate`, `/api/chat`, `/api/embed`, `/v1/…`), turns of sessions and of conversations, whose every answer is one request, and titles. Not limited is what costs no
 model: lists, sums, sessions, unloading, managing models and hosts. `corral_requests_limited_total` counts what was refused, by limit; the log says once a minute whose it is.
 
+`GET /api/usage` tells what each key has used in this minute, day and month, what is left of each limit, and when all of it is there again; the app's page Usage shows it.
+`GET /api/stats/principals` and `/api/stats/breakdown?by=principal` have what was before, as long as sums are kept.
+
 **Several gateways on one PostgreSQL** tell each other once a second what each key has used and has under way. So the slack is what the others let in within the last
 second or two: of a burst that comes to two gateways at the same moment each may let in as much as the limit says, after that neither lets in more until the minute is over. No budget is
 counted twice or forgotten by a restart or a failing database: each gateway writes how much it has counted in all. What a gateway that dies had counted in its last second, and in its current
@@ -178,5 +181,7 @@ def _told(endpoint: str, right: Right, rights: frozenset[Right]) -> str:
         return ""
     path = endpoint.partition(" ")[2]
     theirs = right is Right.OWN or path.startswith(OF_ONES_OWN)
-    facts = path.startswith((*OF_ONES_OWN, "/api/requests", "/api/stats")) and not path.endswith("/stream")
+    facts = path.startswith((*OF_ONES_OWN, "/api/requests", "/api/stats", "/api/usage")) and not path.endswith(
+        "/stream"
+    )
     return "own" if theirs and not (facts and Right.OPERATE in rights) else "yes"

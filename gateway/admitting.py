@@ -12,6 +12,7 @@ from gateway.access.tallies import Tallies
 from gateway.api.audit import AuditApi
 from gateway.api.handler import Part
 from gateway.api.keys import KeysApi
+from gateway.api.usage import UsageApi
 from gateway.checked import every_place
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
@@ -89,8 +90,9 @@ class Admitting:
             )
 
     def parts(self) -> tuple[Part, ...]:
-        """What serves keys and deeds."""
-        return KeysApi(self.gate, self.keyring), AuditApi(self.audit)
+        """What serves keys, what they have used, and deeds."""
+        usage = UsageApi(self.gate, self.tallies, time.time)
+        return KeysApi(self.gate, self.keyring), AuditApi(self.audit), usage
 
     async def close(self) -> None:
         """Write down what is not yet."""

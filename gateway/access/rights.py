@@ -119,6 +119,8 @@ _TABLE = {
         "GET /api/stats/breakdown",
         "GET /api/requests",
         "GET /api/requests/{id}",
+        "GET /api/usage",
+        "GET /api/stats/principals",
     ),
     Right.MANAGE: (
         "POST /api/pull",

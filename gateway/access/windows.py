@@ -47,6 +47,11 @@ class Minute:
         second = int(now)
         if second > self._second:
             self._pass(second)
+        return self.all
+
+    @property
+    def all(self) -> int:
+        """Everywhere, when it was last looked at."""
         used = self.here + self.elsewhere
         return used if used > 0 else 0  # noqa: FURB136 - a call a request
 

@@ -1,4 +1,4 @@
-"""What was, taken apart: by model and host at once, and over time by one of them. All from sums, as in ``stats.py``."""
+"""What was, taken apart: by model and host at once, and over time by one of them, or by key. All from sums, as in ``stats.py``."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -44,15 +44,16 @@ class ByPair(AskedTime, frozen=True):
 class ByWhat(InSteps, frozen=True, rename={"from_": "from"}):
     """And by what they are told apart."""
 
-    by: Annotated[Literal["model", "host"], doc("what they are told apart by")] = "model"
+    by: Annotated[Literal["model", "host", "principal"], doc("what they are told apart by")] = "model"
     parts: Annotated[int, doc("how many of them; what is left is summed up as one more", ge=1, le=MOST_PARTS)] = 8
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One model or host over time: a number for each point."""
+    """One model, host or key over time: a number for each point."""
 
     name: Annotated[
-        str | None, doc("its name; null: no host was reached; of models `_unknown`: names that no host had")
+        str | None,
+        doc("its name; null: no host was reached, or there was no key; of models `_unknown`: names that no host had"),
     ]
     rest: Annotated[bool, doc("whether it is all that are not told one by one; then its name is empty")]
     requests: Annotated[list[int], doc("how many")]
@@ -97,7 +98,7 @@ class BreakdownApi:
 
     @handler(*ERRORS)
     async def breakdown(self, query: ByWhat, who: Principal) -> Breakdown:
-        """Requests and tokens over each step of a time, by model or by host."""
+        """Requests and tokens over each step of a time, by model, host or key."""
         asked = question_in_steps(query, who, self._wall(), self._minutes_days)
         found = await self._stats.counts(asked.wanted, asked.bucket, query.by)
         times = range(int(asked.span.since), int(asked.span.until), asked.bucket)

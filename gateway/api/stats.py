@@ -139,6 +139,18 @@ class ByHost(AskedTime, frozen=True):
     hosts: Annotated[list[HostNumbers], doc("the busiest first, 500 at most")]
 
 
+class PrincipalNumbers(Numbers, frozen=True):
+    """Sums over the requests of one key."""
+
+    principal: Annotated[str, doc("whose key it was; empty: there was none")]
+
+
+class ByPrincipal(AskedTime, frozen=True):
+    """Sums by key."""
+
+    principals: Annotated[list[PrincipalNumbers], doc("the busiest first, 500 at most")]
+
+
 class Failure(msgspec.Struct, frozen=True):
     """What did not go well, how often."""
 
@@ -196,6 +208,7 @@ class StatsApi:
             web.get("/api/stats/timeseries", self.timeseries),
             web.get("/api/stats/models", self.models),
             web.get("/api/stats/hosts", self.hosts),
+            web.get("/api/stats/principals", self.principals),
             web.get("/api/stats/errors", self.errors),
         ]
 
@@ -231,6 +244,13 @@ class StatsApi:
         """Sums by host, the busiest first."""
         asked, found = await self._by(query, who, "host")
         return ByHost(**when(asked), hosts=[HostNumbers(host=name or None, **numbers(total)) for name, total in found])
+
+    @handler(*ERRORS)
+    async def principals(self, query: WhenAndWho, who: Principal) -> ByPrincipal:
+        """Sums by key, the busiest first; its own for a user."""
+        asked, found = await self._by(query, who, "principal")
+        rows = [PrincipalNumbers(principal=name, **numbers(total)) for name, total in found]
+        return ByPrincipal(**when(asked), principals=rows)
 
     @handler(*ERRORS)
     async def errors(self, query: WhenAndWho, who: Principal) -> Failures:

@@ -280,3 +280,55 @@ async def test_a_burst_at_two_gateways(corral: Corral, postgres: Postgres, migra
     )
     for stage in stages:
         assert (await stage.ask(call("/api/generate", headers=MINE))).status == 429
+
+
+async def test_usage(corral: Corral, database_file: Path) -> None:
+    """What was used, what is left and when it is there again; one's own, or everybody's for operators."""
+    limits = {"rpm": 10, "tpm": 5000, "concurrency": 3, "budgets": ("20000/day", "90000/month"), "priority": "normal"}
+    stage = await limited(corral, database_file, **limits)
+    for headers in (MINE, MINE, THEIRS):
+        assert (await stage.ask(call("/api/generate", tokens=7, headers=headers))).status == 200
+    records = await stage.records.until(3)
+    spent = sum(record.usage.input_tokens + record.usage.output_tokens for record in records[:2])
+    everybody = await told(stage, "GET", "/api/usage")
+    assert [row["name"] for row in everybody["keys"]] == ["ann", "bob", "root"]
+    row = everybody["keys"][0]
+    mine = json.loads((await ask(stage.url, "GET", "/api/usage", headers=MINE)).body)["keys"]
+    assert [{**one, "limits": []} for one in mine] == [{**row, "limits": []}]
+    assert (row["role"], row["priority"], row["share"], row["running"]) == ("user", "normal", 1, 0)
+    assert (row["minute_requests"], row["minute_tokens"]) == (2, spent)
+    prompts = sum(record.usage.input_tokens for record in records[:2])
+    assert row["day"] == row["month"] == {"requests": 2, "input_tokens": prompts, "output_tokens": 14}
+    left = {one["limit"]: (one["quota"], one["used"], one["left"]) for one in row["limits"]}
+    assert left == {
+        "month": (90000, spent, 90000 - spent),
+        "day": (20000, spent, 20000 - spent),
+        "tpm": (5000, spent, 5000 - spent),
+        "rpm": (10, 2, 8),
+        "concurrency": (3, 0, 3),
+    }
+    renews = {one["limit"]: one["renews_at"] for one in row["limits"]}
+    assert renews.pop("concurrency") is None
+    assert list(renews.values()) == sorted(renews.values(), reverse=True)
+    assert renews["day"].endswith("T00:00:00+00:00")
+    assert everybody["keys"][1]["limits"] == []
+
+
+async def test_sums_by_key(corral: Corral, database_file: Path) -> None:
+    """Everybody's for operators, one's own for others; over time as well."""
+    stage = await limited(corral, database_file)
+    for headers in (MINE, MINE, THEIRS):
+        await stage.ask(call("/api/generate", tokens=7, headers=headers))
+    await stage.records.until(3)
+    keeper = stage.gateway.keeper
+    assert keeper is not None
+    await until(lambda: keeper.records.depth == 0)
+    rows = (await told(stage, "GET", "/api/stats/principals"))["principals"]
+    assert [(row["principal"], row["requests"], row["output_tokens"]) for row in rows] == [
+        ("ann", 2, 14),
+        ("bob", 1, 7),
+    ]
+    mine = json.loads((await ask(stage.url, "GET", "/api/stats/principals", headers=MINE)).body)["principals"]
+    assert mine == rows[:1]
+    parts = (await told(stage, "GET", "/api/stats/breakdown?by=principal&range=1h"))["parts"]
+    assert [(part["name"], sum(part["requests"])) for part in parts] == [("ann", 2), ("bob", 1)]
