@@ -8,7 +8,7 @@ from dashboard.browser import remember, remembered
 from dashboard.gateway import GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
 from dashboard.state import gateway, gone_to, tell_failure
-from dashboard.views import chat, fleet, metrics, sessions, talk
+from dashboard.views import chat, fleet, metrics, sessions, talk, usage
 
 HERE = Path(__file__).parent
 
@@ -46,6 +46,7 @@ def main() -> None:
         "talk": st.Page(talk.page, title=t("Model talk"), url_path="talk"),
         "sessions": st.Page(sessions.page, title=t("Sessions"), url_path="sessions"),
         "metrics": st.Page(metrics.page, title=t("Metrics"), url_path="metrics"),
+        "usage": st.Page(usage.page, title=t("Usage"), url_path="usage"),
         "fleet": st.Page(fleet.page, title=t("Fleet"), url_path="fleet"),
     }
     page = st.navigation(list(pages.values()), position="top")

@@ -39,10 +39,10 @@ FLAGS = [
 
 class Demo:
     """Three simulated hosts whose models say little unless they are told to, and ``corral serve`` before them; processes of their own, for an app's
-    script blocks the thread that runs it. ``url``: the gateway, which can go away and come back there.
+    script blocks the thread that runs it. ``url``: the gateway, which can go away and come back there. ``more``: of its configuration.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
         self._folder = folder
         simulate = ["simulator", "--hosts", "3", "--base-port", "0", "--num-predict", "30", "--json"]
         self._simulator = started(folder, *simulate, "--load-seconds-per-gb", "0.2")
@@ -52,7 +52,7 @@ class Demo:
             f'[[hosts]]\nname = "{row["name"]}"\nurl = "{row["url"]}"\nvram_bytes = {row["vram_bytes"]}' for row in rows
         ]
         database = f'[database]\nurl = "sqlite:///{folder}/corral.db"'
-        (folder / "corral.toml").write_text("\n".join([database, *hosts]), encoding="utf-8")
+        (folder / "corral.toml").write_text("\n".join([more, database, *hosts]), encoding="utf-8")
         self.url = "http://127.0.0.1:0"
         self.come()
 
