@@ -80,9 +80,7 @@ async def test_a_certificate_that_is_not_good(corral: Corral, tmp_path: Path, li
     assert words in answer.body.decode()
 
 
-async def test_a_host_that_nobody_vouches_for(
-    corral: Corral, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_host_that_nobody_vouches_for(corral: Corral, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Is used if one insists, whatever name its certificate has; the log warns of it."""
     front = Front(simulated(), Authority(tmp_path).pair("host", "elsewhere.example"))
     stage = await corral(front, links={"gpu1": {"insecure_skip_verify": True}})
