@@ -62,7 +62,8 @@ corral keys list; corral keys rotate ann; corral keys revoke ann
 A key is `crl_` and 43 characters: 256 random bits. It is shown once. What is kept is its HMAC-SHA256 under `access.pepper`, a secret that
 all gateways on one database share and that may be empty: who steals the database can then still not use a key, nor guess one. A gateway
 that runs knows of a change within a second, and where it was asked to make it (`/api/keys`, for admins) at once. The key that was rotated
-or revoked is worthless from then on; what runs goes on, but a conversation of several models begins no turn more.
+or revoked is worthless from then on; what runs goes on, but a conversation of several models begins no turn more. Revoking the last one opens
+nothing: callers without a key may still do nothing, until `access.anonymous` says otherwise or `corral keys create` makes another.
 
 `corral keys hash` prints a key for the configuration instead, where no database is needed:
 
@@ -73,7 +74,8 @@ role = "user"
 hash = "…"
 ```
 
-A name is a principal: requests, sessions and sums belong to it, so whoever gets a key of the same name later has them. Roles:
+A name is a principal: requests, sessions and sums belong to it, so whoever gets a key of the same name later has them: the name of a revoked
+key is taken, but for `--again`. Roles:
 
 {roles}
 

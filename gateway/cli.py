@@ -228,6 +228,11 @@ def _add_keys(commands: Any) -> None:
             parser.add_argument("--models", type=_words, default=(), metavar="PATTERNS", help="like 'llama3*,qwen*'")
             parser.add_argument("--hosts", type=_words, default=(), metavar="PATTERNS", help="like 'gpu1,lab-*'")
             parser.add_argument("--expires", default="", metavar="DAY", help="like 2027-01-31; its end, in UTC")
+            parser.add_argument(
+                "--again",
+                action="store_true",
+                help="though a key of that name was revoked: what is that name's is the new holder's",
+            )
         if name in ("create", "limit"):
             parser.add_argument("--rpm", type=int, metavar="N", help="requests to models in any 60 seconds")
             parser.add_argument("--tpm", type=int, metavar="N", help="tokens, in and out, in any 60 seconds")
@@ -263,7 +268,8 @@ def _keys(step: str, parsed: argparse.Namespace) -> int:
         return 0
     steps = {
         "create": lambda: keys.create(
-            config, parsed.name, parsed.role, parsed.models, parsed.hosts, parsed.expires, _limits(parsed)
+            *(config, parsed.name, parsed.role, parsed.models, parsed.hosts, parsed.expires, _limits(parsed)),
+            again=parsed.again,
         ),
         "limit": lambda: keys.limit(config, parsed.name, _limits(parsed)),
         "rotate": lambda: keys.rotate(config, parsed.name),

@@ -46,8 +46,10 @@ async def create(
     hosts: tuple[str, ...],
     expires: str,
     limited: Mapping[str, Any],
+    *,
+    again: bool = False,
 ) -> str:
-    """Make a key, and show it this once. ``limited``: as ``limits_of`` takes it."""
+    """Make a key, and show it this once. ``limited``: as ``limits_of`` takes it; ``again``: though a key of that name was revoked."""
     if not NAME.match(name):
         raise ConfigError(f"{name!r}: {KEY_NAME}")
     if any(one.name == name for one in config.keys):
@@ -61,7 +63,8 @@ async def create(
     made = make(os.urandom)
     async with _keyring(config, "create", name) as keyring:
         await keyring.add(
-            Key(name, KeyRole(role), digest(made, config.access.pepper), models, hosts, until, time.time(), limits)
+            Key(name, KeyRole(role), digest(made, config.access.pepper), models, hosts, until, time.time(), limits),
+            again=again,
         )
     closed = f". {CLOSED}" if config.access.anonymous == "auto" else ""
     return f"{made}\nis the key of {name}: {ONCE}{closed}"
@@ -89,7 +92,7 @@ async def revoke(config: Config, name: str) -> str:
     """No good any more."""
     async with _keyring(config, "revoke", name) as keyring:
         await keyring.revoke(name)
-    return f"the key of {name} is no good any more"
+    return f"the key of {name} is no good any more. {CLOSED}, also when the last one is revoked"
 
 
 async def listed(config: Config) -> str:
@@ -97,7 +100,7 @@ async def listed(config: Config) -> str:
     async with _keyring(config) as keyring:
         kept = await keyring.look()
     keys = (*map(key_of, config.keys), *kept)
-    lines = [f"{'name':24} {'role':9} {'made':12} {'expires':12} models, hosts; limits", *map(_line, keys)]
+    lines = [f"{'name':24} {'role':9} {'made':12} {'expires':18} models, hosts; limits", *map(_line, keys)]
     return "\n".join(lines) if keys else "there are no keys: corral keys create NAME makes one"
 
 
@@ -111,9 +114,8 @@ def _line(key: Key) -> str:
     made = _day(key.created) or "configured"
     good = ", ".join((*(key.models or ("all",)), *(f"at {host}" for host in key.hosts)))
     limits = _limits(key.limits)
-    return (
-        f"{key.name:24} {key.role:9} {made:12} {_day(key.expires - 1) or 'never':12} {good}{limits and f'; {limits}'}"
-    )
+    until = f"revoked {_day(key.revoked)}" if key.revoked else _day(key.expires - 1) or "never"
+    return f"{key.name:24} {key.role:9} {made:12} {until:18} {good}{limits and f'; {limits}'}"
 
 
 def _limits(limits: Limits) -> str:

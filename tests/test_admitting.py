@@ -11,7 +11,7 @@ import pytest
 from dashboard.gateway import Gateway as App
 from dashboard.gateway import GatewayError
 from gateway.access.keys import PREFIX, digest, make
-from gateway.keyconfig import KeyConfig
+from gateway.keyconfig import AccessConfig, KeyConfig
 from gateway.loader import api_key
 from gateway.reload import LIVE
 from gateway.top.asking import Unreachable, looked
@@ -80,6 +80,21 @@ async def test_from_the_first_key_on(corral: Corral, tmp_path: Path) -> None:
     assert "ann (user) from 127.0.0.1: POST /api/keys: 403" in log
     assert root not in log
     assert root not in (tmp_path / "corral.db").read_bytes().decode("latin-1")
+
+
+async def test_the_last_key_is_revoked(corral: Corral, tmp_path: Path) -> None:
+    """Which lets nobody in, not even on loopback: not its holder, not who has none, not who invents one."""
+    stage = await corral(simulated(), **kept(tmp_path))
+    root = stage.key = json.loads((await by(stage, "", "POST", "/api/keys", {"name": "root", "role": "admin"})).body)[
+        "key"
+    ]
+    assert (await by(stage, root, "DELETE", "/api/keys/root")).status == 200
+    for key in (root, "", PREFIX + "A" * 43):
+        assert (await by(stage, key, "POST", "/api/keys", {"name": "evil", "role": "admin"})).status == 401
+        assert (await by(stage, key, "GET", "/api/tags")).status == 401
+    stage.gateway.access.configure(dataclasses.replace(stage.gateway.config, access=AccessConfig(anonymous="full")))
+    assert (await by(stage, "", "GET", "/api/tags")).status == 200
+    assert (await by(stage, root, "GET", "/api/tags")).status == 401
 
 
 async def test_what_was_managed(corral: Corral, tmp_path: Path) -> None:

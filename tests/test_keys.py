@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -41,18 +42,20 @@ def test_from_the_first_to_the_last_step(run: Run, tmp_path: Path) -> None:
     assert "callers without one may do nothing" in made
     (line,) = run("list").splitlines()[1:]
     assert line.split(maxsplit=4)[:2] == ["ann", "user"]
-    assert line.endswith("2099-01-31   llama3*, qwen*, at gpu1")
+    assert line.endswith("2099-01-31         llama3*, qwen*, at gpu1")
     other = run("rotate", "ann").split()[0]
     assert other.startswith(PREFIX)
     assert other != key
     with closing(sqlite3.connect(tmp_path / "corral.db")) as database:
         assert database.execute("SELECT digest FROM keys").fetchall() == [(digest(other),)]
     assert (tmp_path / "corral.db").read_bytes().find(PREFIX.encode()) < 0
-    run("revoke", "ann")
-    assert "there are no keys" in run("list")
+    assert "also when the last one is revoked" in run("revoke", "ann")
+    assert f"revoked {time.strftime('%Y-%m-%d', time.gmtime())}" in run("list").splitlines()[1]
+    assert "say `again`" in run("create", "ann", code=1)
+    assert run("create", "ann", "--again").startswith(PREFIX)
     with closing(sqlite3.connect(tmp_path / "corral.db")) as database:
         deeds = database.execute("SELECT operation, target, status FROM audit ORDER BY id").fetchall()
-    assert deeds == [(f"corral keys {step}", "ann", 200) for step in ("create", "rotate", "revoke")]
+    assert deeds == [(f"corral keys {step}", "ann", 200) for step in ("create", "rotate", "revoke", "create")]
 
 
 def test_limits(run: Run) -> None:

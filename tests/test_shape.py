@@ -39,6 +39,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/migrations/versions/r0004_keys.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0005_limits.py": "tests/store/test_migrate.py",
     "gateway/store/migrations/versions/r0006_priority.py": "tests/store/test_migrate.py",
+    "gateway/store/migrations/versions/r0007_revoked.py": "tests/store/test_migrate.py",
     "gateway/live.py": "tests/flows/test_hosts.py",
     "gateway/keeping.py": "tests/flows/test_storage.py",
     "gateway/talking.py": "tests/turns/test_titles.py",

@@ -105,8 +105,8 @@ class Gate:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """All that are known. Of two with one name both are good; the configuration's, which is the later one, has the limits that count."""
-        return *(self._kept or ()), *self.configured
+        """All that are good. Of two with one name both are good; the configuration's, which is the later one, has the limits that count."""
+        return *(key for key in self._kept or () if not key.revoked), *self.configured
 
     def _settle(self) -> None:
         sure, keys = self.sure, self.keys
@@ -117,7 +117,7 @@ class Gate:
         self._by_digest = {key.digest: (key, who) for key, who in both}
         self._by_name = {key.name: (key, who) for key, who in both}
         for near in (True, False):
-            mode = anonymous(self._config, keyed=bool(keys), near=near)
+            mode = anonymous(self._config, keyed=self.keyed, near=near)
             if not sure and self._config.anonymous == "auto" and mode == "full":
                 mode = "inference"  # until it is known that there are no keys
             self.modes[near] = mode
@@ -125,7 +125,7 @@ class Gate:
             near: EVERYBODY if mode == "full" else Principal("", ANONYMOUS[mode], sure=sure)
             for near, mode in self.modes.items()
         }
-        self.open = {near: sure and not keys and mode == "full" for near, mode in self.modes.items()}
+        self.open = {near: sure and not self.keyed and mode == "full" for near, mode in self.modes.items()}
 
     @property
     def key_in_path(self) -> bool:
@@ -139,8 +139,8 @@ class Gate:
 
     @property
     def keyed(self) -> bool:
-        """Whether there are any keys."""
-        return bool(self._by_digest)
+        """Whether there are any keys, or were: who takes the last one from its holder lets in nobody by that."""
+        return bool(self._kept or self.configured)
 
     def kept_as(self, key: str) -> str:
         """The digest of a key here."""

@@ -19,7 +19,7 @@ _USUAL = f"Bearer {PREFIX}"
 class Key(msgspec.Struct, frozen=True, gc=False):
     """A key without the key itself: ``digest`` is what is kept of it. ``models`` and ``hosts``: patterns of names; empty: all.
 
-    ``expires`` and ``created`` in Unix seconds; 0: never, and in the configuration.
+    ``expires``, ``created`` and ``revoked`` in Unix seconds; 0: never, in the configuration, and not.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Key(msgspec.Struct, frozen=True, gc=False):
     expires: float = 0.0
     created: float = 0.0
     limits: Limits = NO_LIMITS
+    revoked: float = 0.0
 
 
 def key_of(config: KeyConfig) -> Key:

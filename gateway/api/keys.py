@@ -57,6 +57,9 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: Annotated[Patterns, doc("patterns like `llama3*` of models that a user may infer with; empty: all")] = []
     hosts: Annotated[Patterns, doc("patterns of hosts on which; empty: all")] = []
     expires: Annotated[date | None, doc("the day until whose end (UTC) it is good; null: for ever")] = None
+    again: Annotated[
+        bool, doc("also for a name whose key was revoked: its sessions and requests are the new holder's")
+    ] = False
     rpm: Annotated[Rate, _RPM] = 0
     tpm: Annotated[Tokens, _TPM] = 0
     concurrency: Annotated[Rate, _CONCURRENCY] = 0
@@ -85,6 +88,9 @@ class KeyRow(msgspec.Struct, frozen=True):
     hosts: Annotated[list[str], doc("patterns of hosts; empty: all")]
     expires_at: Annotated[str | None, doc("in UTC, ISO 8601; null: never")]
     created_at: Annotated[str | None, doc("in UTC, ISO 8601; null: it stands in the configuration")]
+    revoked_at: Annotated[
+        str | None, doc("in UTC, ISO 8601: since then it is no good, and its name is taken; null: it was not")
+    ]
     rpm: Annotated[int, _RPM]
     tpm: Annotated[int, _TPM]
     concurrency: Annotated[int, _CONCURRENCY]
@@ -103,7 +109,7 @@ class MadeKey(msgspec.Struct, frozen=True):
 class KeyList(msgspec.Struct, frozen=True):
     """All keys."""
 
-    keys: Annotated[list[KeyRow], doc("by name; first those of the configuration")]
+    keys: Annotated[list[KeyRow], doc("by name, the revoked ones too; first those of the configuration")]
 
 
 class KeyRevoked(msgspec.Struct, frozen=True):
@@ -156,7 +162,7 @@ class KeysApi:
         key = Key(body.name, body.role, kept, tuple(body.models), tuple(body.hosts), expires, time.time(), limits)
         if any(one.name == body.name for one in self._gate.configured):
             raise Conflict(f"the configuration has a key {body.name!r}")
-        await self._keyring.add(key)
+        await self._keyring.add(key, again=body.again)
         return MadeKey(made, _row(key))
 
     @handler(NotFound, Conflict, StoreUnavailable)
@@ -191,6 +197,7 @@ def _row(key: Key) -> KeyRow:
         list(key.hosts),
         _moment(key.expires),
         _moment(key.created),
+        _moment(key.revoked),
         limits.rpm,
         limits.tpm,
         limits.concurrency,

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterable
 
 import msgspec
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
@@ -21,7 +22,8 @@ BEAT_SECONDS = 1.0
 
 
 class Keyring:
-    """The table of keys. ``tell`` is handed all of them, once they are known and whenever they are others. All but ``run`` raise StoreUnavailable."""
+    """The table of keys, the revoked ones among them. ``tell`` is handed all, once they are known and whenever they are others. All but ``run`` raise
+    StoreUnavailable."""
 
     def __init__(self, database: Store, tell: Callable[[tuple[Key, ...]], None]) -> None:
         self._database = database
@@ -45,19 +47,28 @@ class Keyring:
                 await self.look()
             await pause(BEAT_SECONDS)
 
-    async def add(self, key: Key) -> None:
-        """One more. Raises Conflict for a name that there is."""
+    async def add(self, key: Key, *, again: bool = False) -> None:
+        """One more. ``again``: also for a name whose key was revoked, and to whom sessions may belong. Raises Conflict for a name that there is."""
         try:
             async with self._database.writing() as connection:
-                await connection.execute(insert(keys).values(_row(key)))
+                taken = again and await connection.execute(update(keys).where(*_revoked(key.name)).values(_row(key)))
+                if not taken or not taken.rowcount:
+                    await connection.execute(insert(keys).values(_row(key)))
         except IntegrityError:
-            raise Conflict(f"there is a key {key.name!r} already: rotate or revoke it") from None
+            raise await self._taken(key.name) from None
         await self.look()
+
+    async def _taken(self, name: str) -> Conflict:
+        if not any(key.name == name and key.revoked for key in await self.look()):
+            return Conflict(f"there is a key {name!r} already: rotate or revoke it")
+        return Conflict(
+            f"a key {name!r} was revoked: sessions and requests of that name would be the new holder's; say `again` if they shall be"
+        )
 
     async def rotate(self, name: str, digest: str) -> Key:
         """Another key for the same name; the old one is no good from now on. Raises NotFound."""
         async with self._database.writing() as connection:
-            changed = update(keys).where(keys.c.name == name).values(digest=digest).returning(keys)
+            changed = update(keys).where(*_good(name)).values(digest=digest).returning(keys)
             row = (await connection.execute(changed)).one_or_none()
         if row is None:
             raise _missing(name)
@@ -67,23 +78,32 @@ class Keyring:
     async def limit(self, name: str, change: Callable[[Limits], Limits]) -> Key:
         """Other limits for the same key: what ``change`` makes of those that it has. Raises NotFound, and what ``change`` raises."""
         async with self._database.writing() as connection:
-            mine = keys.c.name == name
-            row = (await connection.execute(select(keys).where(mine).with_for_update())).one_or_none()
+            mine = _good(name)
+            row = (await connection.execute(select(keys).where(*mine).with_for_update())).one_or_none()
             if row is None:
                 raise _missing(name)
             key = _key(row)
             key = msgspec.structs.replace(key, limits=change(key.limits))
-            await connection.execute(update(keys).where(mine).values(limits=_limits(key.limits)))
+            await connection.execute(update(keys).where(*mine).values(limits=_limits(key.limits)))
         await self.look()
         return key
 
     async def revoke(self, name: str) -> None:
-        """No good from now on. Raises NotFound."""
+        """No good from now on; its name stays taken. Raises NotFound."""
         async with self._database.writing() as connection:
-            gone = (await connection.execute(delete(keys).where(keys.c.name == name))).rowcount
+            now = {"revoked_us": int(time.time() * 1e6)}
+            gone = (await connection.execute(update(keys).where(*_good(name)).values(now))).rowcount
         if not gone:
             raise _missing(name)
         await self.look()
+
+
+def _good(name: str) -> tuple[ColumnElement[bool], ...]:
+    return keys.c.name == name, keys.c.revoked_us == 0
+
+
+def _revoked(name: str) -> tuple[ColumnElement[bool], ...]:
+    return keys.c.name == name, keys.c.revoked_us > 0
 
 
 def _missing(name: str) -> NotFound:
@@ -100,6 +120,7 @@ def _key(row: Row[tuple[object, ...]]) -> Key:
         row.expires_us / 1e6,
         row.created_us / 1e6,
         msgspec.json.decode(row.limits, type=Limits),
+        row.revoked_us / 1e6,
     )
 
 
@@ -113,6 +134,7 @@ def _row(key: Key) -> dict[str, object]:
         "expires_us": int(key.expires * 1e6),
         "created_us": int(key.created * 1e6),
         "limits": _limits(key.limits),
+        "revoked_us": int(key.revoked * 1e6),
     }
 
 

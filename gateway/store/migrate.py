@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect, text
 
 from gateway.errors import StoreNewer
 
-HEAD = "0006"
+HEAD = "0007"
 BACKUPS = 2
 PACKAGE = "gateway.store:migrations"
 _LOCK = 0x434F5252414C  # any number, the same for all: an advisory lock of PostgreSQL

@@ -261,6 +261,7 @@ keys = Table(
     Column("expires_us", BigInteger, nullable=False),  # 0: never
     Column("created_us", BigInteger, nullable=False),
     Column("limits", Text, nullable=False, server_default="{}"),  # JSON object: what differs from no limits
+    Column("revoked_us", BigInteger, nullable=False, server_default="0"),  # 0: it is good; else it is kept for its name
 )
 
 key_usage = Table(

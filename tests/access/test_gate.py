@@ -82,6 +82,16 @@ def test_keys_that_are_not_good() -> None:
     assert made.principal("", ONE, near=True) is EVERYBODY
 
 
+def test_the_last_key_is_revoked() -> None:
+    """Which opens nothing: neither to its holder nor to others, though nobody has a key any more."""
+    made = gate(key("one", ONE, revoked=NOW - 1))
+    assert (made.modes, made.keys) == ({True: "none", False: "none"}, ())
+    with pytest.raises(Unauthorized, match="not known"):
+        made.principal("", ONE, near=True)
+    with pytest.raises(Unauthorized, match="role user"):
+        require(made.principal("", "", near=True), Right.READ)
+
+
 def test_what_is_missing_is_named() -> None:
     """Without a key: how to send one, and of which role. With one: that it is not enough."""
     made = gate(key("one", ONE))

@@ -71,10 +71,29 @@ async def test_rotating_and_revoking(database: Database) -> None:
         ANN.created,
     )
     await ring.revoke("ann")
-    assert told == [(ANN,), (turned,), ()]
+    (gone,) = await ring.look()
+    assert told == [(ANN,), (turned,), (gone,)]
+    assert msgspec.structs.replace(gone, revoked=0.0) == turned
+    assert 0 <= time.time() - gone.revoked < 60
     for step in (ring.rotate("ann", digest("crl_m")), ring.revoke("ann")):
         with pytest.raises(NotFound, match="no key 'ann'"):
             await step
+
+
+async def test_a_name_that_was_somebodys(database: Database) -> None:
+    """Is given to another one only by who says so: its sessions would come with it."""
+    ring = Keyring(database, Told())
+    await ring.add(ANN)
+    with pytest.raises(Conflict, match="already"):
+        await ring.add(ANN, again=True)
+    await ring.revoke("ann")
+    other = Key("ann", KeyRole.ADMIN, digest("crl_x"))
+    with pytest.raises(Conflict, match=r"was revoked: .* say `again`"):
+        await ring.add(other)
+    await ring.add(other, again=True)
+    assert await ring.look() == (other,)
+    await ring.add(Key("bob", KeyRole.USER, digest("crl_b")), again=True)
+    assert [key.name for key in await ring.look()] == ["ann", "bob"]
 
 
 async def test_limits_are_kept(database: Database) -> None:
@@ -104,7 +123,7 @@ async def test_other_gateways_learn_of_it(url: str, database: Database) -> None:
         await here.add(ANN)
         await until(lambda: bool(told) and told[-1] == (ANN,))
         await here.revoke("ann")
-        await until(lambda: told[-1] == ())
+        await until(lambda: bool(told[-1][0].revoked))
     finally:
         await tasks.close()
         await other.close()
