@@ -108,7 +108,7 @@ class Gateway:
         self.connections = Connections(
             self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock
         )
-        self.listeners = Listeners(config, self.access, self.contexts, clock, self.log.visited, self.metrics.responded)
+        self.listeners = Listeners(config, self.access, self.contexts, clock, self.log.visited, self.metrics)
         self.sessions = SessionStore(self.database, time.time, self.chance)
         self.tasks = Tasks()
         self.draining = draining(self.database, self.fleet, self.admission, clock)

@@ -198,6 +198,17 @@ class AdminConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionsConfig:
+    """Callers' connections: how many, and how long each may take."""
+
+    total: Count = 8192  # open at once; who comes then is told 503
+    per_address: Count = 2048  # and of one address that is none of http.trusted_proxies. A chat UI in front is one
+    head_seconds: Positive = 20.0  # for a request's head, from its first byte; 408 after that
+    body_seconds: Positive = 30.0  # within which at least 1 KB more of a body has to come; 408 otherwise
+    idle_seconds: Positive = 3600.0  # how long one may stay open on which nothing is asked
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseConfig:
     """Where sessions and the history of requests are kept. Relaying never waits for it, and goes on without it."""
 
@@ -309,6 +320,7 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
+    connections: ConnectionsConfig = field(default_factory=ConnectionsConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     routing: RoutingConfig = field(default_factory=RoutingConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)

@@ -25,6 +25,7 @@ class CorralError(Exception):
     code = "internal"
     fault = Fault.GATEWAY
     again = True  # False: clients that retry by themselves are told not to
+    closes = False  # True: the connection is of no more use
 
     place: int | None = None  # in the queue, had it waited
     wait_seconds: float | None = None  # as was foretold
@@ -54,6 +55,41 @@ class BadRequest(CorralError):
     status = 400
     code = "bad_request"
     fault = Fault.CLIENT
+
+
+class NotHttp(CorralError):
+    """What was sent is not HTTP/1.1 or 1.0, or its head could be read in two ways. The connection is closed."""
+
+    status = 400
+    code = "not_http"
+    fault = Fault.CLIENT
+    closes = True
+
+
+class HeadTooLarge(CorralError):
+    """A line of the request's head is over 8190 bytes, or all of it over 64 KB. The connection is closed."""
+
+    status = 431
+    code = "head_too_large"
+    fault = Fault.CLIENT
+    closes = True
+
+
+class TooSlow(CorralError):
+    """The request's head or body does not come, or comes too slowly (`connections.head_seconds`, `connections.body_seconds`). The connection is closed."""
+
+    status = 408
+    code = "too_slow"
+    fault = Fault.CLIENT
+    closes = True
+
+
+class TooManyConnections(CorralError):
+    """So many connections are open, in all or of that address (`connections.total`, `connections.per_address`), that this one is closed."""
+
+    status = 503
+    code = "too_many_connections"
+    closes = True
 
 
 class Forbidden(CorralError):

@@ -15,11 +15,12 @@ from gateway.admitting import Admitting
 from gateway.api import accepting, unix
 from gateway.api.accepting import Acceptor
 from gateway.api.certificate import Certificate
+from gateway.api.door import Door, Doorway
 from gateway.api.entrance import Entrance
 from gateway.api.handler import Part
 from gateway.api.inference import Inference
 from gateway.api.manners import Manners
-from gateway.api.middleware import Counted, boundary
+from gateway.api.middleware import boundary
 from gateway.api.site import delivered, dispatching, runner
 from gateway.api.visits import Clock, visits
 from gateway.checked import every_place
@@ -29,6 +30,7 @@ from gateway.process import package_version
 from gateway.proxies import Proxies
 from gateway.telemetry.context import Contexts
 from gateway.telemetry.lines import Visit
+from gateway.telemetry.metrics import Metrics
 
 BACKLOG = 4096
 
@@ -85,7 +87,7 @@ class Listener:
         await self.site.start()
 
     async def _accept(self, made: web.AppRunner, certificate: Certificate, mode: int) -> None:
-        assert made.server is not None
+        assert isinstance(made.server, Doorway)
         place, entrance = self.place, self.entrance
         socks = [self._unix(mode)] if place.path else await accepting.bound(place.address, place.port)
         self._acceptor = Acceptor(
@@ -127,12 +129,15 @@ class Listeners:
         contexts: Contexts,
         clock: Clock,
         visited: Callable[[Visit], None] | None,
-        responded: Counted,
+        metrics: Metrics,
     ) -> None:
         self._config = config
         self._access = access
         self._around = visits(contexts, config.http.prefix, clock, time.time, visited)
-        self._responded = responded
+        self._responded = metrics.responded
+        # Operators get in however many others there are.
+        proxies = Proxies(config.http.trusted_proxies)
+        self._doors = {whole: Door(config.connections, proxies, clock, metrics.turned_away) for whole in (True, False)}
         self._hostname = socket.gethostname()
         self.certificate = Certificate(config.tls)
         self._all = [self._listener(place) for place in every_place(config)]
@@ -172,6 +177,8 @@ class Listeners:
         for one in self._all:
             one.manners.configure(http)
             one.entrance.proxies = proxies
+        for door in self._doors.values():
+            door.proxies = proxies
 
     async def open(self, parts: Iterable[Part], inference: Inference) -> None:
         """Serve these parts at every place. Raises CannotListen."""
@@ -180,7 +187,9 @@ class Listeners:
             manners = one.manners
             middlewares = self._around, boundary(manners, gate, self._access.audit.put, self._responded)
             limit = self._config.relay.body_limit_bytes
-            made = runner(every, middlewares, http.prefix, package_version(), limit, whole=one.whole)
+            made = runner(
+                every, middlewares, http.prefix, package_version(), limit, self._doors[one.whole], whole=one.whole
+            )
 
             await made.setup()
             dispatching(made, partial(inference.dispatch, manners), gate, http.prefix, one.entrance)

@@ -88,6 +88,8 @@ TESTED_ELSEWHERE = {
         and not (ROOT / "tests" / "api" / f"test_{path.name}").exists()
     },
     "gateway/api/detaching.py": "tests/flows/test_detached.py",
+    "gateway/api/door.py": "tests/hostile/test_slow.py",
+    "gateway/api/framing.py": "tests/hostile/test_framing.py",
     "gateway/api/conversations.py": "tests/conversation/test_conversations.py",
     "gateway/api/following.py": "tests/flows/test_detached.py",
     "gateway/api/jobs.py": "tests/flows/test_managing.py",

@@ -10,9 +10,9 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 
-from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from gateway.api.door import Doorway, Visitor
 from gateway.api.told import Client, Untold, told
 from gateway.proxies import UNIX, Proxies
 from gateway.tasks import Tasks, pause
@@ -26,8 +26,8 @@ COMPLAINTS_MOST = 100
 """Proxies of which the log tells that they begin wrongly, each once."""
 
 
-class Told(RequestHandler):
-    """aiohttp's, of a connection that a proxy told about: ``peername`` is its client."""
+class Told(Visitor):
+    """A connection that a proxy told about: ``peername`` is its client."""
 
     __slots__ = ("client",)
     client: Client | None
@@ -37,6 +37,10 @@ class Told(RequestHandler):
         """Who is at the other end, as the proxy says."""
         return self.client
 
+    def comes_from(self, transport: asyncio.BaseTransport) -> str:
+        """The client, not the proxy."""
+        return self.client[0] if self.client is not None else super().comes_from(transport)
+
 
 class Acceptor:
     """Listens on bound sockets for a ``server``. ``tls`` gives the context for the next connection; with ``proxies`` each connection must be from one
@@ -45,7 +49,7 @@ class Acceptor:
     def __init__(
         self,
         socks: Iterable[socket.socket],
-        server: web.Server,
+        server: Doorway,
         tls: Callable[[], ssl.SSLContext | None],
         proxies: Callable[[], Proxies] | None,
     ) -> None:
@@ -126,7 +130,7 @@ class Acceptor:
     def _handler(self, client: Client | None) -> RequestHandler:
         if client is None:
             return self._server()
-        handler = Told(self._server, loop=asyncio.get_running_loop(), **self._server._kwargs)
+        handler = Told(self._server, door=self._server.door, loop=asyncio.get_running_loop(), **self._server._kwargs)
         handler.client = client
         return handler
 

@@ -84,12 +84,15 @@ def rendered(error: CorralError, endpoint: Endpoint | None = None, id_: str = ""
     headers.update(error.headers)
     late = endpoint is not None and endpoint.dialect != "ollama" and error.status != 400  # error_end says why
     headers["Content-Type"] = JSON if late else JSON_UTF8
-    return Answer(
+    answer = Answer(
         status=error.status,
         reason=_REASONS.get(error.status),
         body=write(error.status, error.message, error.code, id_),
         headers=headers,
     )
+    if error.closes:
+        answer.force_close()
+    return answer
 
 
 def plain(status: int, text: str, headers: dict[str, str] | None = None) -> Answer:

@@ -22,7 +22,17 @@ from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.read import read
 from gateway.dialects.request import Endpoint, InferenceRequest, Kind
 from gateway.dialects.urgency import Background, deadline_of, priority_of
-from gateway.errors import Cancelled, CorralError, DeadlineUnmet, Loop, QueueFull, ShuttingDown, TooLarge, internal
+from gateway.errors import (
+    Cancelled,
+    CorralError,
+    DeadlineUnmet,
+    Loop,
+    NotHttp,
+    QueueFull,
+    ShuttingDown,
+    TooLarge,
+    internal,
+)
 from gateway.fleet.client import HostAnswer
 from gateway.fleet.registry import Fleet
 from gateway.fleet.targets import pinned
@@ -277,11 +287,15 @@ class Inference:
 
 
 async def read_body(request: web.Request, limit_bytes: int) -> bytes:
-    """The whole body. Raises TooLarge."""
+    """The whole body. Raises TooLarge, TooSlow, NotHttp."""
     try:
+        if (request.content_length or 0) > limit_bytes:  # nobody has to send it
+            raise TooLarge(f"the body is over {limit_bytes} bytes")
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is over {limit_bytes} bytes") from None
+    except web.RequestPayloadError:
+        raise NotHttp("the body is not framed as its head says") from None
 
 
 def _naming(response: web.StreamResponse, trace: Trace) -> web.StreamResponse:

@@ -144,8 +144,8 @@ def exposing(names: Iterable[str]) -> Headers:
 def name_of(header: str) -> str:
     """A Host header less its port, in lower case."""
     if header.startswith("["):
-        name, _, port = header[1:].partition("]")
-        return name.lower() if not port or port.startswith(":") else header
+        name, closed, port = header[1:].partition("]")
+        return name.lower() if closed and (not port or port.startswith(":")) else header
     return (header.partition(":")[0] if header.count(":") == 1 else header).lower()
 
 

@@ -17,7 +17,7 @@ from gateway.api.answers import Answer, moved, plain, rendered
 from gateway.api.caller import NEAR, WHO, who_asks
 from gateway.api.manners import ABOUT, CORS, Greeting, Manners, allow, bare, clean, exposing, location
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.errors import CorralError, Forbidden, StoreUnavailable, Unauthorized, internal
+from gateway.errors import CorralError, Forbidden, NotHttp, StoreUnavailable, TooSlow, Unauthorized, internal
 from gateway.store.audit import Deed
 
 log = logging.getLogger(__name__)
@@ -128,8 +128,9 @@ class QuietNonsense(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let everything else pass."""
-        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-            logging.getLogger(__name__).debug("not HTTP: %s", record.exc_info[1].message)
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, (HttpProcessingError, NotHttp, TooSlow, web.RequestPayloadError)):
+            log.debug("not HTTP: %s", error)
             return False
         return True
 

@@ -10,7 +10,9 @@ from aiohttp.typedefs import Middleware
 from gateway.access.gate import Gate
 from gateway.access.rights import behind
 from gateway.api.caller import NEAR, Handler, KeyInPath
+from gateway.api.door import Door, Doorway, Visitor
 from gateway.api.entrance import Entrance
+from gateway.api.framing import amiss
 from gateway.api.handler import Part
 from gateway.api.manners import under
 from gateway.api.openapi import OpenApi
@@ -21,12 +23,29 @@ CUT_SECONDS = 2.0
 DELIVERY_SECONDS = 0.02
 
 
+class Runner(web.AppRunner):
+    """aiohttp's, with our door."""
+
+    def __init__(self, app: web.Application, door: Door, **more: Any) -> None:
+        super().__init__(app, **more)
+        self._door = door
+
+    async def _make_server(self) -> web.Server:
+        return Doorway(await super()._make_server(), self._door)
+
+    async def cleanup(self) -> None:
+        """Close every connection."""
+        self._door.close()
+        await super().cleanup()
+
+
 def runner(
     parts: Iterable[Part],
     middlewares: Iterable[Middleware],
     prefix: str,
     version: str,
     body_limit_bytes: int,
+    door: Door,
     *,
     whole: bool,
 ) -> web.AppRunner:
@@ -35,8 +54,10 @@ def runner(
     routes = [route for part in parts for route in part.routes() if whole or not behind(route.method, route.path)]
     routes += OpenApi(routes, prefix, version).routes()
     app.add_routes([*routes, *under(prefix, routes)])
-    return web.AppRunner(
+    return Runner(
         app,
+        door,
+        keepalive_timeout=door.config.idle_seconds,
         handler_cancellation=True,
         access_log=None,
         auto_decompress=False,
@@ -63,7 +84,18 @@ def dispatching(
         keyed.again = dispatch(keyed, near)
         return keyed.again
 
-    server.request_handler = entrance.leading(way(True), way(False))
+    server.request_handler = _looked_at(entrance.leading(way(True), way(False)), prefix)
+
+
+def _looked_at(serve: Handler, prefix: str) -> Handler:
+    """Before all others: nobody serves what could be read in two ways."""
+
+    def first(request: Any) -> Awaitable[web.StreamResponse]:
+        visitor: Visitor = request.protocol
+        error = amiss(request._message, bulky=visitor.bulky)
+        return serve(request) if error is None else visitor.refused(request, error, prefix)
+
+    return first
 
 
 async def delivered(running: web.AppRunner) -> None:

@@ -48,6 +48,11 @@ class Catalogue:
             "corral_requests", "Requests finished, by how they ended.", "operation", "model", "outcome"
         )
         self.responses = counter("corral_http_responses", "HTTP responses sent, every route.", "route", "code")
+        self.at_the_door = counter(
+            "corral_http_turned_away",
+            "Connections and requests ended before anything served them: not HTTP, too large a head, too slow, too many.",
+            "reason",
+        )
         self.duration = histogram(
             "corral_request_duration_seconds",
             "From headers received to last byte sent.",

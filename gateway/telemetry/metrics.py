@@ -117,6 +117,10 @@ class Metrics(Catalogue):
         """Count one request that a limit or a budget of its key refused."""
         self.limited.labels(limit).inc()
 
+    def turned_away(self, code: str) -> None:
+        """Count one connection or request that was ended at the door."""
+        self.at_the_door.labels(code).inc()
+
     def polled(self, host: str, seconds: float) -> None:
         """A poll succeeded."""
         self.poll_duration.labels(self.host_label(host)).observe(seconds)

@@ -218,6 +218,7 @@ def _routing() -> list[Json]:
             Query(f"{rate('corral_retries_exhausted_total')} or vector(0)", "exhausted"),
             Query(rate("corral_requests_rejected_total", by="reason"), "refused: {{reason}}"),
             Query(rate("corral_requests_limited_total", by="limit"), "a key's limit: {{limit}}"),
+            Query(rate("corral_http_turned_away_total", by="reason"), "at the door: {{reason}}"),
             Query(rate("corral_routing_failures_total", by="reason"), "no host: {{reason}}"),
             links=[FAILED],
         ),

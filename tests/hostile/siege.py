@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +89,14 @@ class Target:
         ]
         self.host = ScriptedHost("gpu1", self._answer, {"/api/tags": {"models": rows}})
 
+    @contextlib.asynccontextmanager
+    async def until_over(self) -> AsyncIterator[None]:
+        """Whatever happens, the canary's stream ends."""
+        try:
+            yield
+        finally:
+            self.over.set()
+
     async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
         if b"canary" not in asked.body:
             writer.write(HEAD + chunked(FINE, b""))
@@ -126,7 +134,7 @@ async def _siege(attacks: Mapping[str, Attack], path: Path, key: str, sections: 
             struck.seen = sum(mark in asked.head or mark in asked.body for asked in target.host.asked)
             return struck
 
-        async with Client.to(stage.url) as canary, asyncio.TaskGroup() as tasks:
+        async with Client.to(stage.url) as canary, target.until_over(), asyncio.TaskGroup() as tasks:
             await canary.send("POST", "/api/generate", CANARY, headers)
             lines = tasks.create_task(_lines(canary))
             running = {name: tasks.create_task(one(at, attack)) for at, (name, attack) in enumerate(attacks.items())}
@@ -174,7 +182,7 @@ async def _send(stage: Stage, client: Client, attack: Attack, mark: bytes) -> No
     for at, piece in enumerate(attack.pieces):
         if at:  # a round trip of somebody else: what came before has been read
             await ask(stage.url, "GET", "/healthz")
-        with contextlib.suppress(ConnectionError):  # it answered before it had everything
+        with contextlib.suppress(ConnectionError, RuntimeError):  # it answered before it had everything
             await client.write(piece.replace(MARK, mark), method)
 
 

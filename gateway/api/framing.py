@@ -1,0 +1,40 @@
+"""Whether a head can be read in one way alone. aiohttp's parser (llhttp, strict) has let it pass; a proxy before or behind us may read it otherwise."""
+
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
+from aiohttp.http import RawRequestMessage
+
+from gateway.errors import CorralError, HeadTooLarge, NotHttp
+
+HEAD_LIMIT_BYTES = 64 * 1024
+_VERSIONS = (HttpVersion11, HttpVersion10)
+_LENGTH_DIGITS = 18
+
+
+def amiss(message: RawRequestMessage, *, bulky: bool) -> CorralError | None:
+    """Why nobody is to serve it, if so. ``bulky``: it came in more than one read, or in a large one.
+
+    1. a version that we do not speak; 2. an authority in the target (as proxies are asked) that is not the Host, as CONNECT has it; a fragment;
+    3. a body that is framed otherwise than by one plain length or one plain ``chunked``; 4. a head that is too large in all.
+    """
+    headers = message.headers
+    if message.version not in _VERSIONS:
+        return NotHttp(f"HTTP/{message.version[0]}.{message.version[1]} is not spoken here: HTTP/1.1 and 1.0 are")
+    if message.path[:1] != "/" and message.path != "*" and not _same_authority(message):
+        return NotHttp("the request is for another host than its Host header says: this is no proxy")
+    if "#" in message.path:
+        return NotHttp("a request's path has no fragment")
+    if hdrs.TRANSFER_ENCODING in headers:
+        codings = [value.lower() for value in headers.getall(hdrs.TRANSFER_ENCODING)]
+        if codings != ["chunked"] or message.version != HttpVersion11:
+            return NotHttp("a body is framed by Content-Length, or by Transfer-Encoding: chunked and nothing else")
+    if len(headers.get(hdrs.CONTENT_LENGTH, "")) > _LENGTH_DIGITS:
+        return NotHttp("the Content-Length is none")
+    if bulky and sum(len(name) + len(value) for name, value in message.raw_headers) > HEAD_LIMIT_BYTES:
+        return HeadTooLarge(f"the request's head is over {HEAD_LIMIT_BYTES} bytes")
+    return None
+
+
+def _same_authority(message: RawRequestMessage) -> bool:
+    url = message.url
+    host = message.headers.get(hdrs.HOST, "")
+    return message.method != "CONNECT" and url.scheme in ("http", "https") and url.raw_authority == host.lower()
