@@ -32,7 +32,7 @@ Answering = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
 class ScriptedHost:
     """``answering`` writes the answer to each POST. ``asked`` holds them; ``ledger`` counts connections only.
 
-    ``polls``: what it answers to a GET, by path, where that is not the usual.
+    ``polls``: what it answers to a GET, by path, where that is not the usual; bytes stand for a whole answer.
     """
 
     def __init__(self, name: str, answering: Answering, polls: Mapping[str, Any] | None = None) -> None:
@@ -72,7 +72,12 @@ class ScriptedHost:
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
         body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
         if head.startswith(b"GET "):
-            text = json.dumps(self._polls[head.split(b" ")[1]]).encode()
+            said = self._polls[head.split(b" ")[1]]
+            if isinstance(said, bytes):
+                writer.write(said)
+                await writer.drain()
+                return
+            text = json.dumps(said).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text))
             writer.write(text)
         else:

@@ -143,7 +143,12 @@ class Exchange:
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
         self.headers = headers
-        if status < 400:
+        if 300 <= status < 400 and status != 304:  # a caller who followed it would be led anywhere
+            assert self._connection is not None
+            self._connection.abort()
+            why = f"answered {status}, a redirect, which nobody follows: its url has to lead to Ollama itself"
+            self.lost(UpstreamError(AttemptOutcome.PROTOCOL_ERROR, why))
+        elif status < 400:
             self.stream()
 
     def chunk(self, framed: bytes, start: int) -> None:
