@@ -258,7 +258,7 @@ class Stage:
         await self._agree()
         await self._desk.aclose()
         await self.stop()
-        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").split("\n") if line]
         logged = [line["id"] for line in lines if line["event"] == "generation"]
         assert logged == [record.id for record in self.records]
         assert len(set(logged)) == len(logged)
