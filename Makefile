@@ -9,7 +9,7 @@ RANDOM_HEX = $$(head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
 export PYTHONDONTWRITEBYTECODE =
 NPM := npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1
 
-.PHONY: setup demo screenshots run check fix js test test-compiled compiled bench clean
+.PHONY: setup demo screenshots run check fix js test test-compiled compiled bench fuzz clean
 
 setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
@@ -67,6 +67,11 @@ $(COMPILED)/.ready: $(STAMP) pyproject.toml $(shell find gateway simulator -name
 bench: $(COMPILED)/.ready ## side by side with nginx and others; needs gcc and nginx
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench
+
+SECONDS ?= 20
+fuzz: setup   ## SECONDS (20) of coverage-guided fuzzing in all: make fuzz SECONDS=300; needs atheris
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 clean:
 	rm -rf .venv build $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/build

@@ -31,6 +31,8 @@ def field_of(body: bytes, content_type: str, query: str, name: str, most: int) -
             continue
         if found is not None or "filename" in disposition or b"content-transfer-encoding" in head.lower():
             raise BadRequest(f"the form's {name!r} is there twice, as a file, or encoded: {TWICE}")
+        if b"\n" in value or b"\r" in value:
+            raise BadRequest(f"the form's {name!r} has several lines: {TWICE}")
         found = value
     return (found or b"")[:most].decode("utf-8", errors="replace")
 
@@ -56,13 +58,15 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[bytes, bytes]]:
     fence = b"\n" + fence  # at the beginning of a line: a file may hold anything else
     while True:
         if body[at : at + 2] == b"--":
+            if body[at + 2 : at + 4] not in (b"", b"\r\n"):
+                raise BadRequest(f"the last boundary of the form is followed by something else: {TWICE}")
             return found
         end = _fence(body, fence, at)
         if body[at : at + 2] != b"\r\n" or (end >= 0 and body[end - 1] != 0x0D):
             raise BadRequest("a line of the form does not end in CRLF")
         split = body.find(b"\r\n\r\n", at, at + _HEAD_MOST_BYTES)
         if end < 0 or split < 0 or split >= end:
-            return found if end < 0 else _no_head()
+            raise BadRequest("the form has no end" if end < 0 else "a part of the form has no head")
         found.append((body[at + 2 : split], body[split + 4 : end - 1]))
         at = end + len(fence)
 
@@ -77,10 +81,6 @@ def _fence(body: bytes, fence: bytes, at: int) -> int:
             raise BadRequest(f"a boundary of the form is followed by something else: {TWICE}")
         at += 1
     return -1
-
-
-def _no_head() -> list[tuple[bytes, bytes]]:
-    raise BadRequest("a part of the form has no head")
 
 
 def _disposition(head: bytes) -> dict[str, str]:

@@ -17,6 +17,7 @@ from gateway.record import AttemptOutcome
 HEAD_LIMIT_BYTES = 64 * 1024
 HEADERS_LIMIT = 128
 ONE_WRITE_BYTES = 64 * 1024
+_EARLY = "a body before its answer"
 _CHUNK_SIZES = {b"%x\r\n" % size: size for size in range(1, 4096)}  # size lines as everybody writes them
 # A host that lost its power says nothing any more, and is noticed all the same: in a silence by the kernel's questions, while something
 # is on its way to it by what its kernel does not acknowledge. Both take as long. A kernel that lives answers both, whatever its Ollama
@@ -57,7 +58,7 @@ class Connection:
     compiling its attributes (docs/decisions/0007)."""
 
     __slots__ = (
-        "_aligned", "_barren", "_bearing", "_between", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_line_end", "_parser", "_pieces", "_poisoned", "_receiver",
+        "_aligned", "_barren", "_bearing", "_between", "_complete", "_free", "_head_ready", "_headers", "_informational", "_keep", "_line_end", "_nonsense", "_parser", "_pieces", "_poisoned", "_receiver",
         "_status", "_transport", "_until_close", "_wanted", "answered", "idle_since", "on_body", "reused",
     )  # fmt: skip
 
@@ -74,6 +75,7 @@ class Connection:
         self._head_ready = self._complete = self._keep = self._informational = self._poisoned = self._until_close = (
             False
         )
+        self._nonsense = ""  # what llhttp lets pass and nobody can mean
         self.answered = False
         self.reused = False
         self.idle_since = 0.0
@@ -170,6 +172,10 @@ class Connection:
         )
 
     def _taken(self, receiver: Receiver, size: int, broken: str) -> None:
+        if self._nonsense or (self._pieces and not self._status):
+            why = f"sent something that is not HTTP: {self._nonsense or _EARLY}"
+            self._fail(AttemptOutcome.PROTOCOL_ERROR, why)
+            return
         if self._head_ready:
             self._head_ready = False
             receiver.head(self._status, self._headers)
@@ -216,7 +222,9 @@ class Connection:
     # -- httptools (no exception may leave these) --------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._complete or self._receiver is None:  # the answer is over: what follows was never asked for
+        if (
+            self._complete or self._receiver is None
+        ) and not self._poisoned:  # the answer is over: what follows was never asked for
             self._poisoned = True
             self._wanted = len(self._pieces)
 
@@ -233,6 +241,8 @@ class Connection:
             self._headers = []
             return
         self._status = status
+        if status < 100 or self._pieces:
+            self._nonsense = _EARLY if self._pieces else f"status {status}"
         names = [name.lower() for name, _ in self._headers]
         sized = b"content-length" in names
         chunked = b"transfer-encoding" in names

@@ -393,7 +393,6 @@ FORMS = {
     "in the file": (form(part("file", b'\r\nname="model"\r\n\r\nfake\r\n'), MODEL), AUDIO),
     "in a longer name": (form(part("remodel", b"fake"), MODEL), AUDIO),
     "with more headers": (form(part("model", AUDIO.encode(), "\r\nContent-Type: text/plain")), AUDIO),
-    "cut off": (form(FILE)[:-6] + part("model", AUDIO.encode())[:40], ""),
     "nowhere": (b"no form at all", ""),
 }
 
@@ -403,6 +402,12 @@ def test_the_model_of_a_form(body: bytes, model: str) -> None:
     """The model is a form field, wherever it stands."""
     request = raw(body, SPEECH, FORM)
     assert (request.requested_model, request.stream, request.kind) == (model, False, Kind.INFER)
+
+
+def test_half_a_form() -> None:
+    """A form that is cut off is none to Ollama either."""
+    with pytest.raises(BadRequest, match="no end"):
+        raw(form(FILE)[:-6] + part("model", AUDIO.encode())[:40], SPEECH, FORM)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ NO_ANSWERS = {
     "blank lines without end": Lie(b"\r\n" * (ENDLESS // 2)),
     "patience without end": Lie(b"HTTP/1.1 100 Continue\r\n\r\n" * (ENDLESS // 25)),
     "hints without end": Lie(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * (ENDLESS // 40)),
+    "an interim body": Lie(b"HTTP/1.1 199 Wait\r\nTransfer-Encoding: chunks\r\n\r\n" + b"x" * ENDLESS),
     "a chunk's size without end": Lie(HEAD + b"0" * ENDLESS),
     "an extension without end": Lie(HEAD + b"5;" + b"x" * ENDLESS),
     "trailers without end": Lie(HEAD + b"0\r\n" + b"X: y\r\n" * (ENDLESS // 6)),
@@ -70,6 +71,8 @@ NONSENSE = {
     f"line {line!r}": status(line)
     for line in (
         *(
+            b"HTTP/1.1 000 OK",
+            b"HTTP/1.1 099 OK",
             b"HTTP/1.1 20 OK",
             b"HTTP/1.1 2000 OK",
             b"HTTP/1.1 -20 OK",
@@ -155,6 +158,7 @@ ODD = {
     "NULs": Lie(HEAD + chunked(b"\0" * MUCH + b"\n", b""), 200, words=b"\0\0"),
     "less than its length": Lie(headed(b"Content-Length: 5"), 200, whole=False, closes=True),
     "more than its length": Lie(headed(b"Content-Length: 2") + b"x" * 1000, 200, words=b"{}"),
+    "an answer and two others": Lie(headed(b"Content-Length: 2") * 3, 200, words=b"{}"),
     "an answer and another": Lie(headed(b"Content-Length: 2") * 2, 200, words=b"{}"),
     "a terabyte, by its length": Lie(headed(b"Content-Length: 1099511627776"), 200, whole=False, closes=True),
     "an error without end": Lie(b"HTTP/1.1 400 Bad\r\n\r\n" + b"x" * ENDLESS, 400, closes=True, words=b"xxx"),

@@ -152,6 +152,9 @@ FORMS: dict[str, tuple[bytes, int, str]] = {
     "something before": (b"x\r\n" + THEIRS + OURS + END, 400, "bad_request"),
     "a blank behind the boundary": (OURS.replace(b"--B", b"--B ") + THEIRS + END, 400, "bad_request"),
     "a dash behind the boundary": (OURS + b"--B-\r\n" + THEIRS[5:] + END, 400, "bad_request"),
+    "a boundary in the value": (part(b'; name="model"', GOOD + b"\n\r--B\r\n\r\n" + BAD) + END, 400, "bad_request"),
+    "something behind the end": (OURS + b"--B--B\r\n" + THEIRS[5:] + END, 400, "bad_request"),
+    "no end": (OURS + THEIRS[:-2] + b"x", 400, "bad_request"),
     "no head": (b"--B\r\nno head at all\r\n" + THEIRS + END, 400, "bad_request"),
     "a NUL in a name": (part(b'; name="model\0"', BAD) + OURS + END, 400, "bad_request"),
 }

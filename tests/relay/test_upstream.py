@@ -148,6 +148,8 @@ async def test_a_body_until_the_end_of_the_connection(pool: Made, answer: bytes)
 
 AFTER = {
     "another answer": OTHER,
+    "two more answers": OTHER * 2,
+    "another answer and half a one": OTHER + b"HTTP/1.1 200",
     "half an answer": OTHER[:-1],
     "another in chunks": CHUNKED + b"3\r\nbad\r\n0\r\n\r\n",
     "an interim answer": b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -258,6 +260,11 @@ NOT_HTTP = {
     "a chunk size that is none": CHUNKED + b"hello\r\nhello\r\n",
     "an endless chunk size": CHUNKED + b"f" * 40 + b"\r\n",
     "a chunk that is longer than it says": CHUNKED + b"4\r\nhello\r\n0\r\n\r\n",
+    "a status that is none": b"HTTP/1.1 000 OK\r\n\r\n",
+    "a status below any": b"HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "a body before the answer": b"HTTP/1.1 199 Wait\r\nTransfer-Encoding: chunks\r\n\r\nhello",
+    "a body, then the answer": b"HTTP/1.1 199 Wait\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    + SIZED,
     "another protocol's turn": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello",
 }
 
