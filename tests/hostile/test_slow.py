@@ -162,3 +162,12 @@ async def test_too_many(corral: Corral, key: str, words: str) -> None:
     await stage.stop()
     logged = [line for line in stage.log.read_text().splitlines() if "turned away" in line]
     assert len(logged) == 1, "once a minute"
+
+
+async def test_a_trusted_proxy_may_have_many(corral: Corral) -> None:
+    """All callers come through it: it is one address."""
+    stage = await corral(simulated(), connections={"per_address": 1}, http={"trusted_proxies": ("127.0.0.1",)})
+    async with Client.to(stage.url) as first, Client.to(stage.url) as second:
+        for client in (first, second):
+            await client.send("GET", "/healthz")
+            assert (await client.answer()).status == 200
