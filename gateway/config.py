@@ -24,11 +24,11 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """One Ollama server: a short name (a metric label), its URL, and how many requests it may serve at once."""
+    """One Ollama server: a short name (a metric label), its URL, and how many requests it may serve at once, if that is known."""
 
     name: str  # short: it is a metric label
     url: str  # like http://10.0.0.5:11434; https and a path prefix are fine
-    slots: Count = 1  # requests at a time; set it to the host's OLLAMA_NUM_PARALLEL, which no API tells
+    slots: Whole = 0  # requests at a time, the host's OLLAMA_NUM_PARALLEL; 0: found out, from 1 up
     tags: tuple[str, ...] = ()  # words of your own
     vram_bytes: Whole = 0  # the memory of its GPUs, for the metrics: no API tells; 0: not said
     ca: str = ""  # a file of certificates (PEM), by which alone that of the host is trusted; empty: by the system's

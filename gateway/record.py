@@ -209,6 +209,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     load_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    total_seconds: float = 0.0  # that the host had it: these three, and waiting for a slot there
 
 
 class GenerationRecord(msgspec.Struct, frozen=True, gc=False):

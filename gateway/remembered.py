@@ -13,6 +13,7 @@ class What(StrEnum):
     SERVICE_SECONDS = "service_seconds"  # of a host: how long a lease is held
     LOAD_RATE = "load_rate"  # bytes per second
     VRAM_BYTES = "vram_bytes"  # the most that models were seen to use at once
+    PARALLEL = "parallel"  # of a model on a host: requests that it runs at once
     MODELS = "models"  # the most that were seen loaded at once
     OUTPUT_TOKENS = "output_tokens"  # of a model: how long its answers are
     MEMORY_BYTES = "memory_bytes"  # how much memory it takes

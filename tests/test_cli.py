@@ -141,7 +141,7 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
             both = capsys.readouterr().out
     configured, end = json.JSONDecoder().raw_decode(text)
     (told,) = configured["hosts"]
-    assert (told["name"], told["url"], told["slots"], told["tags"]) == ("gpu1", host.url, 1, [])
+    assert (told["name"], told["url"], told["slots"], told["tags"]) == ("gpu1", host.url, 0, [])
     assert configured["queue"] == {
         "limit": 512,
         "per_principal": 0,

@@ -89,8 +89,8 @@ def test_flags_over_everything(tmp_path: Path) -> None:
     )
     assert config.listen == "127.0.0.1:4444"
     assert [(host.name, host.url, host.slots) for host in config.hosts] == [
-        ("a", "http://a:1", 1),
-        ("b-2", "http://b:2", 1),
+        ("a", "http://a:1", 0),
+        ("b-2", "http://b:2", 0),
     ]
 
 
@@ -378,7 +378,7 @@ WRONG = {
     "text for a number": ({"queue": {"limit": "many"}}, "queue.limit "),
     "a fraction for a count": ({"queue": {"limit": 1.5}}, "queue.limit "),
     "a truth value for a count": ({"queue": {"limit": True}}, "queue.limit "),
-    "no slots": ({"hosts": [HOST | {"slots": 0}]}, "slots"),
+    "no slots": ({"hosts": [HOST | {"slots": -1}]}, "slots"),
     "no room": ({"queue": {"limit": 0}}, "queue.limit "),
     "no attempts": ({"relay": {"attempts": 0}}, "relay.attempts "),
     "no time": ({"poll": {"interval_seconds": 0}}, "poll.interval_seconds "),

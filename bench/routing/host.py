@@ -89,6 +89,7 @@ class VirtualHost:
             runner = self.runners.get(job.ask.model.name)
             if runner is not None and not runner.leaving and runner.context == job.ask.context:
                 self._line.popleft()
+                job.load_seconds = self._agenda.now - job.came  # as Ollama tells it: until there is a runner
                 self._hold(runner, job)
                 continue
             victim = runner or self._in_the_way(job.ask.model.memory(job.ask.context))

@@ -61,7 +61,9 @@ class Replay:
             for place in scenario.places
         }
         self._digests = {name: f"digest-{name}" for name in self._models}
-        self.fleet = Fleet([Host(place.name, f"http://{place.name}", place.slots) for place in scenario.places])
+        told = [place.slots if place.told is None else place.told for place in scenario.places]
+        hosts = zip(scenario.places, told, strict=True)
+        self.fleet = Fleet([Host(place.name, f"http://{place.name}", slots) for place, slots in hosts])
         self.admission = Admission(self.fleet, EVERYBODY, random.Random(seed), policy)
         self._answers: list[Answered] = []
         self._last = scenario.asks[-1].at
@@ -160,8 +162,10 @@ class Replay:
 
         def over(job: Job, whole: bool) -> None:
             now = self._agenda.now
-            if whole and self.fleet.wants_sample(lease.host, now):
-                self.fleet.learn(lease, now - lease.since, self._usage(job))
+            if whole:
+                self.fleet.ran(lease, self._usage(job, now))
+                if self.fleet.wants_sample(lease.host, now):
+                    self.fleet.learn(lease, now - lease.since, self._usage(job, now))
             self.admission.release(lease, now)
             if whole or firsts or len(tried) + 1 >= ATTEMPTS:
                 last = now - ask.at if whole else None
@@ -172,13 +176,14 @@ class Replay:
 
         self._hosts[lease.host].take(Job(ask, first, over))
 
-    def _usage(self, job: Job) -> Usage:
+    def _usage(self, job: Job, now: float) -> Usage:
         return Usage(
             input_tokens=job.ask.prompt_tokens,
             output_tokens=job.ask.output_tokens,
             load_seconds=job.load_seconds,
             prefill_seconds=job.prefill_seconds,
             decode_seconds=job.decode_seconds,
+            total_seconds=now - job.came,
         )
 
 

@@ -49,12 +49,14 @@ HUGE = Card(48e9, 600e9, 40_000, 2.5e9)
 
 
 class Place(NamedTuple):
-    """One host. It has all models that fit into its memory. ``down``: seconds between which it is dead."""
+    """One host. It has all models that fit into its memory. ``slots`` of each model are what it really runs at once; ``told`` is how many the gateway is told
+    of, 0: it has to find out. ``down``: seconds between which it is dead."""
 
     name: str
     card: Card
     slots: int
     down: tuple[float, float] | None = None
+    told: int | None = None
 
     def fits(self, model: Model) -> bool:
         """Whether it can serve the model from its GPU."""

@@ -80,6 +80,7 @@ class Priced(Cost, frozen=True):
 
     leases: Annotated[int, doc("slots that are taken", ge=0)]
     slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
+    parallel: Annotated[int, doc("of this model: fewer where its answers told that more would wait there", ge=1)]
     health: Annotated[State, doc("as in a host's row")]
 
 
@@ -203,7 +204,7 @@ def _explained(
         reason=route.reason,
         predicted_seconds=round(route.predicted_seconds, 4),
         runner_up=route.runner_up,
-        costs=[_priced(costs, views[costs.host]) for costs in route.costs],
+        costs=[_priced(costs, views[costs.host], inference.model) for costs in route.costs],
         rejected=route.rejected,
         policies=policies,
         queue_place=told.place if told else None,
@@ -212,9 +213,15 @@ def _explained(
     )
 
 
-def _priced(costs: Costs, view: HostView) -> Priced:
+def _priced(costs: Costs, view: HostView, model: str) -> Priced:
     told = msgspec.structs.asdict(cost(costs))
-    return Priced(**told, leases=view.leases, slots=view.host.slots, health=view.health.state)
+    return Priced(
+        **told, leases=view.leases, slots=view.slots, parallel=_parallel(view, model), health=view.health.state
+    )
+
+
+def _parallel(view: HostView, model: str) -> int:
+    return view.parallel.get(view.digest_of(model) or "", view.host.slots or 1)
 
 
 def _endpoint_of(body: bytes, content_type: str) -> str:

@@ -68,7 +68,12 @@ class HostRow(msgspec.Struct, frozen=True):
     version: Annotated[str, doc("Ollama's; empty before it was told")]
     latency_seconds: Annotated[float, doc("how long it took to answer the last poll")]
     seen_seconds_ago: Annotated[float | None, doc("when it last answered a poll; null: never")]
-    slots: Annotated[int, doc("requests that it may serve at once", ge=1)]
+    slots: Annotated[int, doc("requests that it may serve at once: as configured, or as was found out", ge=1)]
+    slots_configured: Annotated[int, doc("the same as configured; 0: not said", ge=0)]
+    parallel: Annotated[
+        dict[str, int],
+        doc("requests that it runs at once, by model, where its answers told and that is not `slots_configured`"),
+    ]
     leases: Annotated[int, doc("slots that are taken", ge=0)]
     vram_bytes: Annotated[int, doc("its video memory, as configured; 0: not said", ge=0)]
     learned: Annotated[list[Learned], doc("what routing knows of its models' speed, by name")]
@@ -205,7 +210,9 @@ def host_row(view: HostView, now: float, kept: list[Keep]) -> HostRow:
         version=view.version,
         latency_seconds=round(view.latency_seconds, 6),
         seen_seconds_ago=None if view.seen_at is None else round(now - view.seen_at, 3),
-        slots=view.host.slots,
+        slots=view.slots,
+        slots_configured=view.host.slots,
+        parallel=_parallel(view),
         leases=view.leases,
         vram_bytes=view.host.vram_bytes,
         learned=_learned(view),
@@ -223,6 +230,12 @@ def _learned(view: HostView) -> list[Learned]:
         for name, one in known.items()
         if one is not None
     ]
+
+
+def _parallel(view: HostView) -> dict[str, int]:
+    named = {model.digest: name for name, model in sorted((view.available or {}).items(), reverse=True)}
+    found = [(named[digest], limit) for digest, limit in view.parallel.items() if digest in named]
+    return dict(sorted(found))
 
 
 def _short(value: float | None) -> float | None:

@@ -37,6 +37,7 @@ class V1Usage(msgspec.Struct, gc=False):
 class Final(msgspec.Struct, gc=False):
     """The fields of a whole JSON answer, or of a native last line, that tell usage."""
 
+    total_duration: _Number = 0
     load_duration: _Number = 0
     prompt_eval_count: _Number = 0
     prompt_eval_duration: _Number = 0

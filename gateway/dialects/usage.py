@@ -12,7 +12,7 @@ _NANO = 1e-9
 
 # Keys are preceded by `{` or `,`: inside a JSON string their quotes would be escaped, so text cannot pretend to be usage.
 _USAGE = re.compile(
-    rb'[{,]\s*"(load_duration|prompt_eval_count|prompt_eval_duration|eval_count|eval_duration'
+    rb'[{,]\s*"(total_duration|load_duration|prompt_eval_count|prompt_eval_duration|eval_count|eval_duration'
     rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens)":\s*(\d{1,18})(?![\d.eE])'
 )
 
@@ -48,4 +48,5 @@ def usage_of(tail: bytes, events: int, *, complete: bool) -> Usage:
         final.load_duration * _NANO,
         final.prompt_eval_duration * _NANO,
         final.eval_duration * _NANO,
+        final.total_duration * _NANO,
     )

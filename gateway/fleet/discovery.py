@@ -144,8 +144,8 @@ def read_targets(path: Path) -> list[HostConfig]:
 def _host(target: str, entry: Target) -> HostConfig:
     bare = target.partition("://")[2] or target
     name = str(entry.labels.get("name", "")) if len(entry.targets) == 1 else ""
-    slots = str(entry.labels.get("slots", 1))
-    if not slots.isdigit() or int(slots) < 1:
+    slots = str(entry.labels.get("slots", 0))
+    if not slots.isdigit():
         raise ValueError(f"{target}: slots = {slots!r} is not a number of requests")
     return HostConfig(
         name=name or re.sub(r"[^A-Za-z0-9_.-]+", "-", bare.partition("/")[0]).strip("-.")[:63],

@@ -42,7 +42,7 @@ class Link(msgspec.Struct, frozen=True, gc=False):
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
-    """One Ollama server as configured. ``slots``: requests it may serve at once."""
+    """One Ollama server as configured. ``slots``: requests it may serve at once; 0: that is found out (parallel.py)."""
 
     name: str
     url: str

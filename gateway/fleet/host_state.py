@@ -9,9 +9,11 @@ from gateway.fleet.health import Health
 from gateway.fleet.host import AvailableModel, Host, Lease, LoadedModel, RunnerOptions
 from gateway.fleet.learned import Learned
 from gateway.fleet.memory import FLEET, Memory, Remembered
-from gateway.fleet.prompts import Known
+from gateway.fleet.prompts import Chain, Known
+from gateway.fleet.prompts import after as prompts_after
 from gateway.fleet.regret import regrets
 from gateway.fleet.residence import Load, Unload, UnloadReason
+from gateway.fleet.slots import Slots
 from gateway.fleet.snapshot import HostView
 from gateway.record import Usage
 from gateway.remembered import What
@@ -30,8 +32,6 @@ class HostState:
     loaded: Mapping[str, LoadedModel] = field(default_factory=dict)
     loading: Mapping[str, float] = field(default_factory=dict)
     runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
-    leases: int = 0
-    leased_at: float = float("-inf")
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     service_seconds: float | None = None
     version: str = ""
@@ -41,7 +41,6 @@ class HostState:
     draining: bool = False
     elsewhere: int = 0
     ghosts: frozenset[str] = frozenset()
-    ends: list[float] = field(default_factory=list)
     prompts: Mapping[str, tuple[Known, ...]] = field(default_factory=dict)
     load_rate: float | None = None
     vram_seen: int = 0
@@ -57,6 +56,36 @@ class HostState:
     vram_taken: int = 0
     regrets: Mapping[str, float] = field(default_factory=dict)
     regret: float = 0.0
+    slots: Slots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.host.slots)
+
+    def configure(self, host: Host, place: int, pins: frozenset[str], draining: bool) -> None:
+        """This is how it is configured from now on."""
+        self.slots.configure(host.slots)
+        self.host, self.place, self.fresh, self.memo = host, place, False, None
+        self.pins, self.draining = pins, draining
+
+    # -- leases ----------------------------------------------------------------------------------------------------------------
+
+    def start(self, lease: Lease, digest: str, options: RunnerOptions) -> None:
+        """A request for this model goes there."""
+        if lease.cold and digest not in self.loading:
+            self.loading = {**self.loading, digest: lease.since}
+            self.memo = None
+        if self.runners.get(digest) != options:
+            self.runners = {**self.runners, digest: options}
+            self.memo = None
+
+    def will_know(self, digest: str, prefix: Chain, now: float, *, cold: bool) -> None:
+        """A prompt goes to one of the model's slots, whose caches knew others; after a load they know nothing."""
+        held = () if cold else self.prompts.get(digest, ())
+        known = prompts_after(held, prefix, self.slots.limit_of(digest), now)
+        if known is not held:
+            self.prompts = {**self.prompts, digest: known}
+
+    # -- what it has -----------------------------------------------------------------------------------------------------------
 
     def size_of(self, digest: str) -> int:
         """Bytes on disk; 0: not listed."""
@@ -85,6 +114,14 @@ class HostState:
         elif change.reason is UnloadReason.EVICTED and (self.newcomer or self.loading):
             self.full = True
             self.memo = None
+
+    def ran(self, lease: Lease, digest: str, usage: Usage, memory: Memory) -> bool:
+        """Take in with whom an answer ran; whether that changes how many may."""
+        limit = self.slots.learn(lease, digest, usage, ours=not self.elsewhere)
+        if limit is None:
+            return False
+        memory.keep(self.host, digest, What.PARALLEL, limit, lease.since + usage.total_seconds)
+        return True
 
     def learn(self, lease: Lease, seconds: float, usage: Usage, memory: Memory) -> None:
         """Blend in what a whole answer showed. ``seconds``: how long the lease was held.
@@ -125,6 +162,7 @@ class HostState:
         self.vram_seen = max(self.vram_seen, known.vram_bytes)
         self.models_seen = max(self.models_seen, known.models)
         self.estimates = {**known.estimates, **self.estimates}
+        self.slots.remember(known.parallel)
 
     def view(self, learned: Learned, now: float) -> HostView:
         """As routing sees it."""
@@ -145,8 +183,8 @@ class HostState:
             self.loaded,
             self.loading,
             self.runners,
-            self.leases,
-            self.leased_at,
+            self.slots.leases,
+            self.slots.leased_at,
             self.estimates,
             self.service_seconds,
             self.version,
@@ -155,7 +193,7 @@ class HostState:
             self.draining,
             self.elsewhere,
             self.ghosts,
-            tuple(self.ends),
+            tuple(self.slots.ends),
             self.prompts,
             self.load_rate,
             self.vram_seen,
@@ -166,4 +204,7 @@ class HostState:
             self.regret,
             self.pinned,
             self.memo,
+            self.slots.count,
+            self.slots.limits,
+            self.slots.crowded(),
         )

@@ -223,7 +223,7 @@ class Planner:
             full
             or ("requests wait for the host" if self._waited_for(view) else "")
             or ("the host loads another model" if view.loading else "")
-            or ("every slot of the host is taken" if taken >= view.host.slots else "")
+            or ("every slot of the host is taken" if taken >= view.slots else "")
             or ("the host works, and has no room beside what it holds" if taken and room.share else "")
         )
         return Keep(model, kind, KeepState.WAITING if waits else KeepState.DUE, waits or "it is loaded next")

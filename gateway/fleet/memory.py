@@ -20,13 +20,14 @@ Place = tuple[str, What]
 
 
 class Remembered(NamedTuple):
-    """What is remembered of one host; None and 0: nothing. ``estimates`` by digest."""
+    """What is remembered of one host; None and 0: nothing. ``estimates`` and ``parallel`` by digest."""
 
     service_seconds: float | None
     load_rate: float | None
     vram_bytes: int
     models: int
     estimates: dict[str, Estimate]
+    parallel: dict[str, int]
 
 
 class Memory:
@@ -96,11 +97,14 @@ class Memory:
         values = {place: row.value for place, row in self._hosts.get(host.name, {}).items() if row.url == host.url}
         speeds = (What.LOAD_SECONDS, What.PREFILL_RATE, What.DECODE_RATE)
         estimates = {
-            digest: Estimate(*(values.get((digest, what)) for what in speeds)) for digest, what in values if digest
+            digest: Estimate(*(values.get((digest, what)) for what in speeds))
+            for digest, what in values
+            if what in speeds
         }
         service, rate = values.get(("", What.SERVICE_SECONDS)), values.get(("", What.LOAD_RATE))
         vram, models = (int(values.get(("", what), 0)) for what in (What.VRAM_BYTES, What.MODELS))
-        return Remembered(service, rate, vram, models, estimates)
+        parallel = {digest: int(value) for (digest, what), value in values.items() if what is What.PARALLEL}
+        return Remembered(service, rate, vram, models, estimates, parallel)
 
     def everywhere(self, what: What) -> dict[str, float]:
         """What is remembered of models wherever they are, by digest."""

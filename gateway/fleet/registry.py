@@ -15,7 +15,6 @@ from gateway.fleet.host_state import HostState
 from gateway.fleet.learned import Learned
 from gateway.fleet.memory import FLEET, Memory
 from gateway.fleet.prompts import Chain, best
-from gateway.fleet.prompts import after as prompts_after
 from gateway.fleet.residence import Load, Residence, Trigger, Unload
 from gateway.fleet.runners import cause as reload_cause
 from gateway.fleet.runners import recast
@@ -140,9 +139,7 @@ class Fleet:
             if state is None or state.host.url != host.url:
                 state = HostState(host, place)
                 state.remember(self.memory.of(host))
-            state.host, state.place, state.fresh, state.memo = host, place, False, None
-            state.draining = host.name in self._draining
-            state.pins = self._pins.get(host.name, _NOTHING)
+            state.configure(host, place, self._pins.get(host.name, _NOTHING), host.name in self._draining)
             self._states[host.name] = state
         self._views, self._stale = (), list(self._states.values())
         for name, state in before.items():
@@ -201,10 +198,11 @@ class Fleet:
 
     # -- leasing ---------------------------------------------------------------------------------------------------------------
 
-    def free_slots(self, name: str) -> int:
-        """Slots of ``name`` that nobody holds."""
+    def is_full(self, name: str, model: str) -> bool:
+        """Whether one more request for a model would have to wait at ``name``."""
         state = self._states[name]
-        return state.host.slots - state.leases
+        row = state.available.get(model) if state.available else None
+        return state.slots.is_full(row.digest if row is not None else None)
 
     def is_loading(self, name: str) -> bool:
         """Whether ``name`` loads a model for a request of ours."""
@@ -236,27 +234,18 @@ class Fleet:
             cold = cold or reload is not None
         held = state.prompts.get(digest, ()) if digest is not None and not cold else ()
         known = bool(prefix and best(held, prefix))
-        lease = Lease(self._next_lease, name, digest, cold, now, now + seconds if seconds else 0.0, known, reload)
+        until = now + seconds if seconds else 0.0
+        lease = Lease(self._next_lease, name, digest, cold, now, until, known, reload)
         self._next_lease += 1
         self._leases[lease.number] = (lease, state)
         self.leases_granted += 1
-        state.leases += 1
-        state.leased_at = now
-        if lease.until:
-            state.ends.append(lease.until)
+        state.slots.take(lease)
         self._touch(state)
         if digest is not None:
             if wanted:
                 self.learned.asked(digest, options, now)
-                known_now = prompts_after(held, prefix, state.host.slots, now)
-                if known_now is not held:
-                    state.prompts = {**state.prompts, digest: known_now}
-            if cold and digest not in state.loading:
-                state.loading = {**state.loading, digest: now}
-                state.memo = None
-            if sent != options:
-                state.runners = {**state.runners, digest: options}
-                state.memo = None
+                state.will_know(digest, prefix, now, cold=cold)
+            state.start(lease, digest, options)
         return lease
 
     def release(self, lease: Lease) -> bool:
@@ -265,9 +254,7 @@ class Fleet:
         if held is None:
             return False
         state = held[1]
-        state.leases -= 1
-        if lease.until:
-            state.ends.remove(lease.until)
+        state.slots.give_back(lease)
         self._touch(state)
         if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
             state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
@@ -370,6 +357,12 @@ class Fleet:
             return False
         state.sampled_at = now
         return True
+
+    def ran(self, lease: Lease, usage: Usage) -> None:
+        """What any whole answer shows of how many run at once: two that end together are two."""
+        state = self._states.get(lease.host)
+        if state is not None and lease.digest is not None and state.ran(lease, lease.digest, usage, self.memory):
+            self._touch(state)
 
     def learn(self, lease: Lease, seconds: float, usage: Usage) -> None:
         """Blend in what a whole answer showed. ``seconds``: how long the lease was held."""

@@ -17,12 +17,14 @@ _NOTHING: Mapping[str, Any] = {}
 class HostView:
     """One host as a decision sees it: configuration, health, polled facts, live leases, learned estimates.
 
-    Beside what it is made of: its ``name``, ``slots``, the ``state`` of its health and how many ``failures`` count against it.
+    Beside what it is made of: its ``name``, ``most`` requests that may be out at once (one more of a model may be tried than
+    there are ``slots``), the ``state`` of its health and how many ``failures`` count against it.
     """
 
     __slots__ = (
         *(
             "available",
+            "crowded",
             "draining",
             "elsewhere",
             "ends",
@@ -42,7 +44,9 @@ class HostView:
             "loading",
             "memo",
             "models_seen",
+            "most",
             "name",
+            "parallel",
             "pinned",
             "prompts",
             "regret",
@@ -80,8 +84,13 @@ class HostView:
         regret: float = 0.0,  # their sum
         pinned: frozenset[str] = frozenset(),  # digests of models that are to stay in memory here
         memo: dict[Any, Any] | None = None,  # what routing has worked out of it
+        slots: int = 0,  # requests that may be out at once; 0: as configured
+        parallel: Mapping[str, int] = _NOTHING,  # digest → requests for it that run at once, where that was found out
+        crowded: Mapping[str, float] = _NOTHING,  # digest → when one of these should be over, where as many are out
     ) -> None:
-        self.host, self.name, self.slots = host, host.name, host.slots
+        self.host, self.name, self.slots = host, host.name, slots or host.slots or 1
+        self.parallel, self.crowded = parallel, crowded
+        self.most = max(self.slots, *parallel.values()) if parallel else self.slots
         self.health, self.state, self.failures = health, health.state, health.attempt_failures + health.poll_failures
         self.available = available
         self.loaded, self.loading, self.runners = loaded, loading, runners
@@ -96,10 +105,10 @@ class HostView:
     def __repr__(self) -> str:
         return f"<HostView {self.name} [{self.state} | {self.leases} of {self.slots} leased]>"
 
-    @property
-    def free_slots(self) -> int:
-        """Slots that nobody holds."""
-        return max(0, self.slots - self.leases)
+    def is_full(self, model: str) -> bool:
+        """Whether one more request for a canonical name would have to wait there."""
+        digest = self.digest_of(model) or ""
+        return self.leases >= max(self.slots, self.parallel.get(digest, 0)) or digest in self.crowded
 
     def digest_of(self, model: str) -> str | None:
         """The digest behind a canonical name here."""

@@ -293,6 +293,7 @@ class Relay:
         if generation.outcome is not Outcome.OK:
             self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, generation.reason)
             return
+        self._fleet.ran(lease, generation.usage)
         if self._fleet.wants_sample(lease.host, now):
             usage, first = generation.usage, generation.first_byte
             if not usage.decode_seconds and first is not None and generation.request.stream:

@@ -100,7 +100,7 @@ class Admission:
     def foretell(self, request: InferenceRequest, now: float) -> Outlook | None:
         """What ``request`` could expect if it came now; None: it would not wait."""
         route = self._choose(request, self._fleet.snapshot(now), NOBODY, self._ahead if self._waiters else {})
-        if isinstance(route, Unroutable) or self._may(route.costs[0]):
+        if isinstance(route, Unroutable) or self._may(route.costs[0], request.model):
             return None
         newcomer = Waiter(request, NOBODY, self._seq + 1, now, _to_nobody)
         turn = Turn(request.priority, self._shares[request.priority].would_stand(request.party), newcomer.seq, 0.0)
@@ -134,7 +134,7 @@ class Admission:
         route = self._choose(request, snapshot, tried, {})
         if isinstance(route, Unroutable):
             return route
-        if not self._may(route.costs[0]):
+        if not self._may(route.costs[0], request.model):
             return None
         if due < NEVER and now + route.predicted_seconds > due:
             return unmet(due - now, route.predicted_seconds, 0.0, None)
@@ -175,7 +175,7 @@ class Admission:
             route = self._choose(request, self._fleet.snapshot(now), tried, self._ahead)
             if isinstance(route, Unroutable):
                 self._refuse(waiter, route)
-            elif self._may(route.costs[0]):
+            elif self._may(route.costs[0], request.model):
                 self._let_in(waiter, route, now)
                 self._settled = self._fleet.version
             else:
@@ -235,7 +235,7 @@ class Admission:
 
     def _free(self, now: float) -> bool:
         """Whether any host has a free slot."""
-        return any(view.leases < view.slots for view in self._fleet.snapshot(now).hosts)
+        return any(view.leases < view.most for view in self._fleet.snapshot(now).hosts)
 
     def _turn(self, waiter: Waiter, back: float) -> "Turn":
         """Where somebody stands among all who wait."""
@@ -264,8 +264,8 @@ class Admission:
             self._refuse(waiter, route)
             return None
         costs = route.costs[0]
-        if not self._may(costs):
-            self._wait_on(kind, route, snapshot, ahead)
+        if not self._may(costs, waiter.request.model):
+            self._wait_on(kind, waiter.request.model, route, snapshot, ahead)
             return None
         kind.back = costs.load_time + costs.harm if self.policy is Policy.PREDICTIVE else 0.0
         if kind.back > back and self._younger < ELDEST_EVERY:
@@ -276,14 +276,14 @@ class Admission:
             self._let_in(waiter, route, now)
         return None
 
-    def _wait_on(self, kind: Kind, route: Route, snapshot: FleetSnapshot, ahead: dict[str, int]) -> None:
+    def _wait_on(self, kind: Kind, model: str, route: Route, snapshot: FleetSnapshot, ahead: dict[str, int]) -> None:
         """The first of its kind waits: those behind it too, but for one who, counting them all, finds a free host cheaper."""
         count, more = 1, {route.host: 1}
         index = 1
         if self.policy is Policy.PREDICTIVE:
             count = min(kind.count, LOOK_AHEAD)
             views: dict[str, HostView] = {view.name: view for view in snapshot.hosts}
-            index, more = spread(route.costs, views, Averages(snapshot), self._may, count)
+            index, more = spread(route.costs, views, Averages(snapshot), lambda costs: self._may(costs, model), count)
         kind.ahead = more
         add(more, ahead)
         kind.over = index >= count
@@ -334,12 +334,12 @@ class Admission:
     ) -> Route | Unroutable:
         return choose(request, snapshot, self._rng, tried, ahead, self.policy)
 
-    def _may(self, costs: Costs) -> bool:
-        """Whether a host takes one more now. One load at a time: Ollama would let the second wait where nobody can take it back.
+    def _may(self, costs: Costs, model: str) -> bool:
+        """Whether a host takes one more request for ``model`` now. One load at a time: Ollama would let the second wait where nobody can take it back.
 
         Who waits for a host with a free slot waits for a load to end, and keeps the slot from nobody.
         """
-        if self._fleet.free_slots(costs.host) <= 0:
+        if self._fleet.is_full(costs.host, model):
             return False
         return costs.load_time == 0.0 or not self._fleet.is_loading(costs.host)
 

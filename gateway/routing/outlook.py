@@ -70,7 +70,7 @@ def foresee(
             heapreplace(line.row, (costs.total + longer, index, before))
         ahead[costs.host] = before + 1
         wait = costs.queue_wait + longer
-        waits_for: WaitsFor = "slot" if view.leases >= view.slots else "load"
+        waits_for: WaitsFor = "slot" if view.is_full(waiter.request.model) else "load"
         told.append(Outlook(place, waits_for, costs.host, wait, costs.first_token + longer))
     return told
 

@@ -58,6 +58,8 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     if row is None:
         return _blindly(request, view, averages, ahead)
     digest, slots = row.digest, view.slots
+    if view.parallel:
+        slots = max(slots, view.parallel.get(digest, 0))
     key = (request.model, request.runner_options)
     price: Price | None = view.memo.get(key)
     if price is None:
@@ -72,7 +74,9 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     wait = prefill = cached = 0.0
     if taken >= slots or (ahead and not warm and taken + ahead >= slots):
         # who waits for a host with a free slot waits for it to load, and is in the way of those only who need a load too
-        wait = queue_wait(view, averages, ahead, now)
+        wait = queue_wait(view, averages, ahead, now, slots)
+    if view.crowded and (until := view.crowded.get(digest)) is not None:
+        wait = max(wait, crowd_wait(until, view, averages, ahead, now))
     if load > 0.0 and view.loading and digest not in view.loading:
         wait = max(wait, load_under_way(view, averages, now))
     if request.prompt_tokens:
@@ -83,7 +87,7 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
             if blocks:
                 cached = -min(blocks * BLOCK_TOKENS, request.prompt_tokens) / rate
             else:
-                evicting = missed(known, slots, now) * BLOCK_TOKENS / rate
+                evicting = missed(known, view.parallel.get(digest, slots), now) * BLOCK_TOKENS / rate
     answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
     fault = penalty(view, now) if view.failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
@@ -113,7 +117,7 @@ def _price(request: InferenceRequest, view: HostView, row: AvailableModel, avera
 def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Quote:
     """For a host that has not told its models: what is known of it, and defaults."""
     now = averages.snapshot.taken_at
-    wait = queue_wait(view, averages, ahead, now)
+    wait = queue_wait(view, averages, ahead, now, view.slots)
     prefill = request.prompt_tokens / DEFAULT_PREFILL_RATE
     answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
     load, fault, slow = DEFAULT_LOAD_BASE_SECONDS, penalty(view, now), DECODE_SHARE * answer
@@ -121,22 +125,30 @@ def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahea
     return total, wait, load, prefill, 0.0, fault, 0.0, slow, held
 
 
-def queue_wait(view: HostView, averages: Averages, ahead: int, now: float) -> float:
+def queue_wait(view: HostView, averages: Averages, ahead: int, now: float, slots: int) -> float:
     """Until a slot is free: the lease that should end first, then those who wait ahead, each for as long as a lease is held here, ÷ slots.
 
     Leases of other gateways and of unknown length count as long as a lease is held here.
     """
-    slots = view.slots
     beyond = view.leases + view.elsewhere + ahead - slots + 1
     if beyond <= 0:
         return 0.0
     service = view.service_seconds or averages.service_seconds()
     if not view.ends or view.elsewhere:
         return beyond * service / slots
-    left = min(view.ends) - now
-    if left < OVERDUE * service:  # the longer it is overdue, the longer it may yet be
-        left = max(OVERDUE * service, -left)
-    return left + (beyond - 1) * service / slots
+    return _left(min(view.ends), service, now) + (beyond - 1) * service / slots
+
+
+def crowd_wait(until: float, view: HostView, averages: Averages, ahead: int, now: float) -> float:
+    """Where slots are free, but as many requests for the model are out as the host runs at once: until the first of these ends, who waits ahead as ever."""
+    service = view.service_seconds or averages.service_seconds()
+    return (_left(until, service, now) if until else service) + ahead * service / view.slots
+
+
+def _left(until: float, service: float, now: float) -> float:
+    """Of a lease. The longer it is overdue, the longer it may yet be."""
+    left = until - now
+    return left if left >= OVERDUE * service else max(OVERDUE * service, -left)
 
 
 def load_time(options: RunnerOptions, view: HostView, digest: str, size: int, averages: Averages, now: float) -> float:

@@ -99,6 +99,6 @@ def any_free(model: str, snapshot: FleetSnapshot) -> bool:
     for view in snapshot.hosts:
         if view.available is None or model in view.available:
             known = True
-            if view.leases < view.slots:
+            if not view.is_full(model):
                 return True
     return not known

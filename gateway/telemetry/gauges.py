@@ -137,7 +137,7 @@ def _hosts(live: Live) -> Iterator[Reading]:
     yield _gauge("corral_host_up", "1 while the host answers and is not ejected.", host, up)
     states = (((h.name, state), h.health.state is state) for h in hosts for state in State)
     yield _gauge("corral_host_state", "1 for the state in force.", ("host", "state"), states)
-    limits = (((h.name,), h.host.slots) for h in hosts)
+    limits = (((h.name,), h.slots) for h in hosts)
     yield _gauge("corral_host_concurrency_limit", "Slots the gateway allows.", host, limits)
     yield _gauge("corral_host_leases", "Slots held now.", host, (((h.name,), h.leases) for h in hosts))
     elsewhere = (((h.name,), h.elsewhere) for h in hosts)

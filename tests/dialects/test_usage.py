@@ -17,7 +17,7 @@ from tests.profiles import PROPERTY
 NATIVE = line(
     model="x",
     done=True,
-    total_duration=9,
+    total_duration=6_000_000_000,
     load_duration=2_000_000_000,
     prompt_eval_count=14,
     prompt_eval_duration=500_000_000,
@@ -25,8 +25,8 @@ NATIVE = line(
     eval_duration=3_000_000_000,
 )
 USAGES = {
-    "native": (NATIVE, Usage(14, 24, Accounting.REPORTED, 2.0, 0.5, 3.0)),
-    "native, cut at its beginning": (b"1,2,3" + NATIVE[5:], Usage(14, 24, Accounting.REPORTED, 2.0, 0.5, 3.0)),
+    "native": (NATIVE, Usage(14, 24, Accounting.REPORTED, 2.0, 0.5, 3.0, 6.0)),
+    "native, cut at its beginning": (b"1,2,3" + NATIVE[5:], Usage(14, 24, Accounting.REPORTED, 2.0, 0.5, 3.0, 6.0)),
     "native, zeros left out": (line(done=True, eval_count=1), Usage(0, 1, Accounting.REPORTED)),
     "native, no numbers": (line(done=True), Usage(0, 0, Accounting.REPORTED)),
     "native embedding": (line(embeddings=[[0.5]], prompt_eval_count=7), Usage(7, 0, Accounting.REPORTED)),

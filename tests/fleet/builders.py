@@ -15,7 +15,7 @@ from tests.builders import OTHER, TEXT
 
 HEALTHY = Health(State.HEALTHY, "")
 SIZE = 1_000_000_000
-WORKED_OUT = {"digest_of", "failures", "free_slots", "memo", "name", "slots", "state"}
+WORKED_OUT = {"digest_of", "failures", "is_full", "memo", "most", "name", "slots", "state"}
 """What a view makes of what it is given."""
 
 

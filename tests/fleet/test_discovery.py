@@ -137,7 +137,7 @@ BAD: dict[str, Any] = {
     "no targets": [{"labels": {}}],
     "targets of a wrong type": [{"targets": "10.0.0.7"}],
     "slots": [{"targets": ["a:1"], "labels": {"slots": "many"}}],
-    "no slots": [{"targets": ["a:1"], "labels": {"slots": 0}}],
+    "fewer slots than none": [{"targets": ["a:1"], "labels": {"slots": -1}}],
     "a URL with a user": [{"targets": ["http://me@a:1"]}],
     "a scheme": [{"targets": ["ftp://a:1"]}],
     "nothing": [{"targets": [""]}],

@@ -27,7 +27,7 @@ def fleet(slots: int = 2, **polled: object) -> Fleet:
 def test_a_new_host() -> None:
     """A host that was not polled has told nothing, and is suspect."""
     view = Fleet([host()]).view("gpu1", 0.0)
-    assert (view.available, view.seen_at, view.health.state, view.free_slots) == (None, None, State.SUSPECT, 1)
+    assert (view.available, view.seen_at, view.health.state, view.slots) == (None, None, State.SUSPECT, 1)
 
 
 def test_an_unknown_host() -> None:
@@ -129,9 +129,9 @@ def test_leases_are_counted() -> None:
     """A slot is taken and given back once."""
     made = fleet()
     first, second = (made.lease("gpu1", TEXT, (), 0.0, cold=False) for _ in range(2))
-    assert (made.free_slots("gpu1"), made.lease_count, made.view("gpu1", 0.0).free_slots) == (0, 2, 0)
+    assert (made.is_full("gpu1", TEXT), made.lease_count, made.view("gpu1", 0.0).leases) == (True, 2, 2)
     assert [made.release(first), made.release(first), made.release(second)] == [True, False, True]
-    assert (made.free_slots("gpu1"), made.lease_count, made.leases_granted) == (2, 0, 2)
+    assert (made.is_full("gpu1", TEXT), made.lease_count, made.leases_granted) == (False, 0, 2)
 
 
 def test_a_lease_of_a_model_nobody_told() -> None:

@@ -379,3 +379,65 @@ async def test_explained_refusals(corral: Corral) -> None:
     assert (await ask(stage.url, "POST", "/api/route/explain", b"{}")).status == 400
     assert (await ask(stage.url, "POST", "/api/route/explain?path=/no", call("/api/chat").body)).status == 404
     assert list(stage.records) == []
+
+
+# -- how many at once ---------------------------------------------------------------------------------------------------------
+
+LONG = 0.35
+"""Seconds of an answer that tells whether others ran beside it."""
+
+
+async def crowd(stage: Stage, count: int) -> None:
+    """So many requests at once, to their ends."""
+    answers = await asyncio.gather(*[stage.ask(call("/api/chat", tokens=35, prompt=f"{n}")) for n in range(count)])
+    assert {answer.status for answer in answers} == {200}
+
+
+@pytest.mark.parametrize(("slots", "real"), [(2, 1), (3, 2), (4, 4)])
+async def test_more_slots_are_configured_than_there_are(corral: Corral, slots: int, real: int) -> None:
+    """Answers tell that they waited: then no more are sent than the host runs at once, for that model; the rest waits here."""
+    host = simulated(parallel=real, tokens_per_second=35 / LONG)
+    await host.load(TEXT)
+    stage = await corral(host, slots=slots)
+    await crowd(stage, 8)
+    (row,) = (await stage.get("/api/models/servers"))["servers"]
+    assert (row["slots"], row["slots_configured"], row["parallel"]) == (
+        *(slots, slots),
+        {} if real == slots else {TEXT: real},
+    )
+    host.ledger.entries.clear()
+    await crowd(stage, 4)
+    assert most_at_once(host) == real
+    told = await explained(stage, call("/api/chat"))
+    assert (told["costs"][0]["slots"], told["costs"][0]["parallel"]) == (slots, real)
+
+
+@pytest.mark.parametrize("real", [1, 2])
+async def test_slots_that_are_not_configured(corral: Corral, real: int) -> None:
+    """Are found out: one more is tried while answers tell that they did not wait, and left again when one did."""
+    host = simulated(parallel=real, tokens_per_second=35 / LONG)
+    await host.load(TEXT)
+    stage = await corral(host, slots=0)
+    seen = []
+    for _ in range(3 * real):
+        await crowd(stage, real + 1)
+        (row,) = (await stage.get("/api/models/servers"))["servers"]
+        seen.append(row["slots"])
+    assert (seen[0], seen[-1], row["slots_configured"], row["parallel"]) == (1, real, 0, {TEXT: real})
+    assert (await stage.totals("corral_host_concurrency_limit", "host")) == {"gpu1": real}
+
+
+async def test_a_model_of_which_fewer_run_at_once(corral: Corral) -> None:
+    """Leaves the host's other slots to others."""
+    host = simulated(parallel=1, tokens_per_second=35 / LONG)
+    for model in (TEXT, OTHER):
+        await host.load(model)
+    stage = await corral(host, slots=2)
+    await crowd(stage, 5)
+    hang(host)
+    async with stage.begun(HANG, "one"), stage.begun(HANG, "two"):
+        await stage.row("one", "prefill")
+        assert (await stage.row("two", "queued"))["waits_for"] == "slot"
+        async with stage.begun(call("/api/generate", OTHER), "other"):
+            await stage.row("other", "prefill")
+            host.faults.clear()

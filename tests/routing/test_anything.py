@@ -256,11 +256,13 @@ class Anything(RuleBasedStateMachine):
         order = [waiter for waiter, _ in self.admission.outlook(self.now)]
         for client in self.waiting:
             route = self.route(client)
-            free = [view for view in self.fleet.snapshot(self.now).hosts if view.free_slots]
+            free = [view for view in self.fleet.snapshot(self.now).hosts if view.leases < view.slots]
             if isinstance(route, Unroutable):
                 model = client.request.model
                 assert not [view for view in free if view.available is None or model in view.available], "not refused"
-            elif client.there and client.waiter is order[0] and self.fleet.free_slots(route.host):
+            elif (
+                client.there and client.waiter is order[0] and not self.fleet.is_full(route.host, client.request.model)
+            ):
                 costs = route.costs[0]
                 blocked = costs.load_time and self.fleet.view(route.host, self.now).loading
                 stands_back = costs.load_time + costs.harm > 0 and len(order) > 1

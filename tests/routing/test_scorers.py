@@ -89,13 +89,40 @@ WAITS = {
 @pytest.mark.parametrize(("host", "ahead", "seconds"), WAITS.values(), ids=WAITS)
 def test_queue_wait(host: HostView, ahead: int, seconds: float) -> None:
     """The end that is nearest, or leases and waiters beyond the slots, each for as long as a lease is held here."""
-    assert queue_wait(host, averages(host), ahead, 10.0) == pytest.approx(seconds)
+    assert queue_wait(host, averages(host), ahead, 10.0, host.slots) == pytest.approx(seconds)
+
+
+CROWDED = {
+    "an end in sight": (13.0, 0, 3.0),
+    "two ahead": (13.0, 2, 3.0 + 2 * 4.0 / 4),
+    "an end that is overdue": (4.0, 0, 6.0),
+    "an end that nobody knows": (0.0, 0, 4.0),
+}
+
+
+@pytest.mark.parametrize(("until", "ahead", "seconds"), CROWDED.values(), ids=CROWDED)
+def test_a_model_that_is_out_as_often_as_it_runs_at_once(until: float, ahead: int, seconds: float) -> None:
+    """Waits for one of its own, though slots are free; another model does not."""
+    full = {digest_of(TEXT): until}
+    host = view(
+        slots=4, leases=2, holds=(TEXT, OTHER), service_seconds=4.0, crowded=full, parallel=dict.fromkeys(full, 2)
+    )
+    seen = Averages(snapshot(host, at=10.0))
+    waits = [costs(request(model), host, seen, ahead).queue_wait for model in (TEXT, OTHER)]
+    assert waits == pytest.approx([seconds, 0.0])
+
+
+def test_one_more_is_tried_of_one_model_alone() -> None:
+    """The slots are taken, but for who has more than that by its own right."""
+    host = view(slots=1, leases=1, ends=(13.0,), holds=(TEXT, OTHER), parallel={digest_of(TEXT): 2})
+    assert [costs(request(model), host, averages(host), 0).queue_wait > 0 for model in (TEXT, OTHER)] == [False, True]
+    assert [host.is_full(model) for model in (TEXT, OTHER)] == [False, True]
 
 
 def test_an_unmeasured_host_waits_like_the_fleet() -> None:
     """Unknown is not free."""
     new, fleet = view("new", leases=1), (view("a", service_seconds=2.0), view("b", service_seconds=6.0))
-    assert queue_wait(new, averages(new, *fleet), 0, 0.0) == pytest.approx(4.0)
+    assert queue_wait(new, averages(new, *fleet), 0, 0.0, 1) == pytest.approx(4.0)
 
 
 # -- loading ------------------------------------------------------------------------------------------------------------------------
