@@ -356,7 +356,7 @@ class Gateway:
         shelf, turns = self.detached.shelf, (self.talking.chats.busy, self.talking.chats.writer)
         return live(
             *(fleet, rules, self.admission, self.generations, shelf, self.jobs, label, turns, self.tasks),
-            *(self._lookout.configured, stored(self.keeper), shared(self.replicas)),
+            *(self._lookout.configured, stored(self.keeper), shared(self.replicas), self.warming.keeps),
         )
 
 

@@ -5,11 +5,12 @@ import logging
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.config import PlacementConfig
 from gateway.fleet.health import State
 from gateway.fleet.jobs import Jobs
+from gateway.fleet.keeps import Keep
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.process import build, package_version
 from gateway.record import Phase
@@ -40,6 +41,7 @@ def live(
     configured: Configured,
     store: Stored | None,
     shared: Shared | None,
+    keeps: Mapping[str, Sequence[Keep]],
 ) -> Live:
     """At the moment of the snapshot. ``label`` bounds the models' names."""
     waiting = admission.waiting()
@@ -60,6 +62,7 @@ def live(
         build=(package_version(), build(), platform.python_version()),
         store=store,
         shared=shared,
+        keeps=keeps,
     )
 
 

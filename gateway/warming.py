@@ -46,13 +46,13 @@ class Warming:
     ) -> None:
         self._fleet, self._admission, self._client = fleet, admission, client
         self._metrics, self._clock, self._config, self._tasks = metrics, clock, config, tasks
-        self._keeps: dict[str, list[Keep]] = {}
+        self.keeps: dict[str, list[Keep]] = {}  # by host, as of the last look
         self._tried: dict[tuple[str, str], Tried] = {}
         self._loading: set[str] = set()  # hosts
 
     def kept(self, host: str) -> list[Keep]:
         """What is to be in a host's memory, and how that stood at the last look."""
-        return self._keeps.get(host, [])
+        return self.keeps.get(host, [])
 
     async def run(self) -> None:
         """For ever."""
@@ -64,7 +64,7 @@ class Warming:
     async def step(self) -> None:
         """Look once, and begin what is due."""
         config, now = self._config(), self._clock()
-        if not (config.pin or config.warm or self._keeps):
+        if not (config.pin or config.warm or self.keeps):
             return
         pins = pinned(config.pin)
         self._fleet.pin(pins)
@@ -72,9 +72,9 @@ class Warming:
         demand = self._fleet.learned.demand
         planner = Planner(self._fleet.snapshot(now), waiting, self._tried, demand, time.time())
         wishes = planner.plan(pins, config.warm)
-        self._keeps = defaultdict(list)
+        self.keeps = defaultdict(list)
         for wish in wishes:
-            self._keeps[wish.view.name].append(wish.keep)
+            self.keeps[wish.view.name].append(wish.keep)
         self._forget(wishes, now)
         for wish in wishes:
             if wish.keep.state in (KeepState.DUE, KeepState.RENEWED) and wish.view.name not in self._loading:

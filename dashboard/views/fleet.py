@@ -120,7 +120,7 @@ def _host(host: dict[str, Any], most: int) -> None:
     _memory(host, most)
     if host["learned"]:
         with st.expander(t("Learned speeds"), key=f"learned_{name}", type="compact"):
-            st.markdown(_learned(host["learned"]))
+            st.markdown(_learned(host["learned"], host["parallel"], host["slots_configured"]))
 
 
 def _health(host: dict[str, Any]) -> None:
@@ -155,7 +155,8 @@ def _memory(host: dict[str, Any], most: int) -> None:
     for row in host["models_loaded"]:
         vram = row.get("size_vram") or 0
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.progress(min(1.0, vram / (whole or most or 1)), text=f"{markup.said(row['name'])}  \n{_facts(row)}")
+            facts = _facts(row, _kept(host, row["name"]))
+            st.progress(min(1.0, vram / (whole or most or 1)), text=f"{markup.said(row['name'])}  \n{facts}")
             managing.ask_button(
                 "unload",
                 "",
@@ -168,13 +169,26 @@ def _memory(host: dict[str, Any], most: int) -> None:
     for name in host["models_loading"]:
         if all(row["name"] != name for row in host["models_loaded"]):
             st.caption(f":material/hourglass_top: {t('loads {model}', model=name)}")
+    for keep in host["models_kept"]:
+        if keep["why"]:
+            st.caption(f":material/keep: {t('{model} is to stay here: {why}', **_said(keep, 'model', 'why'))}")
     if not host["models_loaded"] and not host["models_loading"]:
         st.caption(t("No model in memory"))
 
 
-def _facts(row: dict[str, Any]) -> str:
+def _said(row: dict[str, Any], *names: str) -> dict[str, str]:
+    return {name: markup.said(row[name]) for name in names}
+
+
+def _kept(host: dict[str, Any], model: str) -> str:
+    """Why a model stays in memory; empty: it does not."""
+    kinds = {"pin": t("pinned"), "warm": t("kept warm")}
+    return next((kinds[keep["kind"]] for keep in host["models_kept"] if keep["model"] == model.lower()), "")
+
+
+def _facts(row: dict[str, Any], kept: str) -> str:
     whole, vram = row.get("size") or 0, row.get("size_vram") or 0
-    facts = [size(vram)]
+    facts = [size(vram), *([kept] if kept else [])]
     if whole > vram:
         facts.append(t("{share}% on the GPU", share=round(100 * vram / whole)))
     if context := row.get("context_length"):
@@ -193,14 +207,15 @@ def remaining(expires_at: Any, now: datetime) -> float | None:
         return None
 
 
-def _learned(rows: list[dict[str, Any]]) -> str:
+def _learned(rows: list[dict[str, Any]], parallel: dict[str, int], configured: int) -> str:
     """A table."""
-    head = [t("Model"), t("Load"), t("Prompt"), t("Answer")]
-    lines = [head, ["---", *["---:"] * 3]]
+    head = [t("Model"), t("Load"), t("Prompt"), t("Answer"), t("At once")]
+    lines = [head, ["---", *["---:"] * 4]]
     for row in rows:
         rates = [row["prefill_tokens_per_second"], row["decode_tokens_per_second"]]
         shown = [t("{value} tokens/s", value=number(rate)) if rate else "–" for rate in rates]
-        lines.append([markup.said(row["model"]), seconds(row["load_seconds"]), *shown])
+        at_once = str(parallel.get(row["model"], configured or 1))
+        lines.append([markup.said(row["model"]), seconds(row["load_seconds"]), *shown, at_once])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -58,8 +58,10 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     if row is None:
         return _blindly(request, view, averages, ahead)
     digest, slots = row.digest, view.slots
-    if view.parallel:
+    until = None
+    if view.parallel:  # else nothing is crowded
         slots = max(slots, view.parallel.get(digest, 0))
+        until = view.crowded.get(digest)
     key = (request.model, request.runner_options)
     price: Price | None = view.memo.get(key)
     if price is None:
@@ -75,7 +77,7 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     if taken >= slots or (ahead and not warm and taken + ahead >= slots):
         # who waits for a host with a free slot waits for it to load, and is in the way of those only who need a load too
         wait = queue_wait(view, averages, ahead, now, slots)
-    if view.crowded and (until := view.crowded.get(digest)) is not None:
+    if until is not None:
         wait = max(wait, crowd_wait(until, view, averages, ahead, now))
     if load > 0.0 and view.loading and digest not in view.loading:
         wait = max(wait, load_under_way(view, averages, now))

@@ -6,13 +6,14 @@ scrape.
 
 from collections import Counter as Counts
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
 from gateway.config import PlacementConfig
 from gateway.fleet.health import State
 from gateway.fleet.hygiene import FindingKind, findings
+from gateway.fleet.keeps import Keep, KeepState
 from gateway.fleet.residence import expiry
 from gateway.fleet.snapshot import FleetSnapshot
 from gateway.telemetry.families import Reading, Rows
@@ -86,6 +87,7 @@ class Live:
     build: tuple[str, str, str]
     store: Stored | None = None
     shared: Shared | None = None
+    keeps: Mapping[str, Sequence[Keep]] = field(default_factory=dict)  # by host, what is to be in its memory
 
 
 def read(live: Live) -> Iterator[Reading]:
@@ -93,6 +95,7 @@ def read(live: Live) -> Iterator[Reading]:
     yield from _work(live)
     yield from _hosts(live)
     yield from _models(live.fleet)
+    yield from _keeps(live.keeps)
     yield from _store(live.store)
     yield from _shared(live)
     yield from _self(live)
@@ -179,6 +182,17 @@ def _models(fleet: FleetSnapshot) -> Iterator[Reading]:
     expiries = ((key, expiry(model.expires_at)) for key, model in told)
     expires = ((key, at) for key, at in expiries if at is not None)
     yield _gauge("corral_model_expires_timestamp_seconds", "expires_at of a loaded model, Unix time.", labels, expires)
+
+
+def _keeps(keeps: Mapping[str, Sequence[Keep]]) -> Iterator[Reading]:
+    there = (KeepState.LOADED, KeepState.RENEWED)
+    rows = {
+        (host, keep.model[:NAME_LENGTH], keep.kind): keep.state in there
+        for host, some in keeps.items()
+        for keep in some
+    }
+    text = "Whether a model is in memory that is to be there: pinned, or kept warm."
+    yield _gauge("corral_model_kept", text, ("host", "model", "kind"), rows.items())
 
 
 def _store(store: Stored | None) -> Iterator[Reading]:

@@ -17,6 +17,14 @@ class SeenModel(msgspec.Struct, frozen=True):
     expires_at: str | None = None  # ISO 8601; None: not known yet
 
 
+class SeenKept(msgspec.Struct, frozen=True):
+    """A model that is to stay in a host's memory, and how that stands."""
+
+    model: str
+    kind: str = ""
+    state: str = ""
+
+
 class SeenHost(msgspec.Struct, frozen=True):
     """A host, as its row in ``/api/fleet`` has it."""
 
@@ -31,6 +39,17 @@ class SeenHost(msgspec.Struct, frozen=True):
     slots: int = 1
     leases: int = 0
     models_loaded: tuple[SeenModel, ...] = ()
+    models_kept: tuple[SeenKept, ...] = ()
+
+    @property
+    def models(self) -> tuple[SeenModel, ...]:
+        """What is in its memory, then what is to be there and is not: that has no size."""
+        there = {model.name.lower() for model in self.models_loaded}
+        return (*self.models_loaded, *(SeenModel(kept.model) for kept in self.models_kept if kept.model not in there))
+
+    def kept(self, model: SeenModel) -> SeenKept | None:
+        """Why it is to stay, if it is."""
+        return next((kept for kept in self.models_kept if kept.model == model.name.lower()), None)
 
     @property
     def well(self) -> bool:

@@ -40,7 +40,7 @@ def painted(picture: Picture, width: int, height: int | None = None) -> Renderab
     look = picture.look
     if look is not None:
         amiss = _amiss(look)
-        models = [(host, model) for host in look.fleet.hosts for model in host.models_loaded]
+        models = [(host, model) for host in look.fleet.hosts for model in host.models]
         wants = [len(amiss), len(look.fleet.hosts), len(models), len(look.generations)]
         rooms = wants if height is None else shared(height - _FIXED, wants)
         choice = picture.desk.choice if picture.desk else None
@@ -184,26 +184,38 @@ def _hosts(hosts: Sequence[SeenHost], picture: Picture, room: int, choice: Choic
 
 def _models(models: Sequence[tuple[SeenHost, SeenModel]], wall: float, room: int) -> Table:
     start, end = window(len(models), room, None)
-    table = _table(
+    kept = any(host.models_kept for host, _ in models)
+    columns = [
         (_headed("LOADED MODEL", end - start, len(models)), "left"),
         ("HOST", "tight"),
         ("VRAM", "right"),
         ("ON GPU", "right"),
         ("CONTEXT", "right"),
         ("EXPIRES", "right"),
-    )
+    ]
+    table = _table(*columns, *([("KEPT", "tight")] if kept else []))
     for host, model in models[start:end]:
         share = f"{100 * model.size_vram / model.size:.0f} %" if model.size else ""
         _add(
             table,
             model.name,
             host.name,
-            size(model.size_vram),
+            size(model.size_vram) if model in host.models_loaded else "",
             share,
             f"{model.context_length:.0f}" if model.context_length else "",
-            left(model.expires_at, wall),
+            left(model.expires_at, wall) if model in host.models_loaded else "",
+            *([_kept(host, model)] if kept else []),
         )
     return table
+
+
+def _kept(host: SeenHost, model: SeenModel) -> Part:
+    keep = host.kept(model)
+    if keep is None:
+        return ""
+    if model in host.models_loaded:
+        return keep.kind
+    return f"{keep.kind}, {keep.state}", "yellow" if keep.state in ("due", "loading") else "red"
 
 
 def _generations(

@@ -272,6 +272,13 @@ def _polls() -> list[Json]:
             axis="loads/h",
         ),
         lines(
+            "Pinned and warm models, in memory",
+            "1 while a model is there that is to be. 0 for long: models_kept of the host's row says why.",
+            "none",
+            Query(over(of("corral_model_kept", HOST), "host, model, kind", "max"), "{{model}} on {{host}} ({{kind}})"),
+            top=1,
+        ),
+        lines(
             "Uploads",
             "Bytes each second of blobs that were handed to hosts.",
             "Bps",

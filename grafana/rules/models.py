@@ -6,6 +6,7 @@ from grafana.rules.rule import INFO, TICKET, Alert, summed
 DECODE = ruled("model_host:corral_decode_tokens_per_second:ratio_rate5m")
 FIRST = ruled("host_le:corral_time_to_first_token_seconds_bucket:rate5m")
 GAP, WITHIN_5S = "corral_max_chunk_gap_seconds", 'le="5.0"'
+PINNED = 'kind="pin"'
 BY_CALLER, FAILED = 'source="client_disconnect"', 'outcome=~"failed|partial"'
 
 MODELS = [
@@ -41,6 +42,16 @@ MODELS = [
         summed("increase", "job, host", "30m", "corral_model_loads_total") + " > 12",
         "Models go in and out of the memory of {{ $labels.host }}",
         "{{ $value | humanize }} loads in half an hour.",
+    ),
+    Alert(
+        "CorralPinnedModelMissing",
+        TICKET,
+        "10m",
+        f"max by (job, host, model) ({ruled('corral_model_kept', PINNED)}) == 0 "
+        f"and on (job, host) max by (job, host) ({ruled('corral_host_up')}) == 1 "
+        f"unless on (job, host) max by (job, host) ({ruled('corral_host_draining')}) == 1",
+        "{{ $labels.model }} is pinned to {{ $labels.host }} and not in its memory",
+        "For ten minutes; who asks for it there waits for a load.",
     ),
     Alert(
         "CorralModelLoadSlow",

@@ -244,3 +244,24 @@ def test_in_a_browser(context: BrowserContext, gateway: Gateway) -> None:
     expect(page.get_by_text("stopped", exact=True).first).to_be_visible()
     until(lambda: all(job["outcome"] for job in gateway.get("/api/jobs")["jobs"]))
     assert {job["outcome"] for job in gateway.get("/api/jobs")["jobs"] if job["model"] == "llama3.3:70b"} == {"stopped"}
+
+
+def test_what_is_to_stay() -> None:
+    """What is pinned or kept warm says so, whatever the case in which the host names it; what is not there says why."""
+
+    def page() -> None:
+        from dashboard.views.fleet import _memory  # noqa: PLC0415 - the tester takes this function's source
+
+        rows = [{"name": name, "size": 1, "size_vram": 1} for name in ("LLaMA3:8b", "m:1b", "other:1b")]
+        keeps = [
+            {"model": "llama3:8b", "kind": "pin", "state": "loaded", "why": ""},
+            {"model": "m:1b", "kind": "warm", "state": "loaded", "why": ""},
+            {"model": "gone:1b", "kind": "pin", "state": "failed", "why": "there is no room"},
+        ]
+        _memory({"name": "gpu1", "vram_bytes": 0, "models_loaded": rows, "models_loading": [], "models_kept": keeps}, 1)
+
+    at = AppTest.from_function(page).run()
+    assert not at.exception
+    bars = [bar.text for bar in at.progress]
+    assert [("pinned" in text, "kept warm" in text) for text in bars] == [(True, False), (False, True), (False, False)]
+    assert ":material/keep: gone:1b is to stay here: there is no room" in [one.value for one in at.caption]

@@ -105,6 +105,7 @@ async def test_a_pinned_model(corral: Corral, model: str) -> None:
     await until_kept(stage, "loaded")
     await settled(stage)
     assert await stage.totals("corral_model_unloads_total", "reason") == {"evicted": 1}
+    assert await stage.totals("corral_model_kept", "host", "kind") == {("gpu1", "pin"): 1}
 
 
 async def test_a_load_that_fails(corral: Corral) -> None:

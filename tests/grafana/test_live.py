@@ -117,6 +117,7 @@ def written(folder: Path, hosts: list[SimulatedHost]) -> str:
     """A configuration for these hosts."""
     lines = [
         'listen = "127.0.0.1:0"',
+        f'pin = ["{HELD}@c"]',
         "[poll]",
         "interval_seconds = 0.2",
     ]

@@ -40,9 +40,15 @@ def test_rules_fire_as_they_should() -> None:
         ("> 20", "> 2", "one failure among nine"),
         ("for: 2m\n    keep_firing_for: 5m", "for: 1m", "a host is down after two minutes"),
         ("sum by (job) (corral_host_up", "min by (job) (corral_host_up", "a host is down after two minutes"),
+        (
+            'unless on (job, host) max by (job, host) (corral_host_draining{job="corral"}) == 1\n    for: 10m',
+            "for: 10m",
+            "a pinned model",
+        ),
+        ('{job="corral",kind="pin"}', '{job="corral"}', "a pinned model"),
         ('outcome=~"upstream_error', 'outcome=~"client_error|upstream_error', "callers' mistakes"),
     ],
-    ids=["nine requests", "two minutes", "one host is up", "callers' mistakes"],
+    ids=["nine requests", "two minutes", "one host is up", "it drains", "only warm", "callers' mistakes"],
 )
 def test_the_cases_have_teeth(tmp_path: Path, rule: str, changed: str, case: str) -> None:
     """With a rule that is changed, the case about it does not pass; as it is, it does."""

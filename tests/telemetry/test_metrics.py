@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import Host
+from gateway.fleet.keeps import Keep, KeepKind, KeepState
 from gateway.fleet.progress import PartState
 from gateway.fleet.residence import Load, Trigger, Unload, UnloadReason
 from gateway.fleet.snapshot import FleetSnapshot
@@ -558,6 +559,18 @@ def test_gauges_of_hosts() -> None:
     seen = samples["corral_host_last_success_timestamp_seconds"]
     assert seen == {("gpu1",): 1_795_354_515.0, ("gpu2",): 1_795_354_509.0}
     assert samples["corral_host_info"] == {("gpu1", "0.33.0"): 1, ("gpu2", "0.33.0"): 1}
+
+
+def test_models_that_are_to_stay() -> None:
+    """Whether they are there; one that two rules name is one."""
+    states = zip((TEXT, TEXT, OTHER, OTHER), KeepState, strict=False)
+    keeps = [Keep(model, KeepKind.WARM, state) for model, state in states]
+    told = Told(keeps={"gpu1": [*keeps, Keep(TEXT, KeepKind.PIN, KeepState.LOADED)], "gpu2": []}).samples
+    assert told["corral_model_kept"] == {
+        ("gpu1", TEXT, "warm"): 1,
+        ("gpu1", OTHER, "warm"): 0,
+        ("gpu1", TEXT, "pin"): 1,
+    }
 
 
 def test_gauges_of_models() -> None:

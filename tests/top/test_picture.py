@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from gateway.top.desk import Act, Choice, Desk, Verb
-from gateway.top.look import SeenFinding, SeenReadiness
+from gateway.top.look import SeenFinding, SeenKept, SeenReadiness
 from gateway.top.picture import Picture, painted, shared, window
 from gateway.top.rates import rates
 from tests.top.builders import generation, host, look, model
@@ -64,6 +64,21 @@ def test_a_busy_gateway() -> None:
         "  llama3:8b                         aaaaaa  gpu1  streaming   12s     340   24.0",
         "▸ qwen3:30b                         bbbbbb        queued     1.5s       0",
         "↑↓ choose   tab other table   c cancel   d drain/resume   q quit",
+    ]
+
+
+def test_what_is_to_stay() -> None:
+    """Pinned and warm models say so, and how it stands with those that are not there."""
+    keeps = (SeenKept("llama3:8b", "pin", "loaded"), SeenKept("m:1b", "warm", "due"), SeenKept("n:1b", "pin", "failed"))
+    one = look(host("gpu1", models_loaded=(model("LLaMA3:8b"), model("other:1b")), models_kept=keeps))
+    lines = drawn(Picture(URL, one))
+    start = next(number for number, line in enumerate(lines) if "LOADED MODEL" in line)
+    assert lines[start : start + 5] == [
+        "  LOADED MODEL              HOST     VRAM  ON GPU  CONTEXT  EXPIRES  KEPT",
+        "  LLaMA3:8b                 gpu1  6.0 GiB   100 %     8192        ?  pin",
+        "  other:1b                  gpu1  6.0 GiB   100 %     8192        ?",
+        "  m:1b                      gpu1                                     warm, due",
+        "  n:1b                      gpu1                                     pin, failed",
     ]
 
 
