@@ -1,4 +1,5 @@
-"""Policies compared in virtual time: ``python -m bench.routing`` replays every scenario under each and writes the table of docs/routing.md."""
+"""Policies compared in virtual time: ``python -m bench.routing`` replays every scenario under each and writes the tables of docs/routing.md; with ``--sockets``
+one trace goes over real sockets as well, and that table is written."""
 
 import argparse
 import sys
@@ -10,7 +11,9 @@ from bench.routing.bound import bound
 from bench.routing.decision import SIZES, seconds_of_one
 from bench.routing.figures import Figures, figures
 from bench.routing.replay import Replay
-from bench.routing.trace import SCENARIOS
+from bench.routing.sockets import compared
+from bench.routing.trace import SCENARIOS, minute
+from bench.routing.untold import untold
 from gateway.routing import policy as compiled_or_not
 from gateway.routing.ranks import Policy
 
@@ -22,7 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--scenario", choices=list(SCENARIOS), action="append", help="only this one; nothing is written"
     )
     parser.add_argument("--policy", choices=[policy.value for policy in Policy], action="append", help="only this one")
+    parser.add_argument(
+        "--sockets",
+        type=int,
+        metavar="N",
+        help="over real sockets, N times a minute, beside virtual time; nothing else",
+    )
     options = parser.parse_args(arguments)
+    if options.sockets:
+        return _sockets(options.sockets)
     all_results: dict[str, dict[str, Figures]] = {}
     bounds = {}
     tables = []
@@ -40,8 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     decisions = {count: seconds_of_one(count) for count in SIZES}
     found = compiled_or_not.__file__ or ""
-    parts = [page.goals(all_results, bounds), page.costs(decisions, found.endswith(".so")), *tables]
-    print(f"{parts[0]}\n\n{parts[1]}\n\nwrote {page.write(parts).name}")
+    told = page.found_out(list(untold()))
+    parts = [page.goals(all_results, bounds), page.costs(decisions, found.endswith(".so")), *tables, told]
+    print(f"{parts[0]}\n\n{parts[1]}\n\n{told}\n\nwrote {page.write(parts).name}")
+    return 0
+
+
+def _sockets(rounds: int) -> int:
+    scenario = minute()
+    text = page.over_sockets(scenario, *compared(scenario, rounds), rounds)
+    print(f"{text}\n\nwrote {page.write_sockets(text).name}")
     return 0
 
 

@@ -5,12 +5,12 @@ loads, whose head waits until what must leave is idle, and then loads. Each slot
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from bench.routing.agenda import Agenda
 from bench.routing.trace import Ask
-from bench.routing.world import Model, Place
+from bench.routing.world import CONTEXT, Model, Place
 
 KEEP_ALIVE_SECONDS = 300.0
 MODELS_LOADED = 3
@@ -70,6 +70,16 @@ class VirtualHost:
             self._line.append(job)
             self._load_next()
 
+    def hold(self, models: Iterable[Model]) -> None:
+        """It has these in memory from the beginning, as far as they fit together."""
+        for model in models:
+            if self._in_the_way(model.memory(CONTEXT)) is None:
+                self.runners[model.name] = self._runner(model, CONTEXT)
+
+    def _runner(self, model: Model, context: int) -> Runner:
+        memory = min(model.memory(context), int(self.place.card.vram))
+        return Runner(model, context, memory, [(0, 0)] * self.place.slots)
+
     def die(self) -> None:
         """All that runs breaks off, and memory is empty."""
         self.alive = False
@@ -117,9 +127,7 @@ class VirtualHost:
                 return  # it died meanwhile
             self._loading = None
             self._line.popleft()
-            model, context = job.ask.model, job.ask.context
-            memory = min(model.memory(context), int(self.place.card.vram))
-            runner = self.runners[model.name] = Runner(model, context, memory, [(0, 0)] * self.place.slots)
+            runner = self.runners[job.ask.model.name] = self._runner(job.ask.model, job.ask.context)
             self.loads += 1
             self.loading_seconds += seconds
             job.load_seconds = self._agenda.now - job.came

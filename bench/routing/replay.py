@@ -15,11 +15,13 @@ from gateway.fleet.host import AvailableModel, Host, LoadedModel, Observation
 from gateway.fleet.registry import Fleet
 from gateway.record import Usage
 from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
+from gateway.routing.policy import Chance
 from gateway.routing.ranks import Policy
 
 POLL_SECONDS = 2.0
 RETURN_SECONDS = 1.0  # from a host's return to the poll that sees it
 ATTEMPTS = 3
+SEED = 7
 EVERYBODY = 10**9  # the waiting room refuses nobody: every policy serves the whole trace
 
 
@@ -48,13 +50,17 @@ class Replayed(NamedTuple):
 
 
 class Replay:
-    """One scenario under one policy."""
+    """One scenario under one policy. ``finds``: how many requests hosts run at once is found from answers."""
 
-    def __init__(self, scenario: Scenario, policy: Policy, seed: int = 7) -> None:
+    finds = True
+
+    def __init__(self, scenario: Scenario, policy: Policy, chance: Chance | None = None) -> None:
         self.scenario = scenario
         self.policy = policy
         self._agenda = Agenda()
         self._hosts = {place.name: VirtualHost(place, self._agenda) for place in scenario.places}
+        for number, host in enumerate(self._hosts.values()):
+            host.hold(scenario.held(number))
         self._models = {ask.model.name: ask.model for ask in scenario.asks}
         self._by_host = {
             place.name: {model.name: model for model in self._models.values() if place.fits(model)}
@@ -64,7 +70,7 @@ class Replay:
         told = [place.slots if place.told is None else place.told for place in scenario.places]
         hosts = zip(scenario.places, told, strict=True)
         self.fleet = Fleet([Host(place.name, f"http://{place.name}", slots) for place, slots in hosts])
-        self.admission = Admission(self.fleet, EVERYBODY, random.Random(seed), policy)
+        self.admission = Admission(self.fleet, EVERYBODY, chance or random.Random(SEED), policy)
         self._answers: list[Answered] = []
         self._last = scenario.asks[-1].at
 
@@ -163,7 +169,8 @@ class Replay:
         def over(job: Job, whole: bool) -> None:
             now = self._agenda.now
             if whole:
-                self.fleet.ran(lease, self._usage(job, now))
+                if self.finds:
+                    self.fleet.ran(lease, self._usage(job, now))
                 if self.fleet.wants_sample(lease.host, now):
                     self.fleet.learn(lease, now - lease.since, self._usage(job, now))
             self.admission.release(lease, now)

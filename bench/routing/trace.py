@@ -30,12 +30,18 @@ class Ask(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A fleet and what it is asked."""
+    """A fleet and what it is asked. ``warm``: each host holds some models from the beginning, else none."""
 
     name: str
     what: str
     places: tuple[Place, ...]
     asks: tuple[Ask, ...]
+    warm: bool = False
+
+    def held(self, number: int) -> list[Model]:
+        """What the host with this number holds from the beginning, as far as it fits."""
+        models = sorted({ask.model for ask in self.asks}) if self.warm else []
+        return models[number % len(models) :] + models[: number % len(models)] if models else []
 
 
 class Talk(NamedTuple):
@@ -189,3 +195,15 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
     "storm": storm,
     "hostile": hostile,
 }
+
+
+def minute() -> Scenario:
+    """One minute, for a replay that takes as long as it says (sockets.py). Hosts begin warm: else who loads what first would be chance, and decide the rest."""
+    rng = random.Random(6)
+    cards = (LARGE, LARGE, MEDIUM, MEDIUM, MEDIUM, SMALL, SMALL, HUGE)
+    places = tuple(Place(f"gpu{number}", card, 2) for number, card in enumerate(cards))
+    models = [model for model in CATALOGUE if model.size < 5e9]
+    talk = Talk(every=0.3, turns=3.0, think=4.0, question=100.0, answer=80.0, document=0.3, wide=0.0)
+    asks = talks(rng, talk, 60.0, models, zipf(models, 1.0), 40)
+    what = f"8 hosts of 4 kinds with 2 slots, {len(models)} models, 40 people; a minute"
+    return Scenario("minute", what, places, numbered(asks), warm=True)

@@ -10,6 +10,7 @@ from bench.routing.figures import figures
 from bench.routing.host import KEEP_ALIVE_SECONDS, Job, VirtualHost
 from bench.routing.replay import Replay
 from bench.routing.trace import Ask, Scenario, Talk, numbered, talks, zipf
+from bench.routing.untold import Believing
 from bench.routing.world import CATALOGUE, CONTEXT, LARGE, SMALL, Card, Model, Place
 from gateway.routing.ranks import Policy
 
@@ -94,17 +95,49 @@ def small() -> Scenario:
     )
 
 
+@pytest.fixture(scope="module")
+def silent() -> Scenario:
+    """Two hosts, and an hour in which models are asked for so seldom that they often leave memory before."""
+    rng = random.Random(12)
+    places = (Place("big", LARGE, 1), Place("small", SMALL, 1))
+    models = CATALOGUE[:4]
+    asks = talks(rng, Talk(every=120.0, turns=1.5), 3600.0, models, zipf(models, 1.0), 5)
+    return Scenario("silent", "a test", places, numbered(asks))
+
+
 @pytest.mark.parametrize("policy", Policy)
-def test_no_policy_beats_the_bound(small: Scenario, policy: Policy) -> None:
+@pytest.mark.parametrize("name", ["small", "silent"])
+def test_no_policy_beats_the_bound(name: str, policy: Policy, request: pytest.FixtureRequest) -> None:
     """Not for any single request, nor on average, nor at the end; and everything is answered, or failed as a host died."""
-    least, run = bound(small), Replay(small, policy).run()
-    assert [answer.ask.number for answer in run.answers] == list(range(len(small.asks)))
+    trace: Scenario = request.getfixturevalue(name)
+    least, run = bound(trace), Replay(trace, policy).run()
+    assert [answer.ask.number for answer in run.answers] == list(range(len(trace.asks)))
     for answer, seconds in zip(run.answers, least.each, strict=True):
         assert answer.first is None or answer.first >= seconds - 1e-9
     found = figures(run)
     assert found.mean >= least.mean - 1e-9
     assert found.end >= least.end - 1e-9
     assert found.failed <= 3
+
+
+def test_the_bound_where_it_can_be_reached() -> None:
+    """One model that leaves memory each time: each request waits for its load, and one host can do no better."""
+    asks = [ask(ONE._replace(name="one:1b"), at=400.0 * number, conversation=number) for number in range(10)]
+    alone = Scenario("alone", "a test", (Place("gpu1", CARD, 1),), numbered(asks))
+    assert bound(alone).mean == pytest.approx(LOAD + READ)
+    assert figures(Replay(alone, Policy.PREDICTIVE).run()).mean == pytest.approx(LOAD + READ)
+
+
+@pytest.mark.parametrize("told", [0, 1, 2, 4])
+def test_slots_are_found_out(small: Scenario, told: int) -> None:
+    """Whatever the gateway is told: it is not much worse for it than where it is told right, and better than who believes it."""
+    places = tuple(place._replace(down=None) for place in small.places)
+    right = figures(Replay(small._replace(places=places), Policy.PREDICTIVE).run())
+    wrong = small._replace(places=tuple(place._replace(told=told) for place in places))
+    held, found = (figures(kind(wrong, Policy.PREDICTIVE).run()) for kind in (Believing, Replay))
+    assert found.mean <= 1.1 * held.mean
+    if told != 1:  # which is the most, if it is said
+        assert found.mean <= 1.5 * right.mean
 
 
 def test_a_replay_is_repeatable(small: Scenario) -> None:
