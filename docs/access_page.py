@@ -92,7 +92,7 @@ request on, within a second at all gateways; what was used was used, and rotatin
 | limit | exactly |
 | --- | --- |
 | `rpm` | requests to models in any 60 seconds. A request counts when it is let in; one that is refused does not count. Counted by whole seconds: there is room again 60 to 61 seconds later |
-| `tpm` | tokens, of prompts and of answers, in any 60 seconds. An answer's count as they come, a prompt's when the answer ends, as the host tells them; of what is cancelled only what was said counts |
+| `tpm` | tokens, of prompts and of answers, in any 60 seconds. An answer's count as they come (of many at a time a little later: N streams are looked at every N milliseconds), a prompt's when the answer ends, as the host tells them; of what is cancelled only what was said counts |
 | `concurrency` | requests that wait or run at a time |
 | `budgets` | tokens of a day, or of a month, of UTC: all of it is there again when the next begins |
 | `priority` | the most urgent that its requests can be: `X-Corral-Priority` and what Corral knows of titles and completions can make them less urgent, not more. How urgent a request is its caller knows; how urgent it may be is for whoever made the key to say |
@@ -117,6 +117,9 @@ model: lists, sums, sessions, unloading, managing models and hosts. `corral_requ
 second or two: of a burst that comes to two gateways at the same moment each may let in as much as the limit says, after that neither lets in more until the minute is over. No budget is
 counted twice or forgotten by a restart or a failing database: each gateway writes how much it has counted in all. What a gateway that dies had counted in its last second, and in its current
 minute, is forgotten; and while the database is away, each goes by its own minutes and by what it knew of budgets. Without a database, limits and budgets are of one gateway and begin anew with it.
+
+**Cost**, compiled, on two cores that others used too (`PYTHONPATH=build/compiled python -P -m bench.limits`): a key costs a request 6.2 to 6.6 µs, with every limit there is and the headers that tell of them 8.8 to 9.2 µs, under `/v1` 9.6 to 9.9 µs. While another key is refused 100
+times a second, a stream of 149 ms takes 1.000 to 1.010 times as long as without; an answer at once, of 0.4 to 0.5 ms, takes 0.03 to 0.05 ms longer on a machine that others kept busy.
 
 ## How keys are sent
 

@@ -6,12 +6,15 @@ next request is refused.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import NamedTuple, Protocol
 
 from gateway.access.keys import Key
-from gateway.access.limits import AGAIN_SECONDS, NO_LIMITS, Headers, Limit, Standing, headers, refusal
+from gateway.access.limits import NO_LIMITS, Limit, Limits
+from gateway.access.standings import AGAIN_SECONDS, Headers, Standing, headers, refusal
 from gateway.access.windows import DAY_SECONDS, NOTHING, Calendar, Minute, Spent, calendar
 
+SETTLE_SECONDS = 0.001  # for each stream: so often they are looked at, at most
 DAYS_MOST = 62  # of which the last word may not be kept yet
 _NO_DAY = Calendar(-1, 0, 0)
 _ONE_MORE = Spent(1)
@@ -44,23 +47,26 @@ class Tally:
     __slots__ = (
         "_calendar",
         "_elsewhere",
+        "_limits",
+        "_month_before",
+        "_policy",
         "_running",
+        "_settled",
         "day",
         "days",
-        "limits",
         "minute_requests",
         "minute_tokens",
-        "month",
         "name",
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.limits = NO_LIMITS
         self.minute_requests = Minute()
         self.minute_tokens = Minute()
         self.day = NOTHING  # here
-        self.month = NOTHING
+        self._month_before = NOTHING  # on the days of this month before today
+        self._settled = -inf
+        self._limits, self._policy = NO_LIMITS, ""
         self.days: dict[
             int, Spent
         ] = {}  # here, by day, as long as ``written`` has not said that the last word of it is kept
@@ -91,6 +97,32 @@ class Tally:
         """This month, everywhere."""
         return self.month.plus(self._elsewhere.month)
 
+    @property
+    def month(self) -> Spent:
+        """This month, here."""
+        return self._month_before.plus(self.day)
+
+    @property
+    def limits(self) -> Limits:
+        """What may be used."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits, self._policy = limits, limits.policy
+
+    def told(self, dialect: str, now: float, at: float) -> Headers:
+        """How it is with the limits, in headers."""
+        return headers(self._policy, self.standings(now, at), dialect, at)
+
+    def _day_tokens(self) -> int:
+        here, there = self.day, self._elsewhere.day
+        return here[1] + here[2] + there[1] + there[2]
+
+    def _month_tokens(self) -> int:
+        before, there = self._month_before, self._elsewhere.month
+        return before[1] + before[2] + self.day[1] + self.day[2] + there[1] + there[2]
+
     def enter(self, stream: Stream) -> "Stay":
         """A generation begins; ``end`` it."""
         stay = Stay(self, stream)
@@ -104,17 +136,22 @@ class Tally:
 
     def charge(self, spent: Spent, now: float, at: float) -> None:
         """Count what was used."""
-        self.turn(at)
-        if spent.requests:
-            self.minute_requests.add(spent.requests, now)
-        if spent.tokens:
-            self.minute_tokens.add(spent.tokens, now)
-        self.day, self.month = self.day.plus(spent), self.month.plus(spent)
-        self.days[self._calendar.day] = self.day
+        today = self.turn(at)
+        requests, input_tokens, output_tokens = spent
+        if requests:
+            self.minute_requests.add(requests, now)
+        if input_tokens or output_tokens:
+            self.minute_tokens.add(input_tokens + output_tokens, now)
+        day = self.day
+        self.day = Spent(day[0] + requests, day[1] + input_tokens, day[2] + output_tokens)
+        self.days[today.day] = self.day
 
     def settle(self, now: float, at: float) -> None:
-        """Count what running streams have said until now."""
+        """Count what running streams have said until now, or until a moment ago: many streams are not looked at all the time."""
         self.turn(at)
+        if not self._running or now - self._settled < len(self._running) * SETTLE_SECONDS:
+            return
+        self._settled = now
         said = 0
         for stay in self._running:
             said += stay.said()
@@ -127,12 +164,13 @@ class Tally:
         if int(at // DAY_SECONDS) == before.day:
             return before
         today = self._calendar = calendar(at)
+        self._month_before = self.month
         self.day = NOTHING
         self._elsewhere = self._elsewhere._replace(day=NOTHING)
         while len(self.days) > DAYS_MOST:
             del self.days[min(self.days)]
         if today.first != before.first:
-            self.month = NOTHING
+            self._month_before = NOTHING
             self._elsewhere = self._elsewhere._replace(month=NOTHING)
         return today
 
@@ -163,51 +201,48 @@ class Tally:
         limits = self.limits
         if limits.tpm or limits.day or limits.month:
             self.settle(now, at)
-            if limits.month and self.all_month.tokens >= limits.month:
-                return Limit.MONTH
-            if limits.day and self.all_day.tokens >= limits.day:
-                return Limit.DAY
+            if limits.month and self._month_tokens() >= limits.month:
+                return "month"
+            if limits.day and self._day_tokens() >= limits.day:
+                return "day"
             if limits.tpm and self.minute_tokens.used(now) >= limits.tpm:
-                return Limit.TPM
+                return "tpm"
         if limits.rpm and self.minute_requests.used(now) >= limits.rpm:
-            return Limit.RPM
+            return "rpm"
         if limits.concurrency and self.all_running >= limits.concurrency:
-            return Limit.CONCURRENCY
+            return "concurrency"
         return None
 
     def again_seconds(self, limit: Limit, now: float, at: float) -> float:
         """When there is some of a limit again of which nothing is left, as far as can be told."""
-        if limit is Limit.TPM:
+        if limit == "tpm":
             return self.minute_tokens.seconds_until(self.limits.tpm - 1, now)
-        if limit is Limit.RPM:
+        if limit == "rpm":
             return self.minute_requests.seconds_until(self.limits.rpm - 1, now)
-        if limit is Limit.CONCURRENCY:
+        if limit == "concurrency":
             return AGAIN_SECONDS
         return self._renews_seconds(limit, at)
 
     def standings(self, now: float, at: float) -> list[Standing]:
         """How it is with each limit, the widest first."""
-        limits, told = self.limits, []
+        limits = self._limits
+        told: list[Standing] = []
         self.settle(now, at)
         if limits.month:
-            used = self.all_month.tokens
-            told.append(Standing(Limit.MONTH, limits.month, used, self._renews_seconds(Limit.MONTH, at)))
+            told.append(("month", limits.month, self._month_tokens(), self._renews_seconds("month", at)))
         if limits.day:
-            used = self.all_day.tokens
-            told.append(Standing(Limit.DAY, limits.day, used, self._renews_seconds(Limit.DAY, at)))
-        for limit, quota, minute in (
-            (Limit.TPM, limits.tpm, self.minute_tokens),
-            (Limit.RPM, limits.rpm, self.minute_requests),
-        ):
-            if quota:
-                told.append(Standing(limit, quota, minute.used(now), minute.over_seconds(now)))
+            told.append(("day", limits.day, self._day_tokens(), self._renews_seconds("day", at)))
+        if limits.tpm:
+            told.append(("tpm", limits.tpm, self.minute_tokens.used(now), self.minute_tokens.over_seconds(now)))
+        if limits.rpm:
+            told.append(("rpm", limits.rpm, self.minute_requests.used(now), self.minute_requests.over_seconds(now)))
         if limits.concurrency:
-            told.append(Standing(Limit.CONCURRENCY, limits.concurrency, self.all_running, 0.0))
+            told.append(("concurrency", limits.concurrency, self.all_running, 0.0))
         return told
 
     def _renews_seconds(self, budget: Limit, at: float) -> float:
         today = self.turn(at)
-        return (today.next_month if budget is Limit.MONTH else today.day + 1) * DAY_SECONDS - at
+        return (today.next_month if budget == "month" else today.day + 1) * DAY_SECONDS - at
 
 
 class Stay:
@@ -277,8 +312,8 @@ class Tallies:
         limit = tally.exceeded(now, at)
         if limit is not None:
             self._refused(name, limit)
-            told = headers(tally.standings(now, at), dialect, at)
-            raise refusal(name, limit, tally.limits.quota(limit), tally.again_seconds(limit, now, at), told)
+            again_seconds = tally.again_seconds(limit, now, at)
+            raise refusal(name, limit, tally.limits.quota(limit), again_seconds, tally.told(dialect, now, at))
         tally.charge(_ONE_MORE, now, at)
 
     def told(self, name: str, dialect: str) -> Headers:
@@ -286,8 +321,7 @@ class Tallies:
         tally = self._tallies.get(name)
         if tally is None or not tally.limits.limited:
             return ()
-        at = self._wall()
-        return headers(tally.standings(self._clock(), at), dialect, at)
+        return tally.told(dialect, self._clock(), self._wall())
 
     def standings(self, name: str) -> list[Standing]:
         """How it is with each limit of a key."""

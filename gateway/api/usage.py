@@ -9,8 +9,9 @@ from aiohttp import web
 
 from gateway.access.gate import Gate, Principal
 from gateway.access.keys import Key
-from gateway.access.limits import Limit, Standing
+from gateway.access.limits import Limit
 from gateway.access.rights import KeyRole
+from gateway.access.standings import Standing
 from gateway.access.tallies import Tallies, Tally
 from gateway.access.windows import DAY_SECONDS, Spent, calendar
 from gateway.api.handler import handler
@@ -108,8 +109,9 @@ def _row(tally: Tally, key: Key | None, standings: list[Standing], at: float) ->
 
 
 def _limit(each: Standing, at: float) -> LimitRow:
-    renews = _moment(round(at + each.renews_seconds)) if each.renews_seconds else None
-    return LimitRow(each.limit, each.quota, each.used, each.left, renews)
+    limit, quota, used, renews_seconds = each
+    renews = _moment(round(at + renews_seconds)) if renews_seconds else None
+    return LimitRow(limit, quota, used, max(0, quota - used), renews)
 
 
 def _used(spent: Spent) -> Used:

@@ -136,10 +136,10 @@ def test_elsewhere() -> None:
     told = Elsewhere(Spent(1, 400, 500), Spent(9, 4000, 500), 5, 50, 1)
     desk.ask((10, 10))
     desk.tallies.hear({"ann": told}, TODAY)
-    standings = {each.limit: each.used for each in desk.tallies.standings("ann")}
+    standings = {limit: used for limit, _, used, _ in desk.tallies.standings("ann")}
     assert standings == {"month": 4520, "day": 920, "tpm": 70, "rpm": 6}
     desk.tallies.alone()
-    standings = {each.limit: each.used for each in desk.tallies.standings("ann")}
+    standings = {limit: used for limit, _, used, _ in desk.tallies.standings("ann")}
     assert standings == {"month": 4520, "day": 920, "tpm": 20, "rpm": 1}
     desk.tallies.hear({"ann": told}, TODAY - 1)
     assert desk.tallies.of("ann").all_day == Spent(1, 10, 10)

@@ -1,16 +1,20 @@
 """Limits and budgets of keys from outside: who has had enough is told so in their dialect, and nobody else notices."""
 
 import asyncio
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import ollama
+import openai
 import pytest
 
 from gateway.access.keys import digest, make
 from gateway.keyconfig import KeyConfig
-from tests.builders import ONE_EACH, PATHS, TEXT, Call, call, simulated
+from tests.builders import EMBEDDING, ONE_EACH, PATHS, TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Answer, ask
 from tests.sockets import until
@@ -95,6 +99,37 @@ async def test_headers_that_clients_know(corral: Corral, path: str, names: tuple
         assert {name for name in said if not name.startswith("ratelimit")} >= set(names)
         assert names or said == {"ratelimit-policy"}
         assert "RateLimit" in str(answer.get("Access-Control-Expose-Headers"))
+
+
+async def test_the_clients_that_people_use(corral: Corral) -> None:
+    """Raise what they raise for a rate limit; what is over a budget OpenAI's and Anthropic's do not ask for again."""
+    stage = await limited(corral, rpm=1, budgets=("1/month",))
+    message = {"role": "user", "content": "hi"}
+    budget, rate = "used up its 1 tokens of this month", "may send 1 requests a minute"
+    async with (
+        openai.AsyncOpenAI(base_url=f"{stage.url}/v1", api_key=ANN) as theirs,
+        anthropic.AsyncAnthropic(base_url=stage.url, api_key=ANN) as others,
+    ):
+        await theirs.chat.completions.create(model=TEXT, messages=[message], max_tokens=3)  # type: ignore[list-item]
+        await stage.records.until(1)
+        with pytest.raises(openai.RateLimitError, match=budget) as refused:
+            await theirs.chat.completions.create(model=TEXT, messages=[message], max_tokens=3)  # type: ignore[list-item]
+        assert (refused.value.code, refused.value.type) == ("insufficient_quota", "rate_limit_error")
+        with pytest.raises(anthropic.RateLimitError, match=budget):
+            await others.messages.create(model=TEXT, messages=[message], max_tokens=3)  # type: ignore[list-item]
+        assert await stage.totals("corral_requests_limited_total", "limit") == {"month": 2}
+        stage.gateway._reconfigure(dataclasses.replace(stage.gateway.config, **ann(rpm=1)))
+        with pytest.raises(openai.RateLimitError, match=rate) as limited_:
+            await theirs.with_options(max_retries=0).embeddings.create(model=EMBEDDING, input="hi")
+        assert limited_.value.code == "rate_limit_exceeded"
+        assert limited_.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+    client = ollama.AsyncClient(stage.url, headers={"Authorization": f"Bearer {ANN}"})
+    try:
+        with pytest.raises(ollama.ResponseError, match=rate) as native:
+            await client.chat(TEXT, [message])
+        assert native.value.status_code == 429
+    finally:
+        await client._client.aclose()
 
 
 async def test_tokens_a_minute(corral: Corral) -> None:
