@@ -224,8 +224,9 @@ class Inference:
         told: Headers = ()
         if inference.principal:
             told = self._tallies.told(inference.principal, inference.endpoint.dialect)
-        kind = TransportSink if TransportSink.suits(request) else ResponseSink
-        return kind(request, inference.id, inference.trace, cors, told)
+        if TransportSink.suits(request):
+            return TransportSink(request, inference.id, inference.trace, cors, told)
+        return ResponseSink(request, inference.id, inference.trace, cors, told)
 
     def _who(self, request: web.Request, near: bool) -> Principal:
         """Raises CorralError for who may not infer."""

@@ -236,6 +236,9 @@ async def test_limits_can_be_others_without_another_key(corral: Corral, database
     row = await told(stage, "PATCH", "/api/keys/eve", {"rpm": 3, "budgets": [], "share": 2.5})
     assert [row[name] for name in ("rpm", "budgets", "priority", "share")] == [3, [], "normal", 2.5]
     assert [(await stage.ask(call("/api/generate", headers=mine))).status for _ in range(3)] == [200, 200, 429]
+    await stage.gateway.access.audit.write()
+    deed = (await told(stage, "GET", "/api/audit?limit=1"))["deeds"][0]
+    assert (deed["principal"], deed["operation"], deed["target"]) == ("root", "PATCH /api/keys/{name}", "eve")
     turned = await told(stage, "POST", "/api/keys/eve/rotate")
     assert turned["facts"] == row
     assert (await stage.ask(call("/api/generate", headers={"x-api-key": turned["key"]}))).status == 429
@@ -254,6 +257,21 @@ async def test_no_more_urgent_than_the_key(corral: Corral) -> None:
         headers = MINE | ({"X-Corral-Priority": said} if said else {})
         explained = json.loads((await ask(stage.url, "POST", "/api/route/explain", body, headers)).body)
         assert explained["request"]["priority"] == is_
+
+
+async def test_what_is_refused_is_in_the_log(corral: Corral, tmp_path: Path) -> None:
+    """Of requests each, with its code; of the gateway whose key it is, once a minute."""
+    stage = await corral(simulated(), log={"path": str(tmp_path / "corral0.log"), "access": True}, **ann(rpm=1))
+    stage.key = ROOT
+    for status in (200, 429, 429):
+        assert (await stage.ask(call("/v1/messages", headers=MINE))).status == status
+    await stage.finish()
+    await stage.stop()
+    lines = [json.loads(line) for line in stage.log.read_text(encoding="utf-8").splitlines()]
+    refused = [line for line in lines if line.get("status") == 429]
+    assert [(line["route"], line["error"]) for line in refused] == [("/v1/messages", "rate_limit_exceeded")] * 2
+    told = [line["message"] for line in lines if "at its limit" in line.get("message", "")]
+    assert told == ["the key 'ann' is at its limit (rpm): it is refused, which is said once a minute"]
 
 
 async def test_a_burst_at_once(corral: Corral) -> None:
