@@ -49,9 +49,9 @@ def config(
     """A configuration on a free port; hosts are (name, url), other sections mappings, or values as they are. Polls come once and then not for long.
 
     ``links``: more of a host, by its name."""
-    every, links = slots if isinstance(slots, int) else {}, links or {}
+    links = links or {}
     named = tuple(
-        HostConfig(name, url, every or slots.get(name, 1), **links.get(name, {}))  # type: ignore[union-attr]
+        HostConfig(name, url, slots if isinstance(slots, int) else slots.get(name, 1), **links.get(name, {}))
         for name, url in hosts
     )
     kinds = {entry.name: entry.default_factory for entry in dataclasses.fields(Config)}

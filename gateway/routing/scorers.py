@@ -58,9 +58,10 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
     if row is None:
         return _blindly(request, view, averages, ahead)
     digest, slots = row.digest, view.slots
-    until = None
+    at_once, until = slots, None
     if view.parallel:  # else nothing is crowded
-        slots = max(slots, view.parallel.get(digest, 0))
+        at_once = view.parallel.get(digest, slots)
+        slots = max(slots, at_once)
         until = view.crowded.get(digest)
     key = (request.model, request.runner_options)
     price: Price | None = view.memo.get(key)
@@ -89,7 +90,7 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
             if blocks:
                 cached = -min(blocks * BLOCK_TOKENS, request.prompt_tokens) / rate
             else:
-                evicting = missed(known, view.parallel.get(digest, slots), now) * BLOCK_TOKENS / rate
+                evicting = missed(known, at_once, now) * BLOCK_TOKENS / rate
     answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
     fault = penalty(view, now) if view.failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
