@@ -8,12 +8,13 @@ from gateway.errors import CorralError, HeadTooLarge, NotHttp
 HEAD_LIMIT_BYTES = 64 * 1024
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _LENGTH_DIGITS = 18
+_SEGMENTS_MOST = 100
 
 
 def amiss(message: RawRequestMessage, *, bulky: bool) -> CorralError | None:
     """Why nobody is to serve it, if so. ``bulky``: it came in more than one read, or in a large one.
 
-    1. a version that we do not speak; 2. an authority in the target (as proxies are asked) that is not the Host, as CONNECT has it; a fragment;
+    1. a version that we do not speak; 2. an authority in the target (as proxies are asked) that is not the Host, as CONNECT has it; a fragment; a path of very many segments;
     3. a body that is framed otherwise than by one plain length or one plain ``chunked``; 4. a head that is too large in all.
     """
     headers = message.headers
@@ -21,6 +22,8 @@ def amiss(message: RawRequestMessage, *, bulky: bool) -> CorralError | None:
         return NotHttp(f"HTTP/{message.version[0]}.{message.version[1]} is not spoken here: HTTP/1.1 and 1.0 are")
     if message.path[:1] != "/" and message.path != "*" and not _same_authority(message):
         return NotHttp("the request is for another host than its Host header says: this is no proxy")
+    if len(message.path) > _SEGMENTS_MOST and message.path.partition("?")[0].count("/") > _SEGMENTS_MOST:
+        return NotHttp(f"a path has at most {_SEGMENTS_MOST} segments")  # the router looks for each of its beginnings
     if "#" in message.path:
         return NotHttp("a request's path has no fragment")
     if hdrs.TRANSFER_ENCODING in headers:

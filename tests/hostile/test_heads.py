@@ -80,6 +80,8 @@ OTHERS = {
         b"CONNECT evil.example:443 HTTP/1.1",
         b"CONNECT localhost:11434 HTTP/1.1",
         b"POST /api/generate#x HTTP/1.1",
+        b"POST /" + b"a/" * 3000 + b" HTTP/1.1",
+        b"POST /api/" + b"../api/" * 100 + b"generate HTTP/1.1",
         b"POST /api/generate?x#y HTTP/1.1",
         b"POST /api/generate HTTP/2.0",
         b"POST /api/generate HTTP/0.9",
@@ -106,7 +108,7 @@ PLACES = {
         b"/..%2fapi/generate": 404,
         b"/API/GENERATE": 404,
         b"/k/crl_x/api/generate": 404,
-        b"/" + b"a/" * 3000: 404,
+        b"/" + b"a/" * 98 + b"a?" + b"/" * 3000: 404,
         b"/etc/passwd": 404,
         b"/.git/config": 404,
     }.items()
