@@ -94,6 +94,7 @@ async def measure() -> None:
                             await attacker.line("sent")
                             await ages(canary, SETTLE_SECONDS)
                             besieged.append(percentiles(await ages(canary, ROUND_SECONDS)))
+            await host.ledger.wait_until(lambda: host.ledger.connections_open == 0, 5.0)
     print(f"{len(ATTACKS)} kinds of attacks, up to {ATTACKS_A_SECOND} a second")
     for name, rounds in (("quiet", quiet), ("besieged", besieged)):
         p50, p99, most = (statistics.median(values) for values in zip(*rounds, strict=True))
