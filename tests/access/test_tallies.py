@@ -3,13 +3,16 @@
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.access.keys import Key
 from gateway.access.limits import Limits
 from gateway.access.rights import KeyRole
-from gateway.access.tallies import DAYS_MOST, Elsewhere, Tallies
+from gateway.access.tallies import DAYS_MOST, Elsewhere, Stay, Tallies
 from gateway.access.windows import DAY_SECONDS, Spent
 from gateway.errors import OverBudget, RateLimited
+from tests.profiles import PROPERTY
 
 MIDNIGHT = 1_798_761_600.0  # of 2027-01-01
 TODAY = int(MIDNIGHT // DAY_SECONDS)
@@ -179,3 +182,49 @@ def test_without_limits_nothing_is_told() -> None:
     desk.ask((1, 2))
     assert desk.tallies.told("ann", "openai") == desk.tallies.told("nobody", "openai") == ()
     assert desk.tallies.of("ann").month == Spent(1, 1, 2)
+
+
+steps = st.lists(
+    st.tuples(st.floats(0.01, 25.0), st.sampled_from(["ask", "say", "end"]), st.integers(0, 400)), max_size=80
+)
+
+
+@given(steps=steps, rpm=st.integers(1, 6), concurrency=st.integers(1, 4), tpm=st.integers(1, 1000))
+@PROPERTY
+def test_whatever_happens(steps: list[tuple[float, str, int]], rpm: int, concurrency: int, tpm: int) -> None:
+    """In no 60 seconds are more let in than may be, nor at a time; nobody is let in while the minute's tokens are used up; and all is counted once."""
+    desk = Desk(Limits(rpm=rpm, concurrency=concurrency, tpm=tpm))
+    running: list[tuple[Streaming, Stay]] = []
+    let_in: list[float] = []
+    said: list[tuple[float, int]] = []
+    waits: list[float] = []
+    prompts = 0
+    for seconds, what, number in steps:
+        desk.go(seconds)
+        if what == "ask":
+            fresh = sum(tokens for at, tokens in said if at > desk.now - 60)
+            try:
+                desk.tallies.admit("ann", "ollama")
+            except RateLimited as refused:
+                waits.append(refused.retry_after or 0.0)
+                continue
+            assert fresh < tpm
+            let_in.append(desk.now)
+            stream = Streaming()
+            running.append((stream, desk.tallies.enter("ann", stream)))
+            assert len(running) <= concurrency
+            assert sum(at > desk.now - 60 for at in let_in) <= rpm
+        elif running and what == "say":
+            running[number % len(running)][0].tokens += number
+            desk.tallies.all()
+            said.append((desk.now, number))
+        elif running:
+            stream, stay = running.pop(number % len(running))
+            desk.tallies.leave(stay, number, stream.tokens)
+            prompts += number
+            said.append((desk.now, number))
+    assert all(0 < wait <= 61 for wait in waits)
+    assert desk.tallies.of("ann").running == len(running)
+    desk.go(1)
+    desk.tallies.all()
+    assert desk.tallies.of("ann").month == Spent(len(let_in), prompts, sum(tokens for _, tokens in said) - prompts)
