@@ -4,7 +4,8 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import charts
+from dashboard import charts, markup
+from dashboard.gateway import GatewayError
 from dashboard.i18n import local, moment, number, t
 from dashboard.state import gateway
 
@@ -88,7 +89,12 @@ def _over_time() -> None:
         required=True,
         persist_state="session",
     )
-    found = gateway().get("/api/stats/breakdown", by="principal", range=chosen, step=RANGES[chosen], parts=KEYS)
+    asked = {"by": "principal", "range": chosen, "step": RANGES[chosen], "parts": KEYS}
+    try:
+        found = gateway().get("/api/stats/breakdown", **asked)
+    except GatewayError as error:  # where nothing is kept, what is used now can be told all the same
+        st.caption(f":material/error: {markup.said(error.message)}")
+        return
     parts = {
         _named(part): [a + b for a, b in zip(part["input_tokens"], part["output_tokens"], strict=True)]
         for part in found["parts"]

@@ -39,10 +39,10 @@ FLAGS = [
 
 class Demo:
     """Three simulated hosts whose models say little unless they are told to, and ``corral serve`` before them; processes of their own, for an app's
-    script blocks the thread that runs it. ``url``: the gateway, which can go away and come back there. ``more``: of its configuration.
+    script blocks the thread that runs it. ``url``: the gateway, which can go away and come back there. ``more``: of its configuration; ``database``: another one than a file of its own.
     """
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path, more: str = "", database: str = "") -> None:
         self._folder = folder
         simulate = ["simulator", "--hosts", "3", "--base-port", "0", "--num-predict", "30", "--json"]
         self._simulator = started(folder, *simulate, "--load-seconds-per-gb", "0.2")
@@ -51,8 +51,8 @@ class Demo:
         hosts = [
             f'[[hosts]]\nname = "{row["name"]}"\nurl = "{row["url"]}"\nvram_bytes = {row["vram_bytes"]}' for row in rows
         ]
-        database = f'[database]\nurl = "sqlite:///{folder}/corral.db"'
-        (folder / "corral.toml").write_text("\n".join([more, database, *hosts]), encoding="utf-8")
+        kept = f'[database]\nurl = "{database or f"sqlite:///{folder}/corral.db"}"'
+        (folder / "corral.toml").write_text("\n".join([more, kept, *hosts]), encoding="utf-8")
         self.url = "http://127.0.0.1:0"
         self.come()
 

@@ -78,6 +78,21 @@ def test_in_russian(app: View, used: Gateway, monkeypatch: pytest.MonkeyPatch) -
     assert list(at.dataframe[1].value["Лимит"]) == ["токенов в день", "запросов в минуту"]
 
 
+def test_where_nothing_is_kept(
+    app: View, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What is used now is told; of what was, that nothing is kept."""
+    demo = Demo(tmp_path_factory.mktemp("unkept"), KEYS, database="none")
+    monkeypatch.setenv(URL, demo.url)
+    try:
+        at = app(page="usage")
+        assert not at.exception
+        assert len(at.dataframe) == 2
+        assert any("nothing is kept here" in caption.value for caption in at.caption)
+    finally:
+        demo.stop()
+
+
 def test_without_keys(app: View) -> None:
     """It says how one is made."""
     at = app(page="usage")
