@@ -22,6 +22,7 @@ JOB = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 FLUSH = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 REJECTED = ("queue_full", "deadline_unmet", "too_large", "bad_request", "draining")
+AT_THE_DOOR = ("not_http", "head_too_large", "too_slow", "too_many_connections")
 LIMITS = ("rpm", "tpm", "concurrency", "day", "month")
 TOKENS = (16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 ERROR = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -154,6 +155,8 @@ class Catalogue:
         )
         for reason in REJECTED:
             self.rejected.labels(reason)
+        for code in AT_THE_DOOR:
+            self.at_the_door.labels(code)
         for limit in LIMITS:
             self.limited.labels(limit)
         for failure in ("unknown_model", "no_host"):

@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.endpoints import ENDPOINTS
@@ -68,6 +68,7 @@ def test_a_long_request() -> None:
     assert "last words" not in said
 
 
+@settings(deadline=None)
 @given(st.text("abc ", max_size=60), st.text("abc ", max_size=20), st.text("abc ", max_size=60))
 def test_nothing_shared_stays(before: str, shared: str, after: str) -> None:
     """Of what stands in both in a row, less than SHARED_LEAST characters are told; what is told was said."""
