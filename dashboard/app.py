@@ -1,9 +1,11 @@
 """The app: what every page has, and which pages there are. Streamlit runs this file again for every change."""
 
+import logging
 from pathlib import Path
 
 import streamlit as st
 
+from dashboard import refused
 from dashboard.browser import remember, remembered
 from dashboard.gateway import GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
@@ -11,6 +13,8 @@ from dashboard.state import gateway, gone_to, tell_failure
 from dashboard.views import chat, fleet, metrics, sessions, talk, usage
 
 HERE = Path(__file__).parent
+LOG = logging.getLogger("dashboard")
+DATABASE = '[database]\nurl = "sqlite:////var/lib/corral/corral.db"'
 
 
 def _choose_language() -> None:
@@ -19,8 +23,15 @@ def _choose_language() -> None:
 
 def _cannot(error: GatewayError) -> None:
     """Instead of the page, where the gateway cannot be reached or refuses what every run of it needs."""
+    if error.keeps_nothing:
+        st.header(t("This page needs a database"))
+        st.markdown(
+            t("The gateway runs without one, and keeps nothing. Set one in its configuration, and start it again:")
+        )
+        st.code(DATABASE, language="toml")
+        return
     st.header(t("The gateway refuses") if error.status else t("The gateway does not answer"))
-    st.caption(error.message)
+    st.caption(refused.told(error))
     if error.status:
         st.button(t("Try again"))
         return
@@ -78,6 +89,11 @@ def main() -> None:
         page.run()
     except GatewayError as error:
         _cannot(error)
+    except Exception:  # the last edge: Streamlit's own box speaks English only, and offers no way on
+        LOG.exception("a page failed")
+        st.header(t("This page has failed"))
+        st.caption(t("That is a fault of the app's: its log says what happened."))
+        st.button(t("Try again"))
 
 
 main()

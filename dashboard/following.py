@@ -167,7 +167,7 @@ class Hub:
         path = f"/api/generations/{following.id}/stream"
         async with self.gateway.http.get(path, params={"from": str(following.at)}) as answer:
             if answer.status >= 400:
-                raise refusal(answer.status, await answer.read())
+                raise refusal(answer.status, await answer.read(), answer.headers)
             following.host = answer.headers.get("X-Corral-Host") or following.host
             async for line in answer.content:
                 following.take(line)

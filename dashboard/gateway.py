@@ -27,13 +27,20 @@ AT_ONCE = 8
 
 
 class GatewayError(Exception):
-    """What the gateway answered instead, in its own words. ``status`` 0: it cannot be reached. ``generation``: what is in the way."""
+    """What the gateway answered instead, in its own words. ``status`` 0: it cannot be reached. ``generation``: what is in the way. ``code``: the
+    gateway's for programs; empty where it only passes on what a host said."""
 
-    def __init__(self, status: int, message: str, generation: str = "") -> None:
+    def __init__(self, status: int, message: str, generation: str = "", code: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.generation = generation
+        self.code = code
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether it is for want of a database, of which none is configured."""
+        return self.message.startswith("nothing is kept here")
 
 
 class Gateway:
@@ -152,17 +159,18 @@ class Gateway:
         except (aiohttp.ClientError, OSError) as error:
             raise GatewayError(0, f"{self.url} cannot be reached: {error}") from None
         if answer.status >= 400:
-            raise refusal(answer.status, content, answer.headers.get("X-Corral-Generation", ""))
+            raise refusal(answer.status, content, answer.headers)
         return content.decode() if text else _json(content)
 
 
-def refusal(status: int, content: bytes, generation: str = "") -> GatewayError:
+def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> GatewayError:
     """An answer of 4xx or 5xx."""
     told = _json(content)
     words = told.get("error") if isinstance(told, dict) else None
     if isinstance(words, dict):  # as the dialects of others have it
         words = words.get("message")
-    return GatewayError(status, str(words or f"HTTP {status}"), generation)
+    told_of, code = headers.get("X-Corral-Generation", ""), headers.get("X-Corral-Error", "")
+    return GatewayError(status, str(words or f"HTTP {status}"), told_of, code)
 
 
 def _json(content: bytes) -> Any:

@@ -11,6 +11,7 @@ from dashboard.following import Hub
 from dashboard.gateway import DEFAULT, KEY, URL, Gateway, GatewayError
 from dashboard.i18n import t
 from dashboard.markup import plain
+from dashboard.refused import told
 
 
 @st.cache_resource
@@ -74,7 +75,7 @@ def attempted(work: Any, *args: Any, **values: Any) -> Any:
     try:
         return work(*args, **values)
     except GatewayError as error:
-        refuse(error.message)
+        refuse(told(error))
         return None
 
 

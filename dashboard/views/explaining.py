@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import charts, markup
+from dashboard import charts, markup, refused
 from dashboard.gateway import GatewayError
 from dashboard.i18n import seconds, t
 from dashboard.state import gateway
@@ -29,7 +29,7 @@ def _ask() -> None:
             "/api/route/explain", body, headers=headers, path=state["explain_path"] or None
         )
     except GatewayError as error:
-        state["_unexplained"] = markup.said(error.message)
+        state["_unexplained"] = refused.told(error)
 
 
 def section(hosts: list[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import markup
+from dashboard import markup, refused
 from dashboard.gateway import GatewayError
 from dashboard.i18n import number, seconds, size, t
 from dashboard.state import Look, attempted, gateway, look, tell_failure
@@ -38,8 +38,7 @@ def live() -> None:
     try:
         seen = look()
     except GatewayError as error:
-        st.warning(t("The gateway does not answer"), icon=":material/cloud_off:")
-        st.caption(markup.said(error.message))
+        st.warning(refused.told(error), icon=":material/cloud_off:")
         return
     _numbers(seen)
     _findings(seen.findings)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from dashboard import charts, markup
+from dashboard import charts, refused
 from dashboard.gateway import GRAFANA, GatewayError
 from dashboard.i18n import local, moment, number, seconds, short, t
 from dashboard.state import gateway, look
@@ -73,8 +73,18 @@ def page() -> None:
         st.header(t("Metrics"), width="stretch", anchor=False)
         _grafana()
     chosen, every = _toolbar(hosts)
+    _needs_database(chosen)
     st.fragment(run_every=every)(live)(chosen)
     requests.section(chosen)
+
+
+def _needs_database(chosen: requests.Chosen) -> None:
+    """Raises GatewayError where there is none: then there is nothing that the page could show, now or later."""
+    try:
+        told(chosen)
+    except GatewayError as error:
+        if error.keeps_nothing:
+            raise
 
 
 def _grafana() -> None:
@@ -150,9 +160,7 @@ def live(chosen: requests.Chosen) -> None:
     try:
         found = told(chosen)
     except GatewayError as error:
-        if not error.status:
-            st.warning(t("The gateway does not answer"), icon=":material/cloud_off:")
-        st.caption(markup.said(error.message))
+        st.warning(refused.told(error), icon=":material/cloud_off:")
         return
     since, until = (local(found.now[name]) for name in ("since", "until"))
     st.caption(

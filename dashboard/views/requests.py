@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from dashboard import charts, markup
+from dashboard import charts, markup, refused
 from dashboard.gateway import GatewayError
 from dashboard.i18n import local, number, seconds, t
 from dashboard.state import gateway
@@ -71,7 +71,7 @@ def _list(chosen: Chosen) -> None:
         query = chosen.query() | {"outcome": chosen.outcome or (None if everything else "failed")}
         found = gateway().get("/api/requests", **query, limit=limit)
     except GatewayError as error:
-        st.caption(f":material/error: {markup.said(error.message)}")
+        st.caption(f":material/error: {refused.told(error)}")
         return
     rows = found["requests"]
     if not rows:

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard import refused
 from dashboard.gateway import GatewayError
 from dashboard.i18n import ago, t
 from dashboard.markup import plain
@@ -89,7 +90,7 @@ def page() -> None:
     except GatewayError as error:
         if error.status != 400:
             raise
-        st.caption(error.message)
+        st.caption(refused.told(error))
         return
     rows = told["sessions"]
     if rows:

@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard import refused
 from dashboard.gateway import GatewayError
 from dashboard.i18n import number, seconds, t
 from dashboard.markup import plain
@@ -15,7 +16,7 @@ def told(row: dict[str, Any]) -> None:
     try:
         request = gateway().get(f"/api/requests/{row['generation']}")
     except GatewayError as error:
-        st.caption(error.message)
+        st.caption(refused.told(error))
         return
     st.markdown(f"**{_reason(request)}**")
     detail = request["detail"] or {}

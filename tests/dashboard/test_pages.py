@@ -1,12 +1,13 @@
 """The pages' logic, run by Streamlit's own tester before a real gateway."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.gateway import URL, Gateway
-from tests.dashboard.conftest import free
+from tests.dashboard.conftest import Demo, free
 
 
 def test_a_chat(app: Callable[..., AppTest], gateway: Gateway) -> None:
@@ -65,6 +66,41 @@ def test_what_the_gateway_refuses(app: Callable[..., AppTest], gateway: Gateway)
     at.chat_input[0].set_value("Why?").run()
     assert not at.exception
     assert "no session" in at.toast[0].value
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A gateway that has no database."""
+    demo = Demo(tmp_path, database="none")
+    monkeypatch.setenv(URL, demo.url)
+    yield
+    demo.stop()
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_no_database(app: Callable[..., AppTest], forgetful: None, language: str) -> None:
+    """It is said how to get one, once; to try again would not help. The fleet needs none."""
+    header = {"en": "This page needs a database", "ru": "Этой странице нужна база данных"}[language]
+    for page in ("chat", "talk", "sessions", "metrics"):
+        at = app(language, page=page)
+        assert not at.exception
+        assert header in [one.value for one in at.header]
+        assert "[database]" in at.code[0].value
+        assert not [button for button in at.button if button.label in ("Try again", "Попробовать ещё раз")]
+        assert not at.warning
+    at = app(language, page="fleet")
+    assert not at.exception
+    assert at.metric[0].value == "3 / 3"
+
+
+def test_a_page_that_fails(app: Callable[..., AppTest], caplog: pytest.LogCaptureFixture) -> None:
+    """Is told in the reader's language; the log has the details."""
+    at = app("ru", page="sessions")
+    at.session_state["places"] = []  # what must never be
+    at.run()
+    assert at.header[-1].value == "На этой странице произошёл сбой"
+    assert [record.message for record in caplog.records if record.name == "dashboard"] == ["a page failed"]
+    caplog.clear()
 
 
 def test_no_gateway(app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,45 @@
+"""What the gateway refuses, in the reader's language: a sentence for what it means; its own words, which are English, are the detail."""
+
+from dashboard.gateway import GatewayError
+from dashboard.i18n import t
+from dashboard.markup import said
+
+
+def told(error: GatewayError) -> str:
+    """Markdown: the sentence, and the gateway's words below it."""
+    return f"{sentence(error)}  \n:small[:gray[{said(error.message)}]]"
+
+
+def sentence(error: GatewayError) -> str:
+    """By the code that the gateway gives (docs/errors.md); without one the words are a host's."""
+    if not error.status:
+        return t("The gateway does not answer.")
+    if error.keeps_nothing:
+        return t("The gateway has no database: it keeps nothing.")
+    return _sentences().get(error.code) or t("A host refuses.")
+
+
+def _sentences() -> dict[str, str]:
+    return {
+        "internal": t("The gateway has failed."),
+        "bad_request": t("The gateway does not take this."),
+        "forbidden": t("The gateway does not let this app in."),
+        "unauthorized": t("The gateway wants a valid key."),
+        "not_allowed": t("The app's key is not good for this."),
+        "too_large": t("This is more than the gateway takes at once."),
+        "model_not_found": t("No host has the model."),
+        "not_found": t("It is not there, or not any more."),
+        "gone": t("The answer was too large to be kept."),
+        "no_host": t("No host can take it now."),
+        "conflict": t("This cannot be done while something else is under way."),
+        "store_unavailable": t("The gateway's database cannot be reached now."),
+        "store_newer": t("The gateway's database was made by a newer version."),
+        "store_slow": t("The database takes too long: choose a shorter time."),
+        "queue_full": t("Too many wait already."),
+        "deadline_unmet": t("It would take longer than one may wait."),
+        "deadline": t("It took longer than one may wait."),
+        "shutting_down": t("The gateway is about to stop."),
+        "loop": t("The gateway is one of its own hosts."),
+        "hosts_failed": t("Every host that was tried failed."),
+        "cancelled": t("It was stopped."),
+    }
