@@ -46,7 +46,7 @@ _copy = st.components.v2.component(
 export default function ({ data, parentElement }) {
   const button = document.createElement("button")
   button.textContent = data.label
-  button.style.cssText = "all:unset;cursor:pointer;font-size:0.875rem;opacity:0.7"
+  button.style.cssText = "all:unset;display:block;cursor:pointer;font-size:0.875rem"
   button.onclick = async () => {
     try { await navigator.clipboard.writeText(data.text) }
     catch {  // plain http on a LAN has no clipboard
@@ -57,6 +57,34 @@ export default function ({ data, parentElement }) {
     button.textContent = data.done
   }
   parentElement.replaceChildren(button)
+}
+""",
+)
+_hold_back = st.components.v2.component(
+    "corral_hold_back",
+    js="""
+export default function ({ data, parentElement }) {
+  const note = document.createElement("div")
+  note.setAttribute("role", "alert")
+  note.style.cssText = "font-size:0.875rem;color:var(--st-red-text-color)"
+  parentElement.replaceChildren(note)
+  const hold = event => {
+    const at = event.target
+    const bad = document.querySelector("[data-testid=stChatInput] [data-testid=stFileChip][aria-invalid=true]")
+    if (!bad) { note.textContent = ""; return }
+    const sends = event.type === "click" ? at.closest?.("[data-testid=stChatInputSubmitButton]")
+      : event.key === "Enter" && !event.shiftKey && at.matches?.("[data-testid=stChatInputTextArea]")
+    if (!sends) return
+    event.preventDefault()
+    event.stopImmediatePropagation()
+    note.textContent = data.words
+  }
+  document.addEventListener("keydown", hold, true)
+  document.addEventListener("click", hold, true)
+  return () => {
+    document.removeEventListener("keydown", hold, true)
+    document.removeEventListener("click", hold, true)
+  }
 }
 """,
 )
@@ -110,3 +138,10 @@ def keep_preset(name: str, preset: Any) -> None:
 def copy_button(text: str, label: str, done: str, key: str) -> None:
     """Puts ``text`` into the clipboard."""
     _copy(key=key, data={"text": text, "label": label, "done": done}, width="content")
+
+
+def hold_back(words: str, key: str) -> None:
+    """A chat's input sends nothing while it has a file that it will not send (too large, or of another kind), and says so: by itself it would leave
+    the file out without a word.
+    """
+    _hold_back(key=key, data={"words": words}, height="content")

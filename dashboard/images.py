@@ -14,11 +14,19 @@ BROKEN = (OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError
 """What Pillow raises over bytes that are no image, or only the beginning of one."""
 
 
+def decoded(encoded: str) -> bytes | None:
+    """The file; None: it is not Base64."""
+    try:
+        return base64.b64decode(encoded)
+    except ValueError:
+        return None
+
+
 @st.cache_data(max_entries=200, show_spinner=False)
 def small(encoded: str) -> bytes | None:
     """A PNG of WIDTH_PIXELS at most of an image in Base64; None: it cannot be shown."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+        with Image.open(io.BytesIO(decoded(encoded) or b"")) as image:
             if image.width * image.height > PIXELS_MOST:
                 return None
             image.draft("RGB", (WIDTH_PIXELS * 2, WIDTH_PIXELS * 2))  # a JPEG is read smaller at once

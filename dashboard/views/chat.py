@@ -1,6 +1,5 @@
 """Chat with one model at a time. Callbacks change, the body renders."""
 
-import base64
 from typing import Any
 
 import streamlit as st
@@ -10,6 +9,7 @@ from dashboard.gateway import GatewayError
 from dashboard.i18n import t
 from dashboard.paint import live
 from dashboard.state import attempted, fleet, gateway, hub, named, open_session
+from dashboard.views import attached
 from dashboard.views.messages import Doings, answer, message
 from dashboard.views.toolbar import choose_anew, choose_as, fields, settings, toolbar
 
@@ -20,15 +20,19 @@ SHOWN = 30
 
 
 def _submit() -> None:
-    given = st.session_state["said"]
-    said: dict[str, Any] = {"content": given.text}
-    if given.files:
-        said["images"] = [base64.b64encode(file.getvalue()).decode() for file in given.files]
-    attempted(_say, {"message": said})
+    """What cannot be sent goes back to where it was written."""
+    text, images = attached.taken(st.session_state["said"])
+    if images is not None and not (text or images):
+        return
+    said = {"content": text} | ({"images": images} if images else {})
+    if images is not None and attempted(_say, {"message": said}):
+        attached.sent()
+    else:
+        st.session_state["said"] = text
 
 
-def _say(body: dict[str, Any]) -> None:
-    """A turn. What is being said in this session is stopped, and kept as far as it came."""
+def _say(body: dict[str, Any]) -> Any:
+    """A turn. What is being said in this session is stopped, and kept as far as it came. Raises GatewayError."""
     id_ = st.session_state.get("session")
     chosen = settings()
     if id_ is None:
@@ -39,7 +43,7 @@ def _say(body: dict[str, Any]) -> None:
         gateway().patch(f"/api/sessions/{id_}", chosen)
     given = fields(models(fleet()).get(chosen["model"] or ""))
     _stop()
-    gateway().post(f"/api/sessions/{id_}/chat", {"detach": True, "model": chosen["model"], **given, **body})
+    return gateway().post(f"/api/sessions/{id_}/chat", {"detach": True, "model": chosen["model"], **given, **body})
 
 
 def _anew() -> None:
@@ -63,10 +67,11 @@ def _show_branch(leaf: int) -> None:
 
 
 def _resend(row: dict[str, Any], key: str) -> None:
-    """In place of that question, with its images."""
+    """In place of that question, with its images. Where that is refused the text stays to be sent again."""
     said = {"content": st.session_state[key]} | ({"images": row["images"]} if row["images"] else {})
-    st.session_state[f"editing_{row['seq']}"] = False
-    attempted(_say, {"message": said, "parent": row["parent"]})
+    if said["content"].strip() or row["images"]:
+        sent = attempted(_say, {"message": said, "parent": row["parent"]})
+        st.session_state[f"editing_{row['seq']}"] = not sent
 
 
 def _more() -> None:
@@ -90,13 +95,8 @@ def page() -> None:
         if session is not None and not (running and row["state"] == "streaming"):
             message(row, doings, last=number == len(rows) - 1, session=session["id"])
     toolbar(hosts, running=bool(running), images=any(row["images"] for row in rows), stop=_stop)
-    st.chat_input(
-        t("Your message"),
-        key="said",
-        on_submit=_submit,
-        accept_file="multiple",
-        file_type=["png", "jpg", "jpeg", "webp"],
-    )
+    attached.shown()
+    st.chat_input(t("Your message"), key="said", on_submit=_submit, accept_file="multiple", file_type=attached.KINDS)
     if running:
         following = hub().follow(running)
         live(lambda: answer(following))

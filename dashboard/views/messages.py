@@ -1,12 +1,11 @@
 """Messages as they are shown, with what can be done with each. Callbacks are the page's: ``Doings``."""
 
-import base64
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import streamlit as st
 
-from dashboard import markup
+from dashboard import images, markup
 from dashboard.browser import copy_button
 from dashboard.following import Following, Spoken
 from dashboard.i18n import number, seconds, t
@@ -29,8 +28,8 @@ def message(row: dict[str, Any], doings: Doings, *, last: bool, session: str) ->
     """One that has ended; all that can be done with it stands below the last, behind one button at the others."""
     with st.chat_message("user" if row["role"] == "user" else "assistant"):
         if row["role"] == "user":
-            for image in row["images"] or ():
-                st.image(base64.b64decode(image), width=240)
+            for number, image in enumerate(row["images"] or ()):
+                _image(image, f"image_{row['seq']}_{number}")
             st.markdown(markup.said(row["content"]))
         else:
             if row["name"]:  # of a conversation that is read as a chat
@@ -46,6 +45,18 @@ def message(row: dict[str, Any], doings: Doings, *, last: bool, session: str) ->
                     exports([session])
             else:
                 _more(row, doings)
+
+
+def _image(encoded: str, key: str) -> None:
+    """What cannot be shown can be fetched all the same, as far as it is Base64."""
+    if (small := images.small(encoded)) is not None:
+        st.image(small)
+        return
+    words = t("A file that cannot be shown as an image")
+    if (data := images.decoded(encoded)) is None:
+        st.caption(f":material/broken_image: {words}")
+    else:
+        st.download_button(words, data, "image", key=key, icon=":material/broken_image:", on_click="ignore")
 
 
 def _answered(row: dict[str, Any]) -> None:

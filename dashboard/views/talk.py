@@ -32,6 +32,8 @@ def show(id_: str | None) -> None:
 def _submit() -> None:
     """Begin with it, let them go on with it, or put it in while they talk."""
     content = st.session_state["talk_said"]
+    if not content.strip():
+        return
     id_ = st.session_state.get("talk")
     session = attempted(gateway().get, f"/api/sessions/{id_}") if id_ else None
     if session is not None and session["running"]:

@@ -94,6 +94,25 @@ def test_reload_and_second_tab(context: BrowserContext, gateway: Gateway) -> Non
     assert running["session"] is not None
 
 
+def test_a_file_that_cannot_go(context: BrowserContext, gateway: Gateway) -> None:
+    """Nothing is sent while it is there, by Enter or by the button, and that is said; once it is taken out the question goes."""
+    page = opened(context)
+    before = len(gateway.get("/api/sessions", limit=200)["sessions"])
+    chosen = page.get_by_test_id("stChatInput").locator("input[type=file]")
+    chosen.set_input_files({"name": "large.png", "mimeType": "image/png", "buffer": b"0" * (21 * 2**20)})
+    expect(page.get_by_test_id("stFileChip")).to_have_attribute("aria-invalid", "true")
+    say(page, "What is it?")
+    note = page.get_by_role("alert").filter(has_text="Not sent")
+    expect(note).to_be_visible()
+    page.get_by_test_id("stChatInputSubmitButton").click()
+    expect(page.get_by_test_id("stChatInputTextArea")).to_have_value("What is it?")
+    assert len(gateway.get("/api/sessions", limit=200)["sessions"]) == before
+    page.get_by_role("button", name="Remove large.png").click()
+    page.get_by_test_id("stChatInputTextArea").press("Enter")
+    answered(page)
+    expect(note).to_have_count(0)
+
+
 def test_edit(context: BrowserContext) -> None:
     """A question that is changed begins a branch."""
     page = opened(context)

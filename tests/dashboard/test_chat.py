@@ -98,6 +98,75 @@ def test_images(app: Page, gateway: Gateway) -> None:
     assert (question["content"], question["images"], question["siblings"]) == ("And this?", [IMAGE], [0, 1])
 
 
+@pytest.mark.parametrize("image", [base64.b64encode(b"some text " * 80).decode(), IMAGE[:40], "no Base64: é"])
+def test_a_file_that_is_no_image(app: Page, gateway: Gateway, image: str) -> None:
+    """Does not take its chat with it, from wherever it came: it is said, and the file can be fetched."""
+    id_, _ = answered(gateway)
+    kept = gateway.get(f"/api/sessions/{id_}/export")
+    kept["messages"][0]["images"] = [image]
+    (session,) = gateway.post("/api/import", kept)["sessions"]
+    at = app(session=session["id"])
+    assert len(at.chat_message) == 2
+    words = "A file that cannot be shown as an image"
+    assert words in [button.label for button in at.get("download_button")] or words in captions(at)
+
+
+def test_what_is_no_image_is_not_sent(app: Page, gateway: Gateway) -> None:
+    """The text is put back and the images that are some are kept: both go once there is nothing wrong."""
+    id_ = gateway.post("/api/sessions", {"title": "Seen", "model": MODEL})["id"]
+    at = app(session=id_)
+    at.chat_input[0].set_value("What is it?").upload("broken.png", b"no image").upload("a.png", base64.b64decode(IMAGE))
+    at.run()
+    assert at.toast[0].value == r"Not sent: broken\.png cannot be read as an image."
+    assert at.chat_input[0].proto.value == "What is it?"
+    assert "Goes with your next message" in captions(at)
+    assert free(gateway, id_) == []
+    at.chat_input[0].set_value("What is it?").run()
+    assert free(gateway, id_)[0]["images"] == [IMAGE]
+    assert "Goes with your next message" not in captions(at.run())
+
+
+def test_what_is_refused_goes_back(app: Page, gateway: Gateway) -> None:
+    """Into the input, with its images beside it, which can be taken out; the reason is told in the reader's language."""
+    id_ = gateway.post("/api/sessions", {"title": "Gone", "model": MODEL})["id"]
+    at = app("ru", session=id_)
+    gateway.delete(f"/api/sessions/{id_}")
+    at.chat_input[0].set_value("Почему?").upload("a.png", base64.b64decode(IMAGE)).run()
+    assert at.toast[0].value.startswith("Этого нет — или уже нет.")
+    assert at.chat_input[0].proto.value == "Почему?"
+    assert "Уйдёт со следующим сообщением" in captions(at)
+    at.button(key="attached_none").click().run()
+    assert "Уйдёт со следующим сообщением" not in captions(at)
+
+
+def test_what_is_refused_of_an_edit(app: Page, gateway: Gateway) -> None:
+    """Stays where it was written."""
+    id_, (question, _) = answered(gateway)
+    at = app(session=id_)
+    at.session_state[f"editing_{question['seq']}"] = True
+    at.run()
+    key = f"edit_{question['seq']}"
+    at.text_area(key=key).set_value("  ")
+    at.button(key=f"send_{key}").click().run()
+    assert len(free(gateway, id_)) == 2
+    at.text_area(key=key).set_value("Why not?")
+    gateway.delete(f"/api/sessions/{id_}", restorable_seconds=60)
+    at.button(key=f"send_{key}").click().run()
+    gateway.post(f"/api/sessions/{id_}/restore")
+    at.session_state["session"] = id_
+    assert at.session_state[f"editing_{question['seq']}"]
+    assert "not there" in at.toast[0].value
+
+
+def test_nothing_is_said(app: Page, gateway: Gateway) -> None:
+    """With blanks alone: no session begins."""
+    before = gateway.get("/api/sessions", limit=200)["sessions"]
+    at = app()
+    at.chat_input[0].set_value("   ").run()
+    assert not at.exception
+    assert gateway.get("/api/sessions", limit=200)["sessions"] == before
+
+
 def test_why_this_host(app: Page, gateway: Gateway) -> None:
     """The seconds of every host, as routing saw them, with what became of the prediction."""
     id_, (_, answer) = answered(gateway)

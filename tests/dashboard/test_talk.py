@@ -184,6 +184,8 @@ def test_what_the_gateway_refuses(app: Callable[..., AppTest], gateway: Gateway)
     at = app(page="talk")
     named(at, "Ann", "ann")
     before = len(gateway.get("/api/sessions", kind="conversation")["sessions"])
+    at.chat_input[0].set_value("   ").run()
+    assert not at.toast
     at.chat_input[0].set_value("Is cheese a dessert?").run()
     assert not at.exception
     assert "two are named" in at.toast[0].value
