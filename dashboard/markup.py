@@ -1,10 +1,25 @@
-"""What models write, as Streamlit's Markdown shall show it: formulas in its own signs, nothing fetched, no directive of its own carried out."""
+"""What models write, as Streamlit's Markdown shall show it: formulas in its own signs and money in dollars, nothing fetched, no directive of its own carried out."""
 
 import re
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`)", re.DOTALL)
-_DISPLAY = re.compile(r"\\\[(.+?)\\\]", re.DOTALL)
-_INLINE = re.compile(r"\\\((.+?)\\\)", re.DOTALL)
+_FORMULA = re.compile(
+    r"""
+    \\\[ (?P<display> .{1,4000}? ) \\\]
+    | \\\( (?P<inline> .{1,1000}? ) \\\)
+    | (?P<whole>
+        \$\$ .+? (?: \$\$ | \Z )
+        | \$ (?! [\s$] )
+          (?: (?! \d ) | (?= [^\s$]* \$ ) | (?= [^$\n]* [\\^_={}<>+] ) )  # what begins with a digit: in one piece, or with a sign of mathematics
+          (?: \\. | [^$\\\n] )+? (?<! \s ) \$ (?! \d )
+        | \\.
+    )
+    | (?P<money> \$ )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""Formulas, in the order in which they count; a dollar that neither opens nor closes one is money. As pandoc has it: no blank inside the dollars, no
+digit after them, all on one line."""
 _IMAGE = re.compile(r"!\[")
 _DIRECTIVE = re.compile(r":(?=(?:[a-z-]+)\[|[a-z0-9_+-]+:|material/)")
 _SIGNS = re.compile(r"[\\`*_{}\[\]()<>#+\-.!|~$:]")
@@ -18,10 +33,17 @@ def shown(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    text = _DISPLAY.sub(lambda found: f"$$\n{found[1].strip()}\n$$", text)
-    text = _INLINE.sub(lambda found: f"${found[1].strip()}$", text)
+    text = _FORMULA.sub(_formula, text)
     text = _IMAGE.sub("[", text)
     return _DIRECTIVE.sub(r"\\:", text)
+
+
+def _formula(found: re.Match[str]) -> str:
+    if found["display"]:
+        return f"$$\n{found['display'].strip()}\n$$"
+    if found["inline"]:
+        return f"${found['inline'].strip()}$"
+    return found["whole"] or r"\$"
 
 
 def growing(text: str) -> str:
