@@ -1,4 +1,4 @@
-"""Pictures of numbers: pure functions of what is already summed up. Plotly is loaded with the first one, so that other pages stay fast.
+"""Pictures of numbers: functions of what is already summed up, and of the reader's language. Plotly is loaded with the first one, so that other pages stay fast.
 
 Colours are those of the theme (``theme="streamlit"``), which follow light and dark; no figure has more than a few hundred points.
 """
@@ -6,6 +6,8 @@ Colours are those of the theme (``theme="streamlit"``), which follow light and d
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from dashboard.i18n import separators
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -31,8 +33,19 @@ OUTCOMES = {
 def _figure(**layout: Any) -> "Figure":
     from plotly.graph_objects import Figure  # noqa: PLC0415 - a second of loading that only charts are worth
 
-    legend = {"orientation": "h", "yanchor": "top", "y": -0.15, "x": 0.0}
-    usual = {"height": HEIGHT_PIXELS, "margin": MARGIN, "legend": legend, "uirevision": "same"}
+    legend = {
+        "orientation": "h",
+        "yanchor": "bottom",
+        "y": 1.0,
+        "x": 0.0,
+    }  # on top: below it would meet the axis where there is little room
+    usual = {
+        "height": HEIGHT_PIXELS,
+        "margin": MARGIN,
+        "legend": legend,
+        "separators": separators(),
+        "uirevision": "same",
+    }
     return Figure(layout=usual | layout)
 
 
@@ -44,7 +57,6 @@ def costs(hosts: list[str], parts: dict[str, list[float]], unit: str) -> "Figure
         showlegend=True,
         yaxis={"autorange": "reversed", "type": "category"},
         xaxis={"title": {"text": unit}},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0.0},
     )
     for name, values in parts.items():
         if any(values):
@@ -76,15 +88,17 @@ def bars(
 
 
 def lines(at: list[datetime], series: Mapping[str, Sequence[float | None]], unit: str) -> "Figure":
-    """A line for each of the series; a gap where it has no number."""
+    """A line for each of the series; a gap where it has no number. What has none at all is left out."""
     figure = _figure(xaxis=_times(at), yaxis={"title": {"text": unit}, "rangemode": "tozero"}, hovermode="x unified")
     for name, values in series.items():
+        if all(value is None for value in values):
+            continue
         figure.add_scatter(x=at, y=values, name=name, mode="lines+markers", marker_size=4, line_width=2)
     return figure
 
 
 def heat(columns: list[str], rows: list[str], cells: dict[tuple[str, str], float], unit: str) -> "Figure":
-    """A number for each (row, column); empty where there is none."""
+    """A number for each (row, column); empty where there is none. Colours begin at 0: what differs little looks much the same."""
     figure = _figure(
         height=max(HEIGHT_PIXELS, 80 + ROW_PIXELS * len(rows)),
         xaxis={"type": "category", "side": "top"},
@@ -97,6 +111,8 @@ def heat(columns: list[str], rows: list[str], cells: dict[tuple[str, str], float
         texttemplate="%{z:.0f}",
         hovertemplate=f"%{{y}} · %{{x}}: %{{z:.1f}} {unit}<extra></extra>",
         hoverongaps=False,
+        zmin=0,
+        zmax=max(cells.values()),
         showscale=False,
         xgap=2,
         ygap=2,

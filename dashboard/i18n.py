@@ -49,6 +49,17 @@ def number(value: float, digits: int = 0) -> str:
     return str(format_decimal(round(value, digits), locale=language()))
 
 
+def separators() -> str:
+    """The sign before decimals, and that between thousands: as Plotly is told them."""
+    written = number(1000.5, 1)
+    return written[-2] + written[1]
+
+
+def capital(words: str) -> str:
+    """As the heading of a column."""
+    return words[:1].upper() + words[1:]
+
+
 def short(value: float) -> str:
     """``950``, ``12.3K``, ``1.2M``."""
     return str(format_compact_decimal(value, fraction_digits=1, locale=language()))

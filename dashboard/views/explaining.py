@@ -7,11 +7,13 @@ import streamlit as st
 
 from dashboard import charts, markup, refused
 from dashboard.gateway import GatewayError
-from dashboard.i18n import seconds, t
+from dashboard.i18n import capital, seconds, t
 from dashboard.state import gateway
+from dashboard.views.tables import NUMBER
 
 ENDPOINTS = ["/api/chat", "/api/generate", "/api/embed", "/v1/chat/completions", "/v1/responses", "/v1/messages"]
-COSTS = ("queue_wait", "load_time", "prefill", "affinity", "penalty")
+COSTS = ("queue_wait", "load_time", "prefill", "affinity", "penalty", "harm", "decode")
+"""What the sum is made of, by which hosts compare."""
 
 
 def _ask() -> None:
@@ -91,17 +93,20 @@ def prices(rows: list[dict[str, Any]], *, key: str) -> None:
         "prefill": t("reads the prompt"),
         "affinity": t("has it cached"),
         "penalty": t("failed lately"),
+        "harm": t("others wait"),
+        "decode": t("answers slowly"),
     }
-    parts = {words[name]: [row[name] for row in rows] for name in COSTS}
+    parts = {capital(words[name]): [row.get(name, 0.0) for row in rows] for name in COSTS}
     figure = charts.costs([row["host"] for row in rows], parts, t("seconds"))
     st.plotly_chart(figure, key=key, config=charts.CONFIG)
     table = [
-        {t("Host"): row["host"], t("Seconds"): row["total"]}
-        | {words[name]: row[name] for name in COSTS}
+        {t("Host"): row["host"], t("In all, s"): round(row["total"], 2)}
+        | {f"{name}, {t('s')}": round(values[place], 2) for name, values in parts.items() if any(values)}
         | ({t("Slots taken"): f"{row['leases']} / {row['slots']}"} if "slots" in row else {})
-        for row in rows
+        for place, row in enumerate(rows)
     ]
-    st.dataframe(table, hide_index=True, key=f"{key}_rows")
+    columns = {name: NUMBER for name, value in table[0].items() if isinstance(value, float)}
+    st.dataframe(table, hide_index=True, key=f"{key}_rows", column_config=columns)
 
 
 def left_out(rows: list[dict[str, Any]]) -> None:

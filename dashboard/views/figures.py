@@ -5,7 +5,7 @@ import streamlit as st
 
 from dashboard.conversation import COLORS, Bar, Figures, Row, timeline
 from dashboard.conversation import figures as counted
-from dashboard.i18n import number, seconds, t
+from dashboard.i18n import number, seconds, separators, t
 
 ROW_HEIGHT = 44  # pixels of a participant on the timeline
 
@@ -45,7 +45,7 @@ def _chart(bars: list[Bar], paint: dict[str, str]) -> go.Figure:
         layout={
             "barmode": "overlay",
             "showlegend": False,
-            "separators": f"{number(0.5, 1)[1]} ",
+            "separators": separators(),
             "height": 70 + ROW_HEIGHT * len(names),
             "margin": {"l": 0, "r": 0, "t": 8, "b": 0},
             "xaxis": {"title": t("seconds"), "zeroline": False, "fixedrange": True},

@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard import charts
 from dashboard.i18n import local, t
 from dashboard.views import requests
+from dashboard.views.tables import NUMBER
 
 
 def of(points: list[dict[str, Any]], name: str) -> list[float | None]:
@@ -49,11 +50,18 @@ def section(points: list[dict[str, Any]], tokens: dict[str, Any], pairs: list[di
 def _picture(grid: Any, title: str, key: str, figure: Any) -> None:
     with grid.container(border=True, gap="small"):
         st.markdown(f"**{title}**")
+        if not figure.data:  # axes of nothing would show numbers that nobody measured
+            st.caption(t("Nothing in this time."))
+            return
         st.plotly_chart(figure, key=f"chart_{key}", config=charts.CONFIG)
 
 
 def _percentiles(points: list[dict[str, Any]], name: str) -> dict[str, list[float | None]]:
     return {share: [point[name][share] for point in points] for share in ("p50", "p95", "p99")}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def models(rows: list[dict[str, Any]]) -> None:
@@ -67,13 +75,14 @@ def models(rows: list[dict[str, Any]]) -> None:
             t("Input tokens"): row["input_tokens"],
             t("Output tokens"): row["output_tokens"],
             t("Wasted tokens"): row["wasted_tokens"],
-            t("Tokens per second"): row["tokens_per_second"],
-            t("First token p50, s"): row["ttft"]["p50"],
-            t("First token p95, s"): row["ttft"]["p95"],
-            t("Duration p50, s"): row["duration"]["p50"],
-            t("Duration p95, s"): row["duration"]["p95"],
+            t("Tokens per second"): _rounded(row["tokens_per_second"], 1),
+            t("First token p50, s"): _rounded(row["ttft"]["p50"], 2),
+            t("First token p95, s"): _rounded(row["ttft"]["p95"], 2),
+            t("Duration p50, s"): _rounded(row["duration"]["p50"], 2),
+            t("Duration p95, s"): _rounded(row["duration"]["p95"], 2),
             t("Cold loads"): row["cold_loads"],
         }
         for row in rows
     ]
-    st.dataframe(table, hide_index=True, key="metrics_models")
+    columns = dict.fromkeys(list(table[0])[1:], NUMBER) if table else {}
+    st.dataframe(table, hide_index=True, key="metrics_models", column_config=columns)

@@ -6,9 +6,10 @@ import streamlit as st
 
 from dashboard import charts, markup, refused
 from dashboard.gateway import GatewayError
-from dashboard.i18n import local, number, seconds, t
+from dashboard.i18n import capital, local, number, seconds, t
 from dashboard.state import gateway
 from dashboard.views import explaining
+from dashboard.views.tables import NUMBER
 
 PAGE, MOST = 50, 500
 
@@ -58,7 +59,7 @@ def _list(chosen: Chosen) -> None:
         id_ = st.text_input(
             t("Find one by its id"),
             key="request_id",
-            placeholder="X-Corral-Generation",
+            placeholder=t("Id of a request (X-Corral-Generation)"),
             label_visibility="collapsed",
             width=320,
         )
@@ -83,7 +84,12 @@ def _list(chosen: Chosen) -> None:
         key="requests",
         on_select="rerun",
         selection_mode="single-row",
-        column_config={t("When"): st.column_config.DatetimeColumn(format="DD.MM HH:mm:ss")},
+        column_config={
+            t("When"): st.column_config.DatetimeColumn(format="DD.MM HH:mm:ss"),
+            t("In all, s"): NUMBER,
+            t("First token, s"): NUMBER,
+            t("Output tokens"): NUMBER,
+        },
     )
     if found["next"] and limit < MOST:
         st.button(t("Show earlier requests"), on_click=_more, type="tertiary")
@@ -101,8 +107,8 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
         t("Host"): row["host"] or "–",
         t("Outcome"): outcomes().get(row["outcome"], row["outcome"]),
         t("Reason"): row["reason"],
-        t("In all, s"): round(row["duration_seconds"], 3),
-        t("First token, s"): None if row["ttft_seconds"] is None else round(row["ttft_seconds"], 3),
+        t("In all, s"): round(row["duration_seconds"], 2),
+        t("First token, s"): None if row["ttft_seconds"] is None else round(row["ttft_seconds"], 2),
         t("Output tokens"): row["output_tokens"],
         t("Endpoint"): row["endpoint"],
     }
@@ -148,5 +154,5 @@ def _where_the_time_went(row: dict[str, Any]) -> None:
         t("answers"): row["decode_seconds"],
     }
     rest = max(0.0, row["duration_seconds"] - sum(known.values()))
-    parts = {name: [value] for name, value in (known | {t("all else"): rest}).items()}
+    parts = {capital(name): [value] for name, value in (known | {t("all else"): rest}).items()}
     st.plotly_chart(charts.costs([""], parts, t("seconds")), key="request_times", config=charts.CONFIG)

@@ -53,7 +53,9 @@ def _table(costs: list[dict[str, Any]]) -> dict[str, list[str]]:
         t("reading"): "prefill",
         t("cache"): "affinity",
         t("failures"): "penalty",
+        t("others wait"): "harm",
+        t("answers slowly"): "decode",
     }
-    shown = {name: part for name, part in parts.items() if any(round(cost[part], 2) for cost in costs)}
+    shown = {name: part for name, part in parts.items() if any(round(cost.get(part, 0.0), 2) for cost in costs)}
     table = {t("Host"): [str(cost["host"]) for cost in costs]}
-    return table | {name: [number(cost[part], 2) for cost in costs] for name, part in shown.items()}
+    return table | {name: [number(cost.get(part, 0.0), 2) for cost in costs] for name, part in shown.items()}

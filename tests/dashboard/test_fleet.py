@@ -184,6 +184,20 @@ def test_the_route(view: View, request_: Any, said: str) -> None:
     assert said in shown(at)
 
 
+def test_the_parts_are_the_sum(view: View) -> None:
+    """In seconds of two decimals, headings alike; what is nothing everywhere is left out."""
+    at = view("fleet")
+    at.text_area(key="explain_body").set_value(json.dumps({"model": MODEL, "prompt": "hello " * 900}))
+    at.button(key="explain_now").click().run()
+    table = next(frame.value for frame in at.dataframe if "In all, s" in frame.value)
+    parts = [name for name in table if name.endswith(", s") and name != "In all, s"]
+    assert "Answers slowly, s" in parts
+    assert all(name[0].isupper() for name in table)
+    for _, row in table.iterrows():
+        assert abs(row["In all, s"] - sum(row[name] for name in parts)) <= 0.005 * (len(parts) + 1)
+        assert all(row[name] == round(row[name], 2) for name in parts)
+
+
 def test_a_request_at_one_host(view: View) -> None:
     """The others say that they were not meant."""
     at = view("fleet")
