@@ -61,7 +61,8 @@ class Spoken:
 
 class Following:
     """What runs under an id. ``over``: nothing more comes; ``error``: why it failed. ``phase``, ``host``, ``age``, the ``place`` in the queue and the
-    seconds for which it ``waits`` there, those for which the host ``loads`` the model: as the gateway tells."""
+    seconds for which it ``waits`` there, those for which the host ``loads`` the model: as the gateway tells. ``away``: the gateway cannot be reached,
+    and is tried again."""
 
     def __init__(self, id_: str) -> None:
         self.id = id_
@@ -73,6 +74,7 @@ class Following:
         self.place: int | None = None
         self.waits: float | None = None
         self.loads = 0.0
+        self.away = False
         self.over = False
         self.ended = 0.0
         self.error: str | None = None
@@ -136,7 +138,10 @@ class Hub:
         now = time.monotonic()
         for old in [one for one in self._followed.values() if one.over and now - one.ended > KEEP_SECONDS]:
             del self._followed[old.id]
-        if id_ not in self._followed:
+        known = self._followed.get(id_)
+        if known is None or (
+            known.over and known.away
+        ):  # given up, for the gateway could not be reached: who asks now has reached it
             following = self._followed[id_] = Following(id_)
             for work in (self._read(following), self._look(following)):
                 task = self.gateway.loop.create_task(work, name=f"follow {id_}")
@@ -157,6 +162,7 @@ class Hub:
             except (aiohttp.ClientError, OSError) as error:
                 left = TRIES if following.at > at else left - 1
                 why = str(error) or type(error).__name__
+                following.away = True
                 await asyncio.sleep(AGAIN_SECONDS)  # noqa: TID251 - time itself is meant
             else:
                 following.end()
@@ -168,6 +174,7 @@ class Hub:
         async with self.gateway.http.get(path, params={"from": str(following.at)}) as answer:
             if answer.status >= 400:
                 raise refusal(answer.status, await answer.read(), answer.headers)
+            following.away = False
             following.host = answer.headers.get("X-Corral-Host") or following.host
             async for line in answer.content:
                 following.take(line)

@@ -10,7 +10,7 @@ from dashboard.i18n import t
 from dashboard.paint import live
 from dashboard.state import attempted, fleet, gateway, hub, named, open_session
 from dashboard.views import attached
-from dashboard.views.messages import Doings, answer, message
+from dashboard.views.messages import Doings, answer, as_it_was, message
 from dashboard.views.toolbar import choose_anew, choose_as, fields, settings, toolbar
 
 SHOWN = 30
@@ -82,11 +82,23 @@ def _more() -> None:
 
 
 def page() -> None:
-    """One run."""
+    """One run. Where the gateway is gone, what was read stays. Raises GatewayError."""
+    try:
+        _page()
+    except GatewayError as error:
+        if not error.status:
+            rows, following = st.session_state.get("seen", ([], None))
+            as_it_was(rows, following)
+        raise
+
+
+def _page() -> None:
     hosts = fleet()
     _sessions()
     session, rows = _current()
     running = session["running"] if session else None
+    following = hub().follow(running) if running else None
+    st.session_state["seen"] = (rows, following)
     if session is None:
         st.header(t("What would you like to know?"))
         st.caption(t("Corral sends it to the host that will answer soonest."))
@@ -97,8 +109,7 @@ def page() -> None:
     toolbar(hosts, running=bool(running), images=any(row["images"] for row in rows), stop=_stop)
     attached.shown()
     st.chat_input(t("Your message"), key="said", on_submit=_submit, accept_file="multiple", file_type=attached.KINDS)
-    if running:
-        following = hub().follow(running)
+    if following is not None:
         live(lambda: answer(following))
 
 

@@ -78,7 +78,7 @@ def _answer(told: dict[str, Any]) -> None:
         st.markdown(t("No host could take it."))
     facts = [asked["endpoint"], asked["model"], t("{n} tokens", n=asked["prompt_tokens"])]
     facts += [f"{name}={value}" for name, value in asked["runner_options"].items()]
-    st.caption(markup.said(" · ".join(facts)))
+    st.caption(markup.plain(" · ".join(facts)))
     prices(told["costs"], key="explained")
     left_out(told["rejected"])
 

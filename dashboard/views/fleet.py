@@ -87,7 +87,7 @@ def _findings(findings: list[dict[str, Any]]) -> None:
         for one in findings:
             facts = ", ".join(filter(None, [one["model"], *one["hosts"]]))
             st.markdown(
-                f"**{kinds.get(one['kind'], one['kind'])}** · {markup.said(facts)}  \n:small[:gray[{markup.said(one['text'])}]]"
+                f"**{kinds.get(one['kind'], one['kind'])}** · {markup.plain(facts)}  \n:small[:gray[{markup.said(one['text'])}]]"
             )
 
 
@@ -97,7 +97,7 @@ def _findings(findings: list[dict[str, Any]]) -> None:
 def _host(host: dict[str, Any], most: int) -> None:
     name = host["name"]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{name}**", width="content")
+        st.markdown(f"**{markup.plain(name)}**", width="content")
         _health(host)
         st.space("stretch")
         managing.ask_button(
@@ -111,7 +111,7 @@ def _host(host: dict[str, Any], most: int) -> None:
         facts.append(t("not seen for {value}", value=seconds(seen)))
     else:
         facts.append(t("answers in {value}", value=seconds(host["latency_seconds"])))
-    st.caption(markup.said(" · ".join(fact for fact in facts if fact)))
+    st.caption(markup.plain(" · ".join(fact for fact in facts if fact)))
     if host["why"]:
         st.caption(f":material/error: {markup.said(host['why'])}")
     taken = t("{leases} of {slots} slots taken", leases=host["leases"], slots=host["slots"])
@@ -155,7 +155,7 @@ def _memory(host: dict[str, Any], most: int) -> None:
         vram = row.get("size_vram") or 0
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             facts = _facts(row, _kept(host, row["name"]))
-            st.progress(min(1.0, vram / (whole or most or 1)), text=f"{markup.said(row['name'])}  \n{facts}")
+            st.progress(min(1.0, vram / (whole or most or 1)), text=f"{markup.plain(row['name'])}  \n{facts}")
             managing.ask_button(
                 "unload",
                 "",
@@ -214,7 +214,7 @@ def _learned(rows: list[dict[str, Any]], parallel: dict[str, int], configured: i
         rates = [row["prefill_tokens_per_second"], row["decode_tokens_per_second"]]
         shown = [t("{value} tokens/s", value=number(rate)) if rate else "–" for rate in rates]
         at_once = str(parallel.get(row["model"], configured or 1))
-        lines.append([markup.said(row["model"]), seconds(row["load_seconds"]), *shown, at_once])
+        lines.append([markup.plain(row["model"]), seconds(row["load_seconds"]), *shown, at_once])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -237,7 +237,7 @@ def _running(rows: list[dict[str, Any]]) -> None:
             facts = [row["host"] or "", phases.get(row["phase"], row["phase"]), seconds(row["age_seconds"])]
             if row["tokens"]:
                 facts.append(t("{n} tokens", n=row["tokens"]))
-            line = f"{markup.said(row['model'])}  \n:small[:gray[{' · '.join(fact for fact in facts if fact)}]]"
+            line = f"{markup.plain(row['model'])}  \n:small[:gray[{' · '.join(fact for fact in facts if fact)}]]"
             st.markdown(line, width="stretch")
             st.button(
                 t("Stop"),

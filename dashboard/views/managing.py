@@ -175,7 +175,7 @@ def _confirm(wish: Asked) -> None:
             (host,),
         ),
         "unload": (
-            t("Unload {model}?", model=model),
+            t("Unload {model}?", model=markup.plain(model)),
             t("It leaves the memory of {host}. Whoever asks for it next waits until it is loaded again.", host=host),
             t("Unload"),
             _unload,
@@ -226,7 +226,7 @@ def _job(row: dict[str, Any]) -> None:
     word, color = outcomes[row["outcome"]]
     with st.container(border=True, gap="small"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(f"{kinds[row['kind']]} **{markup.said(row['model'][:60])}**", width="content")
+            st.markdown(f"{kinds[row['kind']]} **{markup.plain(row['model'][:60])}**", width="content")
             st.badge(word, color=color)  # type: ignore[arg-type]
             st.caption(seconds(row["seconds"]), width="content")
             if row["outcome"] is None:

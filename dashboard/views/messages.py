@@ -13,6 +13,8 @@ from dashboard.paint import Growing
 from dashboard.views import why
 from dashboard.views.selected import exports
 
+MORE = ":material/more_horiz:"  # as a label: beside an icon Streamlit draws an arrow too
+
 
 class Doings(NamedTuple):
     """What the page does: answer again (the question's number, and the key of a menu of models), send the text of a key in place of a question
@@ -144,7 +146,7 @@ def _again(row: dict[str, Any], doings: Doings) -> None:
 
 
 def _more(row: dict[str, Any], doings: Doings) -> None:
-    place = st.popover("", icon=":material/more_horiz:", type="tertiary", key=f"more_{row['seq']}", on_change="rerun")
+    place = st.popover(MORE, type="tertiary", key=f"more_{row['seq']}", on_change="rerun")
     if place.open:
         with place:
             _again(row, doings)
@@ -172,7 +174,20 @@ def answer(following: Following) -> Iterator[bool]:
     yield False
 
 
+def as_it_was(rows: list[dict[str, Any]], following: Following | None) -> None:
+    """What has been read, where there is no gateway to do anything with it."""
+    for row in rows:
+        if following is None or row["state"] != "streaming":
+            with st.chat_message("user" if row["role"] == "user" else "assistant"):
+                st.markdown((markup.said if row["role"] == "user" else markup.shown)(row["content"]))
+    if following is not None:
+        with st.chat_message("assistant"):
+            st.markdown(markup.shown(markup.split(following.answer.content, following.answer.thinking)[0]))
+
+
 def _doing(following: Following, spoken: Spoken) -> str:
+    if following.away:
+        return f":material/cloud_off: {t('The gateway does not answer.')} {t('It is tried again.')}"
     if spoken.first is not None:
         rate = spoken.rate
         facts = [following.host or "", t("{value} tokens/s", value=number(rate, 1)) if rate else ""]

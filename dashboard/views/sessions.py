@@ -165,6 +165,7 @@ def _nothing(which: dict[str, Any]) -> str:
 
 def _list(rows: list[dict[str, Any]], *, deleted: bool) -> None:
     with st.container(border=True, gap="xsmall"):
+        st.session_state["pick_all"] = all(st.session_state.get(f"pick_{row['id']}") for row in rows)
         st.checkbox(
             t("All on this page"), key="pick_all", on_change=selected.all_of, args=([row["id"] for row in rows],)
         )
@@ -194,10 +195,9 @@ def _row(row: dict[str, Any], now: datetime, *, deleted: bool) -> None:
             st.caption(_about(row, now))
         acts = _acts(row, deleted=deleted)
         st.menu_button(
-            "",
+            ":material/more_vert:",  # as a label: beside an icon Streamlit draws an arrow too
             list(acts),
             key=f"act_{id_}",
-            icon=":material/more_vert:",
             type="tertiary",
             format_func=acts.__getitem__,
             on_click=_act,

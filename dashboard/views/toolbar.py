@@ -90,7 +90,7 @@ def toolbar(hosts: list[dict[str, Any]], *, running: bool, images: bool, stop: C
                 st.button(t("Stop"), icon=":material/stop:", shortcut="esc", on_click=stop, type="primary")
         facts = [*(_host(by_name[host]) if host in by_name else _fleet(hosts)), *(_facts(model) if model else ())]
         st.caption(" · ".join(facts))
-        for warning in _warnings(model, images=images):
+        for warning in [*_nobody(chosen), *_warnings(model, images=images)]:
             st.caption(f":material/warning: {warning}")
 
 
@@ -140,10 +140,17 @@ def _choice(kind: str, group: str, title: str, words: dict[str, str], about: lis
 
 
 def _host(host: dict[str, Any]) -> list[str]:
+    taken = t("{leases} of {slots} slots taken", leases=host["leases"], slots=host["slots"])
+    return [*_health(host), taken, *_draining(host)]
+
+
+def _health(host: dict[str, Any]) -> list[str]:
     words = {"suspect": t("suspect"), "ejected": t("ejected"), "trial": t("on trial")}
-    health = words.get(host["health"], t("healthy"))
-    facts = [health, t("{leases} of {slots} slots taken", leases=host["leases"], slots=host["slots"])]
-    return [*facts, t("draining")] if host["draining"] else facts
+    return [words.get(host["health"], t("healthy"))]
+
+
+def _draining(host: dict[str, Any]) -> list[str]:
+    return [t("draining")] if host["draining"] else []
 
 
 def _holds(host: dict[str, Any]) -> list[str]:
@@ -154,6 +161,14 @@ def _holds(host: dict[str, Any]) -> list[str]:
 def _fleet(hosts: list[dict[str, Any]]) -> list[str]:
     leases, slots = (sum(host[name] for host in hosts) for name in ("leases", "slots"))
     return [t("{leases} of {slots} slots taken", leases=leases, slots=slots)]
+
+
+def _nobody(hosts: list[dict[str, Any]]) -> list[str]:
+    """Where none of them can be counted on: each with how it is."""
+    if any(host["health"] != "ejected" and not host["draining"] for host in hosts):
+        return []
+    about = [f"{plain(host['name'])} ({', '.join([*_health(host), *_draining(host)])})" for host in hosts]
+    return [t("No host is ready to answer: {hosts}", hosts=", ".join(about) or "–")]
 
 
 def _facts(model: Model) -> list[str]:

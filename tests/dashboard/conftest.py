@@ -65,6 +65,11 @@ class Demo:
         """End the gateway."""
         ended(self._gateway)
 
+    def die(self) -> None:
+        """End the gateway in the middle of what it does."""
+        self._gateway.kill()
+        self._gateway.wait()
+
     def stop(self) -> None:
         """End all of it."""
         self.go()

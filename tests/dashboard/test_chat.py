@@ -3,13 +3,16 @@
 import base64
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.gateway import Gateway
-from tests.dashboard.conftest import free
+from dashboard import state
+from dashboard.gateway import URL, Gateway
+from dashboard.state import fleet
+from tests.dashboard.conftest import Demo, free
 
 MODEL = "llama3.2:1b"
 IMAGE = base64.b64encode(
@@ -69,6 +72,55 @@ def test_a_host_is_chosen(app: Page) -> None:
     assert "healthy · 0 of 1 slots taken" in captions(at)
     at.radio(key="host_hosts").set_value("").run()
     assert at.session_state["host"] is None
+
+
+def test_no_host_is_ready(app: Page, gateway: Gateway) -> None:
+    """That is told before anything is sent, of the hosts that may be asked."""
+    names = ("sim1", "sim2", "sim3")
+    at = app()
+    assert "No host is ready" not in captions(at)
+    for name in names:
+        gateway.post(f"/api/hosts/{name}/drain")
+    fleet.clear()
+    assert "No host is ready to answer: sim1 (healthy, draining), sim2" in captions(at.run())
+    gateway.post("/api/hosts/sim1/resume")
+    fleet.clear()
+    assert "No host is ready" not in captions(at.run())
+    at.radio(key="host_hosts").set_value("sim3").run()
+    assert "No host is ready to answer: sim3 (healthy, draining)" in captions(at)
+    for name in names[1:]:
+        gateway.post(f"/api/hosts/{name}/resume")
+
+
+def test_the_gateway_goes_away(app: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read stays above the notice: what is kept, and what was being said."""
+    demo = Demo(tmp_path)
+    monkeypatch.setenv(URL, demo.url)
+    gateway = Gateway(demo.url)
+    id_, (_, before) = answered(gateway)
+    body = {"message": {"content": "And?"}, "detach": True, "options": {"num_predict": 4000}}
+    running = gateway.post(f"/api/sessions/{id_}/chat", body)["id"]
+    at = app(session=id_)
+    following = state.hub().follow(running)
+    for _ in range(400):
+        if following.answer.chunks > 5:
+            break
+        time.sleep(0.02)
+    again = state.hub().follow(running)
+    assert again is following
+    demo.die()
+    said = following.answer.content
+    fleet.clear()
+    at.run()
+    assert not at.exception
+    assert at.header[0].value == "The gateway does not answer"
+    assert [one.markdown[0].value for one in at.chat_message][:3] == ["Why?", before["content"], "And?"]
+    assert at.chat_message[3].markdown[0].value.startswith(said[:20])
+    following.away = True
+    following.end("the answer broke off")
+    assert state.hub().follow(running) is not following
+    gateway.close()
+    demo.stop()
 
 
 def test_another_context(app: Page, gateway: Gateway) -> None:

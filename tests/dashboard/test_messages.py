@@ -15,6 +15,11 @@ from dashboard.views.messages import _doing
         ("connecting", {}, "Sent"),
         ("prefill", {"host": "gpu1", "loads": 4.0, "age": 1.0}, "gpu1 loads the model, about 4 s · 1 s"),
         ("prefill", {"host": "gpu1", "age": 1.0}, "gpu1 reads the question · 1 s"),
+        (
+            "streaming",
+            {"host": "gpu1", "away": True},
+            ":material/cloud_off: The gateway does not answer. It is tried again.",
+        ),
     ],
 )
 def test_what_is_waited_for(phase: str, told: dict[str, object], words: str) -> None:

@@ -132,6 +132,10 @@ def test_many(page: Page, gateway: Gateway) -> None:
     at = page(page="sessions")
     at.checkbox(key="pick_all").check().run()
     assert any(caption.value == "Chosen: 3" for caption in at.caption)
+    at.checkbox(key=f"pick_{ids[0]}").uncheck().run()
+    assert not at.checkbox(key="pick_all").value
+    at.checkbox(key=f"pick_{ids[0]}").check().run()
+    assert at.checkbox(key="pick_all").value
     at.button(key="all_pin").click().run()
     assert [row["pinned"] for row in gateway.get("/api/sessions")["sessions"]] == [True] * 3
     assert not any(at.checkbox(key=f"pick_{id_}").value for id_ in ids)
