@@ -1,6 +1,6 @@
 """Painting what grows. Nothing here decides anything.
 
-An answer is cut into blocks of Markdown at blank lines; only the last one is drawn again. ``live`` paints in a loop inside one run of a fragment, so
+An answer is cut into blocks of Markdown at blank lines, some of which make a piece; only the last piece is drawn again. ``live`` paints in a loop inside one run of a fragment, so
 that widgets of the page (Stop above all) are not held up: those run in the page's main script.
 """
 
@@ -13,6 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 FRAMES_PER_SECOND = 20
 SLICE_SECONDS = 1.5
+PIECE_CHARACTERS = 800
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 _CONTINUES = re.compile(r"^(\s|[-*+>|] |\d+[.)] )")
 
@@ -39,8 +40,20 @@ def blocks(text: str) -> tuple[list[str], str]:
     return done, "\n".join(current)
 
 
+def gathered(done: list[str], tail: str) -> tuple[list[str], str]:
+    """Short blocks together, up to PIECE_CHARACTERS: what is finished, and the rest. A browser looks at every element of the page for each change."""
+    pieces: list[str] = []
+    rest: list[str] = []
+    for block in done:
+        rest.append(block)
+        if sum(map(len, rest)) >= PIECE_CHARACTERS:
+            pieces.append("\n\n".join(rest))
+            rest = []
+    return pieces, "\n\n".join([*rest, tail])
+
+
 class Growing:
-    """Markdown that grows: an element for each block, only the last is drawn again, in place."""
+    """Markdown that grows: an element for each piece, only the last is drawn again, in place."""
 
     def __init__(self, parent: DeltaGenerator, cursor: str = " ▌") -> None:
         self._box = parent.container(gap="small")
@@ -49,7 +62,7 @@ class Growing:
 
     def show(self, text: str, *, growing: bool = True) -> None:
         """``text`` instead of what was there."""
-        done, tail = blocks(text)
+        done, tail = gathered(*blocks(text))
         last = tail.rsplit("\n", 1)[-1].strip()
         cursor = self._cursor if growing and last and last[0] not in "|`~$" else ""
         wanted = [*done, tail + cursor]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.paint import blocks
+from dashboard.paint import PIECE_CHARACTERS, blocks, gathered
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,15 @@ def test_nothing_is_lost_and_what_is_done_stays(lines: list[str]) -> None:
     for end in range(len(lines)):
         before, _ = blocks("\n".join(lines[:end]))
         assert done[: len(before)] == before
+
+
+@given(st.lists(st.integers(0, 2 * PIECE_CHARACTERS), max_size=30))
+def test_pieces(lengths: list[int]) -> None:
+    """Few and long ones, of all blocks in their order; one that is finished is not changed by what comes later."""
+    done = [str(number) * length for number, length in enumerate(lengths, 1)]
+    pieces, rest = gathered(done, "tail")
+    assert "\n\n".join([*pieces, rest]) == "\n\n".join([*done, "tail"])
+    assert all(len(piece) >= PIECE_CHARACTERS for piece in pieces)
+    assert len(pieces) <= sum(map(len, done)) / PIECE_CHARACTERS
+    before, _ = gathered(done[:-1], "".join(done[-1:]))
+    assert pieces[: len(before)] == before
