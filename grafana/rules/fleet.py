@@ -9,6 +9,9 @@ NOT_CANCELLED, OVERLOAD = 'outcome!="cancelled"', 'reason=~"queue_full|draining"
 _GENERATED = ruled("corral_tokens_total", 'type="output"', 'accounting="reported"')
 _DECODING = ruled("corral_host_eval_seconds_total", 'phase="eval"')
 _USED, _SLOTS = ruled("corral_host_leases"), ruled("corral_host_concurrency_limit")
+_OPEN = (  # hosts that some gateway may send requests to
+    f"max by (job, host) ({ruled('corral_host_up')} == 1 unless on (job, instance, host) {ruled('corral_host_draining')} == 1)"
+)
 RATIOS = [
     Recording(
         "host_le:corral_time_to_first_token_seconds_bucket:rate5m",
@@ -103,8 +106,8 @@ FLEET = [
         "CorralFleetFull",
         TICKET,
         "30m",
-        f"min by (job) ({ruled('host:corral_slot_utilisation:ratio')}) >= 1",
-        "Every slot of every host is taken",
+        f"min by (job) ({ruled('host:corral_slot_utilisation:ratio')} and on (job, host) {_OPEN}) >= 1",
+        "Every slot of every host is taken that is up and not draining",
         "For half an hour. What comes now waits.",
     ),
     Alert(
