@@ -222,10 +222,12 @@ class Relay:
                     now = self._clock()
                     if exchange.complete and exchange.streaming:
                         outcome = AttemptOutcome.OK  # it came after the last byte
-                attempt = Attempt(host, outcome, started - generation.received, now - started, exchange.status, why)
-                generation.attempts += (attempt,)
                 if exchange.meter is not None:
                     account(exchange, exchange.meter)
+                if outcome is AttemptOutcome.OK and generation.outcome is Outcome.UPSTREAM_ERROR:
+                    outcome, why = AttemptOutcome.MIDSTREAM_ERROR, generation.reason  # whole for HTTP alone
+                attempt = Attempt(host, outcome, started - generation.received, now - started, exchange.status, why)
+                generation.attempts += (attempt,)
             if exchange.error is None or not exchange.error.stale or now - started > STALE_WITHIN_SECONDS:
                 return
             self._connections.drop(host)  # the others of its age are dead as well

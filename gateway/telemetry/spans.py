@@ -22,6 +22,7 @@ SCHEMA = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value]
 COST_NAMES = ("total", "queue_wait", "load_time", "prefill", "affinity", "penalty", "harm", "decode")
+_NO_ERROR = (AttemptOutcome.OK, AttemptOutcome.CANCELLED)
 _REASON = re.compile(rb'"(?:done_reason|finish_reason|stop_reason)"\s*:\s*"([a-z_]{1,32})"')
 _PARAMETERS: tuple[tuple[str, type, tuple[str, ...]], ...] = (
     ("gen_ai.request.temperature", float, ("temperature",)),
@@ -96,7 +97,7 @@ def spans_of(finished: Finished, content: Content | None) -> list[Span]:
         attributes = (
             _of_attempt(finished, attempt, number) | asked | (_of_answer(finished, attempt, content) if last else {})
         )
-        error = _error(record, attempt, last=last)
+        error = None if attempt.outcome in _NO_ERROR else attempt.outcome.value
         if error:
             attributes["error.type"] = error
         start = record.received_at + attempt.at_seconds
@@ -239,13 +240,6 @@ def _of_stream(record: GenerationRecord, attempt: Attempt, start: float) -> tupl
         who: Attributes = {"corral.source": record.cancelled_by.value, "corral.phase": record.phase.value}
         events.append(Happening("corral.cancelled", start + attempt.seconds, who))
     return tuple(events)
-
-
-def _error(record: GenerationRecord, attempt: Attempt, *, last: bool) -> str | None:
-    """What kind of error an attempt was: an answer that ended without its last event came whole only as far as HTTP is concerned."""
-    if attempt.outcome is AttemptOutcome.OK:
-        return record.outcome.value if last and record.outcome in ERRORS else None
-    return None if attempt.outcome is AttemptOutcome.CANCELLED else attempt.outcome.value
 
 
 def _asked(finished: Finished, content: Content | None) -> Attributes:

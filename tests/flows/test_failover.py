@@ -269,10 +269,12 @@ MID_STREAM = {
     "reset_mid_stream": "midstream_error",
     "close_mid_stream": "midstream_error",
     "garbage_mid_stream": "protocol_error",
-    "error_mid_stream": "ok",
-    "end_without_done": "ok",
+    "error_mid_stream": "midstream_error",
+    "end_without_done": "midstream_error",
 }
-"""Faults after the first byte, and what the attempt is then called: Ollama's own failures are whole answers on the wire."""
+"""Faults after the first byte, and what the attempt is then called."""
+OWN = ("error_mid_stream", "end_without_done")
+"""Ollama's own failures: whole answers on the wire, which are passed on as they came."""
 
 
 @pytest.mark.parametrize("path", STREAMING)
@@ -298,7 +300,10 @@ async def test_a_stream_that_breaks(corral: Corral, name: str, path: str) -> Non
     assert record.usage.accounting == "counted"
     assert record.usage.output_tokens == 7
     assert len(good.ledger.entries) == 0
-    if MID_STREAM[name] != "ok":
+    assert record.attempts[0].why == record.reason
+    assert stage.gateway.fleet.view("bad", stage.gateway.clock()).health.attempt_failures == 1
+    assert +await stage.totals("corral_upstream_attempts_total", "outcome") == {MID_STREAM[name]: 1}
+    if name not in OWN:
         assert record.reason in (last_error(path, parsed) or "")
         assert "bad" in (last_error(path, parsed) or "")
     elif name == "error_mid_stream" and path in NATIVE:

@@ -40,7 +40,9 @@ ENDED = {
     "error:404": "http_4xx",
 }
 """How an inference ended, as the host says it → what Corral must call the attempt. What broke off is ``reset``, or after its first
-chunk ``midstream_error``; what a stream ends in that is no end is an answer like others."""
+chunk ``midstream_error``, as is a stream that ends in what is no end."""
+OWN = ("fault:error_mid_stream", "fault:end_without_done")
+"""Failures that are whole answers on the wire: Corral adds no words of its own."""
 
 
 def attempt_of(entry: Entry, *, stream: bool) -> str:
@@ -49,8 +51,8 @@ def attempt_of(entry: Entry, *, stream: bool) -> str:
     if how in ENDED:
         return ENDED[how]
     begun = stream and entry.output_tokens > 0
-    if how in ("fault:error_mid_stream", "fault:end_without_done"):
-        return "ok" if begun else "http_5xx" if "error" in how else "reset"
+    if how in OWN:
+        return "midstream_error" if begun else "http_5xx" if "error" in how else "reset"
     assert how == "killed" or how.endswith(("reset_mid_stream", "close_mid_stream")), how
     return "midstream_error" if begun else "reset"
 
@@ -156,7 +158,7 @@ class Books:
             self.add("wasted_tokens_total", model, host, reason, count=output)
         self.add("body_bytes_total", operation, "in", count=len(asked.call.body))
         passed = seen.body
-        if begun and tried[-1][1] != "ok" and last is not None:
+        if begun and tried[-1][1] != "ok" and last is not None and last.how not in OWN:
             passed = asked.upto(last.output_tokens, seen.body)
         self.add(
             "body_bytes_total",
