@@ -1,7 +1,7 @@
 """What an answer's last words tell: how it ended, and the fields that tell what it used (``usage.py``)."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,6 +20,13 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     ended: Ended
     message: str = ""
     extra_events: int = 0
+
+
+class LastLine(msgspec.Struct, gc=False):
+    """A native line as far as it tells how an answer ended."""
+
+    done: bool = False
+    error: Any = None
 
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]  # what is none is not believed

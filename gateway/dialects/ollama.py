@@ -5,10 +5,13 @@ import re
 from functools import partial
 from typing import Any
 
-from gateway.dialects.ending import Ended, Ending
+import msgspec
+
+from gateway.dialects.ending import Ended, Ending, LastLine
 from gateway.dialects.request import Endpoint, Farewell
 
-_DURATIONS = re.compile(rb'[\],]\s*"total_duration":\d+')
+_DURATIONS = re.compile(rb'[\],]\s*"total_duration"\s*:\s*\d+')
+_decode_last = msgspec.json.Decoder(LastLine).decode
 
 
 def error_body(_status: int, message: str, _code: str, _id: str) -> bytes:
@@ -26,7 +29,18 @@ def ending(tail: bytes) -> Ending:
         return Ending(Ended.COMPLETE, extra_events=1)
     if line.startswith(b'{"error":'):
         return Ending(Ended.ERROR, message_of(line), extra_events=1)
-    return Ending(Ended.UNFINISHED)
+    return _as_json(line)
+
+
+def _as_json(line: bytes) -> Ending:
+    """The same of a line that is not spelled as Ollama spells it: some servers write ``"done": true``."""
+    try:
+        last = _decode_last(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Ending(Ended.UNFINISHED)
+    if last.done:
+        return Ending(Ended.COMPLETE, extra_events=1)
+    return Ending(Ended.ERROR, message_of(line), extra_events=1) if last.error else Ending(Ended.UNFINISHED)
 
 
 def message_of(body: bytes) -> str:

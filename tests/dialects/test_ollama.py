@@ -75,6 +75,15 @@ ENDINGS = {
         line(message={"tool_calls": [{"function": {"arguments": {"done": False}}}]}, **LAST),
         Ending(Ended.COMPLETE, extra_events=1),
     ),
+    "with spaces": (b'{"response": "", "done": true, "eval_count": 3}\n', Ending(Ended.COMPLETE, extra_events=1)),
+    "with spaces everywhere": (b'{ "response" : "", "done" : true }\r\n', Ending(Ended.COMPLETE, extra_events=1)),
+    "with spaces, its done out of sight": (
+        b'4, 5], "total_duration": 9, "eval_count": 3}\n',
+        Ending(Ended.COMPLETE, extra_events=1),
+    ),
+    "with spaces, too early": (b'{"response": "\\"done\\": true", "done": false}\n', Ending(Ended.UNFINISHED)),
+    "with spaces, and no error": (b'{"done": false, "error": null}\n', Ending(Ended.UNFINISHED)),
+    "an error with spaces": (b'{ "error": "out of memory" }\n', Ending(Ended.ERROR, "out of memory", 1)),
     "with nothing": (b"", Ending(Ended.UNFINISHED)),
     "with no JSON": (b"Hello.\n", Ending(Ended.UNFINISHED)),
 }

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.builders import OTHER, PATHS, STREAMING, TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
+from tests.scripted import Asked, ScriptedHost
 
 SILENT = ("/api/embeddings", "/v1/audio/transcriptions")
 """Paths whose answers never tell the tokens."""
@@ -48,6 +49,24 @@ async def test_usage(corral: Corral, path: str, stream: bool) -> None:
     assert usage.input_tokens > 0
     if path in STREAMING:
         assert usage.output_tokens == 9
+
+
+async def test_usage_with_spaces(corral: Corral) -> None:
+    """A server that spells its JSON with spaces has ended its answer all the same, and told the tokens."""
+
+    async def answering(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
+        last = {"response": "", "done": True, "done_reason": "stop", "prompt_eval_count": 5, "eval_count": 7}
+        for fields in ({"response": "a", "done": False}, last):
+            line = json.dumps(fields).encode() + b"\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+        writer.write(b"0\r\n\r\n")
+
+    stage = await corral(ScriptedHost("gpu1", answering))
+    await stage.ask(call("/api/generate", stream=True))
+    record = (await stage.records.until(1))[0]
+    assert (record.outcome, record.attempts[0].outcome) == ("ok", "ok")
+    assert (record.usage.accounting, record.usage.input_tokens, record.usage.output_tokens) == ("reported", 5, 7)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
