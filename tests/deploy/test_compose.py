@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 import yaml
 
+from gateway.access.keys import digest, make
 from gateway.loader import API_KEY, environment_names
 from gateway.telemetry.catalogue import Catalogue
 from tests.builders import call
@@ -325,31 +326,38 @@ groups:
 """
 
 
-async def test_prometheus(tmp_path: Path) -> None:
-    """Takes its configuration and its arguments, evaluates the rules that lie there, scrapes the gateway, and is well by its check."""
+@pytest.mark.parametrize("key", ["", make(bytes)], ids=["without keys", "with keys"])
+async def test_prometheus(tmp_path: Path, key: str) -> None:
+    """Takes its configuration and its arguments, evaluates the rules that lie there, scrapes the gateway with the key of .env, if there is one,
+    and is well by its check."""
+    service = composition(SET | {"PROMETHEUS_KEY": key})["services"]["prometheus"]
+    (tmp_path / "corral.toml").write_text(f'[[keys]]\nname = "prometheus"\nhash = "{digest(key)}"\n' if key else "")
     promtool = installed("promtool")
     arguments = [
         argument.replace("=/etc/prometheus/", f"={tmp_path}/").replace("=/prometheus", f"={tmp_path}/data")
-        for argument in SERVICES["prometheus"]["command"]
+        for argument in service["command"]
     ]
+    begin = [each.replace("$$", "$").replace("/tmp/", f"{tmp_path}/") for each in service["entrypoint"]]
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "rules-corral.yml").write_text(RULES, encoding="utf-8")
     config = tmp_path / "prometheus.yml"
     async with corral(tmp_path, "serve", "--listen", "127.0.0.1:0", "--host", "gpu1=http://127.0.0.1:1") as gateway:
         address = (await gateway.listens()).removeprefix("http://")
         written = text("deploy/prometheus.yml").replace("/etc/prometheus/", f"{tmp_path}/")
+        written = written.replace("/tmp/corral.key", f"{tmp_path}/corral.key")
         written = written.replace("gateway:11434", address).replace("_interval: 15s", "_interval: 1s")
         config.write_text(written, encoding="utf-8")
-        assert await succeeds(tmp_path, [promtool, "check", "config", str(config)])
-        run = [installed("prometheus"), *arguments, "--web.listen-address=127.0.0.1:0"]
-        async with program(tmp_path, *run) as server:
+        installed("prometheus")
+        run = [*begin, *arguments, "--web.listen-address=127.0.0.1:0"]
+        async with program(tmp_path, *run, **service["environment"]) as server:
             url = await listens(server)
             assert await found(url, "corral:up") == ["1"]
+            assert await succeeds(tmp_path, [promtool, "check", "config", str(config)])
             assert await found(url, "corral_host_up") == ["0"]
             assert await found(url, "up{job!='corral'}", empty=True) == [], (
                 "nothing seems to be down that is not wanted"
             )
-            check = SERVICES["prometheus"]["healthcheck"]["test"][1:]
+            check = service["healthcheck"]["test"][1:]
             assert await succeeds(tmp_path, moved(check, "http://127.0.0.1:9090", url))
             server.signal()
             await server.gone()
