@@ -140,7 +140,7 @@ compares status, headers, framing, and every byte but times.
 
 | what | why |
 | --- | --- |
-| `X-Corral-` headers, and `Access-Control-Expose-Headers` for them | so that it can be told which host answered |
+| `X-Corral-` headers, `X-Request-Id`, and `Access-Control-Expose-Headers` for them | so that it can be told which host answered, and where the log has it |
 | the text of an error about a body that is no JSON | it says which byte; no host is asked |
 | an error in which hosts are named | several were asked, or tried |
 | `Retry-After` on a 503 | so that clients know when to come again |

@@ -15,7 +15,7 @@ from gateway.access.gate import Principal
 from gateway.api.answers import Answer, rendered
 from gateway.api.generations import OneGeneration
 from gateway.api.handler import handler
-from gateway.api.manners import CORS, exposing
+from gateway.api.manners import sign
 from gateway.dialects.lines import Framing
 from gateway.dialects.ollama import compact
 from gateway.doc import doc
@@ -149,8 +149,7 @@ class Following:
         self.response = web.StreamResponse(status=status, headers=headers | self._about(head))
         self.response.headers["Cache-Control"] = "no-cache"
         self.response.headers["X-Accel-Buffering"] = "no"  # nginx: pass on what comes
-        if cors := self._request.get(CORS, ()):
-            self.response.headers.extend((*cors, *exposing(self.response.headers)))
+        sign(self._request, self.response.headers)
         if self._request.version < (1, 1):
             self.response.force_close()  # how such a reader learns where the answer ends
         await self.response.prepare(self._request)

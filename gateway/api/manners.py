@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from gateway.config import HttpConfig
 
@@ -20,6 +21,10 @@ Headers = tuple[tuple[str, str], ...]
 
 CORS = web.RequestKey("cors", tuple)
 """Where a request keeps the headers that its answer needs for a page of another origin."""
+
+NAME = "X-Request-Id"
+NAMED = web.RequestKey("named", str)
+"""Where a request keeps its name: the caller's, or one that was made."""
 
 ABOUT = web.RequestKey("about", tuple)
 """Where a request keeps what it is about, if its path does not tell: names, for who reads what was done."""
@@ -136,9 +141,16 @@ def preflight(allowed: str, asked_headers: str) -> Headers:
 
 
 def exposing(names: Iterable[str]) -> Headers:
-    """What lets a page's script read those of our headers that an answer has. Ollama's own answers get nothing more than Ollama's."""
+    """What lets a page's script read those of our headers that an answer has."""
     ours = [name for name in names if name.lower().startswith(_OURS)]
     return (("Access-Control-Expose-Headers", ",".join(ours)),) if ours else ()
+
+
+def sign(request: web.Request, headers: CIMultiDict[str]) -> None:
+    """What every answer of ours has: its request's name, unless it has one, and what a page of another origin needs."""
+    headers.setdefault(NAME, request[NAMED])
+    if cors := request.get(CORS, ()):
+        headers.extend((*cors, *exposing(headers)))
 
 
 def name_of(header: str) -> str:

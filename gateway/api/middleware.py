@@ -15,7 +15,7 @@ from gateway.access.gate import EVERYBODY, NOBODY, Gate, require
 from gateway.access.rights import CHANGING, Right, needed
 from gateway.api.answers import Answer, moved, plain, rendered
 from gateway.api.caller import NEAR, WHO, who_asks
-from gateway.api.manners import ABOUT, CORS, Greeting, Manners, allow, bare, clean, exposing, location
+from gateway.api.manners import ABOUT, CORS, NAME, NAMED, Greeting, Manners, allow, bare, clean, location, sign
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError, Forbidden, NotHttp, StoreUnavailable, TooSlow, Unauthorized, internal
 from gateway.store.audit import Deed
@@ -51,8 +51,8 @@ def boundary(manners: Manners, gate: Gate, did: Callable[[Deed], None], responde
             request[CORS] = greeting.headers
             request[SAYS_ITSELF] = itself = request.method == "POST" and route in ENDPOINTS
             response = await _handled(request, handler if itself else _guarded(gate, did, route, handler))
-            if greeting.headers and not response.prepared:
-                response.headers.extend((*greeting.headers, *exposing(response.headers)))
+            if not response.prepared:
+                sign(request, response.headers)
             if itself:
                 return response
         responded(route, response.status)
@@ -143,7 +143,7 @@ def route_of(request: web.Request) -> str:
 
 def _at_the_door(request: web.Request, greeting: Greeting) -> web.Response:
     response = Answer(status=greeting.status)
-    response.headers.extend(greeting.headers)
+    response.headers.extend((*greeting.headers, (NAME, request[NAMED])))
     if greeting.status == 204 and (allowed := _allow(request)):
         response.headers["Allow"] = allowed
     return response

@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway.api.answers import JSON, Answer, Streamed, json_answer, rendered, type_of
 from gateway.api.detaching import detaching
 from gateway.api.inference import read_body
-from gateway.api.manners import ABOUT, CORS, exposing
+from gateway.api.manners import ABOUT, sign
 from gateway.config import Config
 from gateway.dialects.managing import ManagementRequest, Operation, read_management
 from gateway.dialects.ollama import compact
@@ -203,8 +203,7 @@ class _Progress:
         self._response = Streamed(headers={"Content-Type": NDJSON, **_about(job)})
         if request.version < HttpVersion11:
             self._response.force_close()  # how such a client learns where the answer ends
-        if cors := request.get(CORS, ()):
-            self._response.headers.extend((*cors, *exposing(self._response.headers)))
+        sign(request, self._response.headers)
 
     @property
     def started(self) -> bool:

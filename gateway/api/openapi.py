@@ -46,7 +46,7 @@ REQUEST_HEADERS = {
 }
 ANSWER_HEADERS = {
     "X-Corral-Generation": "Inference: the generation's id.",
-    "X-Request-Id": "Inference: the caller's, if it sent one of up to 64 letters, digits, `.`, `_` and `-`; else the generation's id.",
+    "X-Request-Id": "The caller's, if it sent one of up to 64 letters, digits, `.`, `_` and `-`; else of inference the generation's id, of other requests their trace's or one like it.",
     "traceresponse": "Inference whose trace will be kept: where it is.",
     "X-Corral-Host": "Inference once a host answered, and what one host was asked: that host.",
     "X-Corral-Num-Ctx": "Inference whose `num_ctx` was lowered to what is loaded, by a rule of `[[reloads]]`: what was sent in its place.",

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from gateway.access.gate import Principal
 from gateway.api.handler import handler
+from gateway.api.rows import REQUEST_ID, TRACE_ID
 from gateway.api.span import said, span
 from gateway.api.stats import Ended, When, theirs
 from gateway.dialects.names import canonical
@@ -33,6 +34,8 @@ class RequestRow(msgspec.Struct, frozen=True):
     session: Annotated[str | None, doc("the caller's word in `X-Corral-Session`")]
     principal: Annotated[str, doc("whose request it was; empty where nobody has to say")]
     client: Annotated[str, doc("the caller's address")]
+    request_id: Annotated[str, doc(REQUEST_ID)]
+    trace_id: Annotated[str, doc(TRACE_ID)]
     dialect: Annotated[str, doc("`ollama`, `openai` or `anthropic`")]
     endpoint: Annotated[str, doc("the path that was called")]
     operation: Annotated[str, doc("what kind of inference")]
@@ -67,7 +70,9 @@ class RequestRow(msgspec.Struct, frozen=True):
     runner_up: Annotated[str | None, doc("the second cheapest host")]
     detail: Annotated[
         dict[str, Any] | None,
-        doc("attempts, costs and hosts left out, where it was detached, or not one plain attempt"),
+        doc(
+            "attempts, costs and hosts left out, where it was detached, or not one plain attempt; null where there is no more to say"
+        ),
     ]
 
 
@@ -167,6 +172,7 @@ class RequestsApi:
 
 def told(row: Row) -> RequestRow:
     """A row as it is answered."""
+    detail = {} if row.detail is None else orjson.loads(row.detail)
     return RequestRow(
         id=row.id,
         received_at=datetime.fromtimestamp(row.ts_us / 1e6, UTC).isoformat(timespec="milliseconds"),
@@ -174,7 +180,9 @@ def told(row: Row) -> RequestRow:
         **{f"{name}_seconds": _seconds(getattr(row, f"{name}_ms")) for name in _TIMES},
         duration_seconds=_seconds(row.total_ms),
         accounting="reported" if row.reported else "counted",
-        detail=None if row.detail is None else orjson.loads(row.detail),
+        request_id=detail.pop("request_id", row.id),
+        trace_id=detail.pop("trace_id", ""),
+        detail=detail or None,
     )
 
 

@@ -13,6 +13,9 @@ from gateway.relay.kept import KeptAnswer
 from gateway.routing.outlook import Outlook, WaitsFor
 from gateway.store.entries import Row
 
+REQUEST_ID = "its `X-Request-Id`: the caller's name for it, of a turn that of the request that began it; else its id"
+TRACE_ID = "its trace; empty where nobody traces"
+
 
 class GenerationRow(msgspec.Struct, frozen=True):
     """One generation in flight, or a detached one that ended and can still be read."""
@@ -33,6 +36,8 @@ class GenerationRow(msgspec.Struct, frozen=True):
     stream: Annotated[bool, doc("whether the answer comes in pieces")]
     client: Annotated[str, doc("the caller's address")]
     principal: Annotated[str, doc("whose key it came with; empty without one")]
+    request_id: Annotated[str, doc(REQUEST_ID)]
+    trace_id: Annotated[str, doc(TRACE_ID)]
     received_at: Annotated[str, doc("in UTC, ISO 8601", extra_json_schema={"format": "date-time"})]
     age_seconds: Annotated[float, doc("since it was received; how long it took once it has ended")]
     tokens: Annotated[int, doc("output tokens so far, as counted in passing", ge=0)]
@@ -84,10 +89,12 @@ class GenerationDetail(GenerationRow, frozen=True):
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """What a row's ``detail`` has of the route."""
+    """What a row's ``detail`` has of the route, and the ids that are not the row's own."""
 
     costs: tuple[Costs, ...] = ()
     rejected: tuple[Rejected, ...] = ()
+    request_id: str = ""
+    trace_id: str = ""
 
 
 def running(generation: Generation, now: float, told: Outlook | None, answer: KeptAnswer | None) -> GenerationRow:
@@ -104,6 +111,8 @@ def running(generation: Generation, now: float, told: Outlook | None, answer: Ke
         stream=request.stream,
         client=request.client,
         principal=request.principal,
+        request_id=request.trace.request_id,
+        trace_id=request.trace.trace_id,
         received_at=_moment(generation.received_at),
         age_seconds=round(now - generation.received, 3),
         tokens=generation.tokens,
@@ -132,6 +141,8 @@ def ended(record: GenerationRecord, answer: KeptAnswer | None = None) -> Generat
         stream=record.stream,
         client=record.client,
         principal=record.principal,
+        request_id=record.request_id,
+        trace_id=record.trace_id,
         received_at=_moment(record.received_at),
         age_seconds=round(record.duration_seconds, 3),
         tokens=record.usage.output_tokens,
@@ -160,6 +171,8 @@ def kept(row: Row) -> GenerationDetail:
         stream=row.stream,
         client=row.client,
         principal=row.principal,
+        request_id=detail.request_id or row.id,
+        trace_id=detail.trace_id,
         received_at=_moment(row.ts_us / 1e6),
         age_seconds=round(row.total_ms / 1000, 3),
         tokens=row.output_tokens,

@@ -6,7 +6,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.api.caller import keyless
-from gateway.api.manners import bare
+from gateway.api.manners import NAMED, bare
 from gateway.api.middleware import SAYS_ITSELF, route_of
 from gateway.telemetry.context import Contexts, current
 from gateway.telemetry.lines import Visit
@@ -23,13 +23,12 @@ def visits(
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers, began, status = request.headers, clock(), CLIENT_LEFT
-        named = headers.get("X-Request-Id", "")
-        trace = contexts.enter("", headers.get("traceparent", ""), headers.get("tracestate", ""), named)
+        asked = (headers.get(name, "") for name in ("traceparent", "tracestate", "X-Request-Id"))
+        trace = contexts.enter("", *asked)
+        request[NAMED] = trace.request_id
         try:
             response = await handler(request)
             status = response.status
-            if named == trace.request_id and not response.prepared:
-                response.headers["X-Request-Id"] = named
             return response
         finally:
             if told is not None and not request.get(SAYS_ITSELF):

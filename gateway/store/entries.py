@@ -118,20 +118,28 @@ def row(record: GenerationRecord, replica: str) -> Row:
         None if route is None else route.reason.value,
         None if route is None else milliseconds(route.predicted_seconds),
         None if route is None or route.runner_up is None else text(route.runner_up, 64),
-        None if _plain(record) else detail(record),
+        detail(record),
         record.priority,
     )
 
 
 def _plain(record: GenerationRecord) -> bool:
-    """Whether there is nothing more to tell."""
+    """Whether there is no more to tell than its ids."""
     sent = len(record.attempts) == 1 and not record.detached and not record.clamped_from
     return record.outcome is Outcome.OK and sent
 
 
-def detail(record: GenerationRecord) -> str:
-    """What explains a request, as JSON: attempts, what each host would have cost, who was left out."""
-    told: dict[str, Any] = {"attempts": record.attempts}
+def detail(record: GenerationRecord) -> str | None:
+    """What explains a request, as JSON: attempts, what each host would have cost, who was left out; the caller's name for it and its trace. None where
+    there is nothing to say."""
+    told: dict[str, Any] = {}
+    if record.request_id not in ("", record.id):
+        told["request_id"] = record.request_id
+    if record.trace_id:
+        told["trace_id"] = record.trace_id
+    if _plain(record):
+        return _encode(told).decode() if told else None
+    told["attempts"] = record.attempts
     if record.cancel_seconds is not None:
         told["cancel_seconds"] = record.cancel_seconds
     if record.clamped_from:

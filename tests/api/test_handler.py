@@ -1,6 +1,7 @@
 """Handlers made of typed methods: what they are given, what they answer, and what they tell of themselves."""
 
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
@@ -14,9 +15,11 @@ from gateway.access.gate import Gate
 from gateway.api.handler import described, handler
 from gateway.api.manners import Manners
 from gateway.api.middleware import boundary
-from gateway.config import HttpConfig
+from gateway.api.visits import visits
+from gateway.config import HttpConfig, TracingConfig
 from gateway.doc import doc
 from gateway.errors import BadRequest, NoHost, NotFound, TooLarge
+from gateway.telemetry.context import Contexts
 from tests.builders import config
 from tests.contract.raw import Answer, ask
 
@@ -97,7 +100,10 @@ async def asked() -> AsyncIterator[Ask]:
     gate = Gate(time.time)
     gate.configure(config([], access={"anonymous": "full"}))
     app = web.Application(
-        middlewares=[boundary(manners, gate, lambda _: None, lambda *_: None)],
+        middlewares=[
+            visits(Contexts(TracingConfig(), random.Random(1)), "", time.monotonic, time.time, None),
+            boundary(manners, gate, lambda _: None, lambda *_: None),
+        ],
         client_max_size=100,
     )
     app.add_routes(Things().routes())

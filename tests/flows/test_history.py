@@ -51,6 +51,23 @@ async def test_a_request_that_just_ended(stage: Stage) -> None:
     assert await stage.get(f"/api/requests/{told['id']}") == told
 
 
+async def test_the_names_of_a_request(stage: Stage) -> None:
+    """Are told with it, in memory and out of the database; where the caller gave none it is the generation's id, and nobody traced."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    named = {"X-Request-Id": "mine", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    for headers in ({}, named):
+        await stage.ask(call("/api/chat", TEXT, tokens=3, headers=headers))
+    unnamed, record = (await stage.records.until(7))[-2:]
+    await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
+    stage.gateway.generations._past.clear()
+    for path in ("requests", "generations"):
+        told = await stage.get(f"/api/{path}/{record.id}")
+        assert (told["request_id"], told["trace_id"]) == ("mine", trace)
+        told = await stage.get(f"/api/{path}/{unnamed.id}")
+        assert (told["request_id"], told["trace_id"]) == (unnamed.id, "")
+    assert (await stage.get(f"/api/requests/{record.id}"))["detail"] is None
+
+
 async def test_models_hosts_errors(stage: Stage) -> None:
     """The busiest first."""
     models = (await stage.get("/api/stats/models"))["models"]

@@ -759,7 +759,7 @@ async def test_a_web_page(corral: Corral, stream: bool) -> None:
     answer = await stage.ask(request)
     assert lines(answer)[-1] == SUCCESS
     assert answer.all("Access-Control-Allow-Origin") == ["http://localhost:3000"]
-    assert answer.get("Access-Control-Expose-Headers") == "X-Corral-Job,X-Corral-Hosts"
+    assert answer.get("Access-Control-Expose-Headers") == "X-Corral-Job,X-Corral-Hosts,X-Request-Id"
     refused = await stage.ask(manage("/api/pull", {"Origin": "http://elsewhere.example"}, model=NEW))
     assert refused.status == 403
     assert len(await jobs(stage)) == 1

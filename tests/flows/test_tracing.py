@@ -483,9 +483,13 @@ async def test_other_requests(corral: Corral, tmp_path: Path) -> None:
     stage = await corral(simulated(), log=log)
     named = CALLER | {"X-Request-Id": "mine"}
     answer = await ask(stage.url, "GET", "/api/tags?key=secret", headers=named)
-    await ask(stage.url, "GET", "/no/such/thing")
-    await ask(stage.url, "DELETE", "/api/generations/nobody", headers={"X-Request-Id": "not a name"})
-    await ask(stage.url, "POST", "/api/chat", call("/api/chat").body, {"Origin": "https://evil.example"})
+    answers = [
+        answer,
+        await ask(stage.url, "GET", "/no/such/thing"),
+        await ask(stage.url, "DELETE", "/api/generations/nobody", headers={"X-Request-Id": "not a name"}),
+        await ask(stage.url, "POST", "/api/chat", call("/api/chat").body, {"Origin": "https://evil.example"}),
+        await ask(stage.url, "POST", "/api/pull", json.dumps({"model": TEXT}).encode()),
+    ]
     for path in ("/api/chat", "/corral/api/chat", "/api/chat/"):
         await stage.ask(Call(path, call("/api/chat", tokens=1).body))
     await stage.finish()
@@ -500,7 +504,9 @@ async def test_other_requests(corral: Corral, tmp_path: Path) -> None:
         ("POST", "/api/chat", "/api/chat", 403),
     ]
     assert ("POST", "/api/chat", "/api/chat", 200) not in told
-    line = next(line for line in lines if line["event"] == "access")
+    accessed = [line for line in lines if line["event"] == "access"]
+    assert [one.all("X-Request-Id") for one in answers] == [[line["request_id"]] for line in accessed[:5]]
+    line = accessed[0]
     assert (line["trace_id"], line["request_id"], answer.all("X-Request-Id")) == (TRACE, "mine", ["mine"])
     assert "secret" not in stage.log.read_text(encoding="utf-8")
 

@@ -47,6 +47,7 @@ async def test_a_turn(corral: Corral, url: str) -> None:
         "/api/chat",
         "127.0.0.1",
     )
+    assert answer.all("X-Request-Id") == [record.request_id] != [""]
 
 
 async def test_at_once(corral: Corral, url: str) -> None:
