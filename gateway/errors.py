@@ -208,7 +208,7 @@ class QueueFull(CorralError):
 
 
 class DeadlineUnmet(CorralError):
-    """The first byte would come later than the caller waits (`X-Corral-Deadline`, `queue.deadline_seconds`), as far as can be told: it was not let in, or waits no more. Without a `Retry-After` no free host would help."""
+    """The first byte would come later than the caller waits (`X-Corral-Deadline`, `queue.deadline_seconds`), as far as can be told: it was not let in, or waits no more. Without a `Retry-After` no free host would help. A deadline of the caller's own is the caller's to miss: the record says `cancelled`."""
 
     status = 503
     code = "deadline_unmet"

@@ -74,7 +74,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outcome(StrEnum):
-    """How a generation ended."""
+    """How a generation ended. ``CANCELLED``: also by a deadline of its caller's own; ``GATEWAY_ERROR``: also by a shutdown."""
 
     OK = "ok"
     CLIENT_ERROR = "client_error"

@@ -187,7 +187,7 @@ WHY = {
     "operator": Why(_delete, "api", status=499, words="stopped by an operator"),
     "chat-cancel": Why(_cancel, "api", status=499, words="stopped by an operator"),
     "deadline": Why(_deadline, "timeout", "timeout", status=504, words="took longer than"),
-    "shutdown": Why(_shutdown, "shutdown", status=503, words="the gateway is shutting down"),
+    "shutdown": Why(_shutdown, "shutdown", "gateway_error", status=503, words="the gateway is shutting down"),
 }
 
 

@@ -188,7 +188,7 @@ class Inference:
     def _inference(
         self, endpoint: Endpoint, body: bytes, id_: str, headers: Inbound, client: str, trace: Trace, query: str
     ) -> InferenceRequest:
-        return read(
+        inference = read(
             endpoint,
             body,
             id_,
@@ -204,6 +204,7 @@ class Inference:
             deadline_of(headers.deadline) if headers.deadline else self._deadline_seconds,
             query,
         )
+        return msgspec.structs.replace(inference, own_deadline=True) if headers.deadline else inference
 
     def _count(self, error: CorralError, *, let_in: bool) -> None:
         """As refused, unless it had been let in: then it is a generation, and counted as that. The waiting room turns away in there."""

@@ -91,6 +91,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     hosts: tuple[str, ...] = ()  # patterns of those that may be used; empty: all
     kept: bool = True  # whether it may be recorded into a session of theirs
     share: float = 1.0  # its key's weight in the waiting room
+    own_deadline: bool = False  # `deadline_seconds` is what its caller asked for, not what is configured
 
     @property
     def party(self) -> str:

@@ -27,7 +27,6 @@ from gateway.telemetry.tracing import Tracer
 
 Sink = Callable[[GenerationRecord], None]
 log = logging.getLogger(__name__)
-_CANCELLED = {CancelSource.DEADLINE: Outcome.TIMEOUT}
 _NOTHING_USED = Usage()
 FLUSH_SECONDS = 0.02
 PAST = 256  # records that can be looked at after their end, with all that the database keeps of few
@@ -50,6 +49,7 @@ class Generation:
     cancel_noticed: float | None = None
     delivering = False  # the host is done, but the client has not taken it all
     said = b""  # the beginning of the answer, where spans shall hold it
+    own_deadline = False  # the deadline that its caller set has passed, or could not be met
     detached = False  # its caller has gone on: its answer is kept
     stay: Stay | None = None  # where its key's use is counted
     _over = False
@@ -110,6 +110,14 @@ class Generation:
         endpoint = self.request.endpoint
         return max(0, self.meter.newlines // endpoint.lines_per_event - endpoint.preamble_events) if self.meter else 0
 
+    @property
+    def stopped(self) -> Outcome:
+        """How it ends if it is stopped: who asks for little time, and does not get it, has given up like one who leaves."""
+        if self.cancelled_by is CancelSource.SHUTDOWN:
+            return Outcome.GATEWAY_ERROR
+        ours = self.cancelled_by is CancelSource.DEADLINE and not self.own_deadline
+        return Outcome.TIMEOUT if ours else Outcome.CANCELLED
+
     def future(self) -> "asyncio.Future[None]":
         """A future of the loop that runs this."""
         return self._owner.loop.create_future()
@@ -137,7 +145,8 @@ class Generation:
 
     def _too_late(self) -> None:
         if self.first_byte is None:
-            self.stop(CancelSource.DEADLINE, f"no first byte within {self.request.deadline_seconds:g} s")
+            why = f"no first byte within {self.request.deadline_seconds:g} s"
+            self.own_deadline = self.stop(CancelSource.DEADLINE, why) and self.request.own_deadline
 
     def stop(self, source: CancelSource, why: str) -> bool:
         """End the scope, as soon as it is open. Idempotent; False if it had ended or was being stopped already."""
@@ -169,12 +178,10 @@ class Generation:
         """The frozen facts at the end."""
         outcome = self.outcome
         if outcome is None:
-            outcome = Outcome.GATEWAY_ERROR
-            if self.cancelled_by is not None:
-                outcome = _CANCELLED.get(self.cancelled_by, Outcome.CANCELLED)
+            outcome = Outcome.GATEWAY_ERROR if self.cancelled_by is None else self.stopped
         request, endpoint, meter, duration = self.request, self.request.endpoint, self.meter, now - self.received
         trace = request.trace
-        cancelled = outcome is Outcome.CANCELLED or outcome is Outcome.TIMEOUT
+        cancelled = self.cancelled_by is not None and outcome is self.stopped
         closed = self.received + self.attempts[-1].at_seconds + self.attempts[-1].seconds if self.attempts else None
         return GenerationRecord(  # in the order of its fields: naming 34 of them costs a microsecond
             wall - duration,

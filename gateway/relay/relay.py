@@ -112,8 +112,7 @@ class Relay:
         except asyncio.CancelledError:
             cancelled = True
         except CorralError as error:
-            generation.status = error.status
-            generation.ended(outcome_of_error(error), error.message)
+            _refused(generation, error)
             raise
         finally:
             stopped = generation.close_scope(cancelled=cancelled)
@@ -318,7 +317,7 @@ class Relay:
             return
         source, why = generation.cancelled_by, generation.reason
         assert source is not None
-        generation.ended(Outcome.TIMEOUT if source is CancelSource.DEADLINE else Outcome.CANCELLED, why)
+        generation.ended(generation.stopped, why)
         if not sink.started:
             error = STOPPED[source](why, retry_after=5.0 if source is CancelSource.SHUTDOWN else None)
             generation.status = error.status
@@ -351,6 +350,14 @@ def _granted(generation: Generation, grant: Grant) -> Lease:
     generation.route = grant.route
     generation.phase = Phase.CONNECTING
     return grant.lease
+
+
+def _refused(generation: Generation, error: CorralError) -> None:
+    generation.status = error.status
+    if generation.request.own_deadline and isinstance(error, DeadlineUnmet):
+        generation.cancelled_by, generation.own_deadline = CancelSource.DEADLINE, True
+        generation.ended(generation.stopped, error.message)
+    generation.ended(outcome_of_error(error), error.message)
 
 
 def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:

@@ -25,7 +25,7 @@ READERS = 2  # questions at a time; a reader of SQLite's three is left for other
 ENDS_MS = (*BOUNDS_MS, 2 ** ((HISTOGRAM_BUCKETS - 1) / 2))
 NEEDED = {0.5: 1, 0.95: 20, 0.99: 100}
 """Percentile → how many requests it needs to mean anything."""
-WASTED = (Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.UPSTREAM_ERROR)
+WASTED = (Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.UPSTREAM_ERROR, Outcome.GATEWAY_ERROR)
 
 
 class Wanted(NamedTuple):

@@ -108,7 +108,7 @@ WHY = {
     "chat-cancel": Why("api", "cancelled", 499, BY_HAND, ("POST", "/api/chat/cancel/{}")),
     "session": Why("api", "cancelled", 499, BY_HAND, ("POST", "/api/chat/cancel/target")),
     "deadline": Why("timeout", "timeout", 504, "took longer than"),
-    "shutdown": Why("shutdown", "cancelled", 503, "the gateway is shutting down"),
+    "shutdown": Why("shutdown", "gateway_error", 503, "the gateway is shutting down"),
     "orphan": Why("orphan", "cancelled", 499, "nobody read it for 0.4 s"),
 }
 

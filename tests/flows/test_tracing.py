@@ -270,6 +270,24 @@ async def test_cancelling(collector: Collector, corral: Corral, phase: str, who:
         assert clients[0].error is None
 
 
+async def test_what_a_shutdown_cuts(collector: Collector, corral: Corral) -> None:
+    """Is the gateway's failure, in the trace and in the log."""
+    shutdown = {"grace_seconds": 0.0}
+    stage = await corral(
+        simulated(tokens_per_second=50.0), tracing=tracing(collector, mode="errors"), shutdown=shutdown
+    )
+    async with stage.begun(traced(call("/api/chat", tokens=1000)), session="it"):
+        await stage.row("it", "streaming")
+        await stage.stop()
+    await collector.until(lambda: len(collector.spans) == 2)
+    (server,) = [span for span in collector.spans if span.kind == "server"]
+    assert server.error
+    told = (server.attributes["corral.outcome"], server.attributes["corral.cancelled_by"])
+    assert told == ("gateway_error", "shutdown")
+    lines = [json.loads(line) for line in stage.log.read_text(encoding="utf-8").splitlines()]
+    assert [line["level"] for line in lines if line["event"] == "generation"] == ["warning"]
+
+
 async def test_waiting(collector: Collector, corral: Corral) -> None:
     """Is told by events: since when, and until when."""
     stage = await corral(simulated(), tracing=tracing(collector))

@@ -149,7 +149,8 @@ async def test_who_would_be_late_is_told_so_at_once(corral: Corral, path: str) -
             assert 1 <= int(again) <= wait + 1
         assert answer.get("x-should-retry") == (None if again else "false")
     records = await stage.records.until(4)
-    assert [(record.outcome, record.status) for record in records if record.outcome != "ok"] == [("rejected", 503)]
+    late = [(record.outcome, record.cancelled_by, record.status) for record in records if record.outcome != "ok"]
+    assert late == [("cancelled", "timeout", 503)]  # by its own word: the objectives do not count it
     assert await stage.totals("corral_requests_rejected_total", "reason") == {"deadline_unmet": 1}
 
 
@@ -165,7 +166,8 @@ async def test_a_deadline_passes_in_the_queue(corral: Corral) -> None:
         assert (answer.status, answer.get("x-should-retry")) == (504, "false")
         assert "no first byte within 0.4 s" in message_of("/v1/chat/completions", answer)
     records = {record.outcome: record for record in await stage.records.until(6)}
-    assert (records["timeout"].phase, records["timeout"].host) == ("queued", None)
+    late = records["cancelled"]
+    assert (late.cancelled_by, late.phase, late.host) == ("timeout", "queued", None)
 
 
 async def test_a_deadline_passes_at_the_host(corral: Corral) -> None:
@@ -180,7 +182,7 @@ async def test_a_deadline_passes_at_the_host(corral: Corral) -> None:
     await host.ledger.wait_until(lambda: host.ledger.in_flight == 0, 5.0)
     host.faults.clear()
     records = await stage.records.until(2)
-    assert (records[-1].outcome, records[-1].phase, records[-1].cancelled_by) == ("timeout", "prefill", "timeout")
+    assert (records[-1].outcome, records[-1].phase, records[-1].cancelled_by) == ("cancelled", "prefill", "timeout")
 
 
 async def test_an_answer_that_began_in_time_goes_on(corral: Corral) -> None:
@@ -195,14 +197,20 @@ async def test_an_answer_that_began_in_time_goes_on(corral: Corral) -> None:
 
 
 async def test_a_deadline_for_all(corral: Corral) -> None:
-    """`queue.deadline_seconds` is that of who says nothing; who only loads a model has none."""
+    """`queue.deadline_seconds` is that of who says nothing, and ours to keep; who only loads a model has none."""
     stage = await corral(simulated(), queue={"deadline_seconds": 0.5})
     refused = await stage.ask(HANG)
     assert (refused.status, refused.get("X-Corral-Error"), refused.get("Retry-After")) == (503, "deadline_unmet", None)
+    assert (await stage.records.until(1))[0].outcome == "rejected"
     loaded = await stage.ask(call("/api/generate", prompt=""))
     assert loaded.status == 200
     assert (await stage.ask(HANG)).status == 200
     assert (await stage.ask(hurried("/api/generate", 30, model=OTHER))).status == 200
+    stage["gpu1"].faults.set("hang_before_headers")
+    assert (await stage.ask(HANG)).status == 504
+    record = (await stage.records.until(5))[-1]
+    assert (record.outcome, record.cancelled_by) == ("timeout", "timeout")
+    stage["gpu1"].faults.clear()
 
 
 # -- what is told -------------------------------------------------------------------------------------------------------------

@@ -89,10 +89,15 @@ class Seen:
     phase: str = ""
 
     @property
+    def stopped(self) -> bool:
+        """Whether somebody did."""
+        return self.how in ("client_disconnect", "api", "shutdown")
+
+    @property
     def outcome(self) -> str:
         """As metrics call it."""
-        if self.how in ("client_disconnect", "api", "shutdown"):
-            return "cancelled"
+        if self.stopped:
+            return "gateway_error" if self.how == "shutdown" else "cancelled"
         if self.status == 200:
             return "ok" if self.how == "whole" else "upstream_error"
         return {404: "client_error", 400: "client_error"}.get(self.status, "upstream_error")
@@ -129,7 +134,7 @@ class Books:
             self.add("routing_decisions_total", host)
         if outcome == "upstream_error" and tried and seen.status >= 400:
             self.add("retries_exhausted_total", model)
-        if outcome == "cancelled":
+        if seen.stopped:
             self.add("cancellations_total", seen.how, seen.phase)
             self.add("cancel_propagation_seconds_count", count=bool(tried))
         self._tokens(asked, seen, tried, last if tried and tried[-1][1] != "connect_error" else None)
@@ -154,7 +159,7 @@ class Books:
             self.add("max_chunk_gap_seconds_count", model, host)
             self.add("time_per_output_token_seconds_count", model, host, count=output > 1)
         if output and not whole:
-            reason = "cancelled" if seen.outcome == "cancelled" else "failed"
+            reason = "cancelled" if seen.stopped else "failed"
             self.add("wasted_tokens_total", model, host, reason, count=output)
         self.add("body_bytes_total", operation, "in", count=len(asked.call.body))
         passed = seen.body

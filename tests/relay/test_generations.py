@@ -289,7 +289,7 @@ async def test_work_that_ends_by_itself() -> None:
     ("source", "outcome"),
     [
         (CancelSource.OPERATOR, Outcome.CANCELLED),
-        (CancelSource.SHUTDOWN, Outcome.CANCELLED),
+        (CancelSource.SHUTDOWN, Outcome.GATEWAY_ERROR),
         (CancelSource.DEADLINE, Outcome.TIMEOUT),
     ],
 )

@@ -65,7 +65,7 @@ def test_it_is_bounded() -> None:
         (Outcome.CANCELLED, CancelSource.CLIENT, "left", MessageState.STOPPED, None),
         (Outcome.CANCELLED, CancelSource.OPERATOR, "stop", MessageState.STOPPED, None),
         (Outcome.CANCELLED, CancelSource.ORPHAN, "nobody", MessageState.STOPPED, None),
-        (Outcome.CANCELLED, CancelSource.SHUTDOWN, "shut", MessageState.ERROR, "shut"),
+        (Outcome.GATEWAY_ERROR, CancelSource.SHUTDOWN, "shut", MessageState.ERROR, "shut"),
         (Outcome.TIMEOUT, CancelSource.DEADLINE, "late", MessageState.ERROR, "late"),
         (Outcome.UPSTREAM_ERROR, None, "reset", MessageState.ERROR, "reset"),
         (Outcome.GATEWAY_ERROR, None, "", MessageState.ERROR, "gateway_error"),
