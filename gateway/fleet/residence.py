@@ -9,7 +9,7 @@ goes between two polls without a request of ours leaves no trace; what goes and 
 | … that was there, but was leased as cold after it came          | unload (reloaded), and load        |
 | /api/ps lists a model that was not there                        | load: by a request if one waits for it, else not through us |
 | … with another context than before                              | unload (reloaded), and load        |
-| /api/ps lists it no more, though it was there as the poll began | unload: expired if its time was up, else evicted |
+| /api/ps lists it no more, though it was there as the poll began | unload: expired if its time was up, else evicted; of one whose time nobody was told, evicted if another came after it and is there |
 | we had it unloaded                                              | unload (requested)                 |
 | the host cannot be reached                                      | unload (host_lost)                 |
 """
@@ -112,7 +112,7 @@ class Residence:
         held = self._hosts.setdefault(host, {})
         gone = dict(held)
         stale = began <= self._emptied.get(host, -inf)  # what it lists may be what has left since
-        for model in loaded:
+        for model in _one_each(loaded, held):
             before = gone.pop(model.digest, None)
             if (stale and before is None) or (before is not None and before.at >= began):
                 continue  # the next poll will know
@@ -131,7 +131,10 @@ class Residence:
         for digest, lost in gone.items():
             if lost.at < began:  # what came while the poll was on its way, it may have missed
                 del held[digest]
-                late = lost.expires_at is None or lost.expires_at <= wall + SLACK_SECONDS
+                if lost.expires_at is not None:
+                    late = lost.expires_at <= wall + SLACK_SECONDS
+                else:
+                    late = all(one.at <= lost.at for other, one in held.items() if other not in gone)
                 self._told(Unload(host, lost.model, UnloadReason.EXPIRED if late else UnloadReason.EVICTED))
 
     def unloaded(self, host: str, digest: str, now: float) -> None:
@@ -150,6 +153,16 @@ class Residence:
         """Forget the hosts that are not among these: they are no business of ours."""
         self._hosts = {host: held for host, held in self._hosts.items() if host in hosts}
         self._emptied = {host: at for host, at in self._emptied.items() if host in hosts}
+
+
+def _one_each(loaded: Iterable[LoadedModel], held: dict[str, _Resident]) -> Iterable[LoadedModel]:
+    """One row of each digest: servers that load a model twice list it twice. The one that was there before, if it is known which."""
+    rows: dict[str, LoadedModel] = {}
+    for model in loaded:
+        known = held.get(model.digest)
+        if model.digest not in rows or (known is not None and known.context == model.context):
+            rows[model.digest] = model
+    return rows.values()
 
 
 def expiry(text: str) -> float | None:

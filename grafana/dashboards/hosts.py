@@ -252,7 +252,7 @@ def _polls() -> list[Json]:
         ),
         lines(
             "Models out of memory, an hour",
-            "evicted: another model needed the room. expired: keep_alive ran out. host_lost: it restarted.",
+            "evicted: another model needed the room. expired: keep_alive ran out (where no poll had seen when it would: no other came after it). host_lost: it restarted.",
             "short",
             split(increase, "corral_model_unloads_total", HOST, by="host, reason", window="1h"),
             axis="unloads/h",

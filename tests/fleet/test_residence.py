@@ -121,6 +121,41 @@ def test_a_model_that_never_was_polled(watched: Watched) -> None:
     assert watched.take() == [(TEXT, UnloadReason.EXPIRED)]
 
 
+def test_a_model_that_never_was_polled_and_had_to_go(watched: Watched) -> None:
+    """Another came after it, and is there: it made room for that."""
+    watched.proved(1.0, since=0.5)
+    watched.proved(1.5, since=1.2, model=OTHER)
+    watched.take()
+    watched.seen(2.0, until(300, OTHER))
+    assert watched.take() == [(TEXT, UnloadReason.EVICTED)]
+    watched.proved(3.0, since=2.5)
+    watched.take()
+    watched.seen(4.0, until(300, OTHER))
+    assert watched.take() == [(TEXT, UnloadReason.EXPIRED)]  # the other was there before it
+
+
+def test_a_model_whose_host_tells_no_time(watched: Watched) -> None:
+    """Goes as others come, poll by poll: that is no expiry."""
+    watched.seen(1.0, loaded(TEXT))
+    watched.take()
+    watched.seen(2.0, loaded(OTHER))
+    assert watched.take() == [(OTHER, ELSEWHERE), (TEXT, UnloadReason.EVICTED)]
+    watched.seen(3.0)
+    assert watched.take() == [(OTHER, UnloadReason.EXPIRED)]
+
+
+def test_a_model_that_is_there_twice(watched: Watched) -> None:
+    """Was loaded once, whichever row stands first; with another context it is the one that was there that counts."""
+    small, large = until(300), until(300, context=8192)
+    watched.seen(1.0, small, small)
+    assert watched.take() == [(TEXT, ELSEWHERE)]
+    for now, rows in ((2.0, (small, large)), (3.0, (large, small)), (4.0, (small, small))):
+        watched.seen(now, *rows)
+    assert watched.take() == []
+    watched.seen(5.0, large)
+    assert watched.take() == [(TEXT, UnloadReason.RELOADED), (TEXT, ELSEWHERE)]
+
+
 def test_a_poll_that_is_older_than_the_answer(watched: Watched) -> None:
     """Proves nothing: the model came while it was on its way."""
     watched.proved(5.0, since=1.0)
