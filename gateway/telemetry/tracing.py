@@ -21,7 +21,7 @@ from gateway.telemetry.incidents import polled, refused
 from gateway.telemetry.sampling import Sampling
 from gateway.telemetry.spans import Finished, Span, spans_of
 
-TRACES_LIMIT = 4096  # that wait to be sent
+TRACES_LIMIT = 4096  # that wait to be sent, with those that the thread has
 BODIES_LIMIT_BYTES = 8 * 1024 * 1024  # of the requests and answers of a batch, and
 BODY_MOST_BYTES = 256 * 1024  # of one request
 BATCHES_MOST = 4  # with the thread
@@ -70,6 +70,7 @@ class Tracer:
         self._dropped = dropped
         self._pending: list[Finished | Span] = []
         self._held = 0
+        self._handed = 0  # to the thread, which has not sent them yet
         self._batches: queue.SimpleQueue[list[Finished | Span] | None] = queue.SimpleQueue()
         self._arriving = True
         self._lost = 0
@@ -91,7 +92,7 @@ class Tracer:
 
     def put(self, record: GenerationRecord, request: InferenceRequest, why: str, tail: bytes, said: bytes) -> None:
         """A trace that is kept, to be sent soon. ``tail`` is the answer's end, ``said`` its beginning."""
-        if len(self._pending) >= TRACES_LIMIT:
+        if self._full:
             self._dropped("queue_full", 1 + len(record.attempts))
             return
         size = len(request.body) + len(said)
@@ -115,10 +116,14 @@ class Tracer:
     def _alone(self, *, error: bool, otherwise: str) -> str:
         """Why a span that stands alone is kept; empty: it is not."""
         why, over_limit = self._sampling.why_alone(self._loop.time(), error=error, otherwise=otherwise)
-        if over_limit or (why and len(self._pending) >= TRACES_LIMIT):
+        if over_limit or (why and self._full):
             self._dropped("over_limit" if over_limit else "queue_full", 1)
             return ""
         return why
+
+    @property
+    def _full(self) -> bool:
+        return len(self._pending) + self._handed >= TRACES_LIMIT
 
     def _add(self, one: Finished | Span) -> None:
         self._pending.append(one)
@@ -130,6 +135,7 @@ class Tracer:
         if not self._pending:
             return
         if self._batches.qsize() < BATCHES_MOST:
+            self._handed += len(self._pending)
             self._batches.put(self._pending)
             self._pending, self._held = [], 0
         else:
@@ -138,6 +144,7 @@ class Tracer:
     async def close(self) -> None:
         """Send what is left, for at most CLOSE_SECONDS; where nothing arrives, try no more."""
         if self._pending:
+            self._handed += len(self._pending)
             self._batches.put(self._pending)
             self._pending = []
         self._batches.put(None)
@@ -171,7 +178,7 @@ class Tracer:
             except Exception:  # the traces' supervisor: one that cannot be put into spans must not cost the others
                 log.exception("the trace of %s was lost", one.record.id)
         arrived = self._exporter.export(spans)
-        self._tell(self._sent, arrived, len(spans), self._exporter.why)
+        self._tell(self._sent, arrived, len(batch), len(spans), self._exporter.why)
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         try:
@@ -181,7 +188,8 @@ class Tracer:
 
     # -- on the loop again -----------------------------------------------------------------------------------------------------
 
-    def _sent(self, arrived: bool, spans: int, why: str) -> None:
+    def _sent(self, arrived: bool, traces: int, spans: int, why: str) -> None:
+        self._handed -= traces
         if not arrived:
             self._lost += spans
             self._dropped("export_failed", spans)
