@@ -1,4 +1,5 @@
-"""Writes grafana/out from what this package says: ``python -m grafana.build``; ``--check`` fails where a file is stale or wrong.
+"""Writes grafana/out from what this package says: ``python -m grafana.build``; ``--check`` fails where a file is stale or wrong;
+``--runbooks URL`` prints the rules with their runbooks there, and writes nothing.
 
 Wrong is what ``checks.py`` and ``lint.py`` find: a metric, label or bucket that Corral does not have, a panel without a unit, and so on.
 """
@@ -11,7 +12,7 @@ from grafana.checks import mistakes
 from grafana.dashboards import corral, fleet, hosts, models, slo
 from grafana.known import catalogue
 from grafana.panels import Json
-from grafana.rules.file import as_yaml, groups
+from grafana.rules.file import as_yaml, elsewhere, groups
 
 OUT = Path(__file__).parent / "out"
 
@@ -37,7 +38,10 @@ def stale(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Write the files, or with --check tell what is amiss (exit 1)."""
+    """Write the files, or with --check tell what is amiss (exit 1), or with --runbooks print the rules."""
+    if sys.argv[1:2] == ["--runbooks"] and len(sys.argv) == 3:
+        print(as_yaml(elsewhere(groups(), sys.argv[2])), end="")
+        return 0
     amiss = mistakes(boards().values(), groups(), catalogue())
     if "--check" in sys.argv:
         amiss += [f"stale: grafana/out/{name}; run: python -m grafana.build" for name in stale(OUT)]

@@ -10,7 +10,7 @@ from grafana.rules.fleet import FLEET, RATIOS
 from grafana.rules.gateway import GATEWAY
 from grafana.rules.models import MODELS
 from grafana.rules.objectives import BUDGETS, OBJECTIVES
-from grafana.rules.rule import Alert, Recording
+from grafana.rules.rule import RUNBOOKS, Alert, Recording
 
 Groups = dict[str, list[dict[str, Any]]]
 
@@ -45,6 +45,18 @@ def shrunk(given: Groups, times: int) -> Groups:
         return rule | {"expr": _RANGE.sub(shorter, rule["expr"])} | waits
 
     return {"groups": [group | {"rules": [hurried(rule) for rule in group["rules"]]} for group in given["groups"]]}
+
+
+def elsewhere(given: Groups, url: str) -> Groups:
+    """The same rules with their runbooks at this address, each a ``#`` and the alert's name behind it."""
+
+    def moved(rule: dict[str, Any]) -> dict[str, Any]:
+        if "alert" not in rule:
+            return rule
+        notes = rule["annotations"]
+        return rule | {"annotations": notes | {"runbook_url": url + notes["runbook_url"].removeprefix(RUNBOOKS)}}
+
+    return {"groups": [group | {"rules": [moved(rule) for rule in group["rules"]]} for group in given["groups"]]}
 
 
 def as_yaml(given: Groups) -> str:

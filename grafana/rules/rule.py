@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from grafana.queries import ruled
 
 RUNBOOKS = "docs/operations.md"
-"""Where runbooks are, a heading for each alert. Put the address in front under which your people read it."""
+"""Where runbooks are, a heading for each alert. ``python -m grafana.build --runbooks URL`` prints the rules with another address."""
 
 PAGE, TICKET, INFO = "page", "ticket", "info"
 """For what hurts callers now; for what will, or what one host does; for what is good to know."""

@@ -363,6 +363,18 @@ async def test_prometheus(tmp_path: Path, key: str) -> None:
             await server.gone()
 
 
+def test_an_alertmanager(tmp_path: Path) -> None:
+    """Without the comment signs before it, its place in Prometheus' configuration is good."""
+    written = text("deploy/prometheus.yml")
+    there = re.sub(r"^# (alerting:| )", r"\1", written, flags=re.MULTILINE)
+    assert yaml.safe_load(there)["alerting"]["alertmanagers"] == [
+        {"static_configs": [{"targets": ["alertmanager:9093"]}]}
+    ]
+    (tmp_path / "prometheus.yml").write_text(there, encoding="utf-8")
+    checked = [installed("promtool"), "check", "config", "--syntax-only", str(tmp_path / "prometheus.yml")]
+    subprocess.run(checked, check=True, capture_output=True)
+
+
 async def listens(server: Process) -> str:
     """Where a Prometheus listens, which it says on standard error."""
     assert server._process.stderr is not None

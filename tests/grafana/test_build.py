@@ -263,6 +263,15 @@ def test_a_wrong_rule(expr: str, said: str) -> None:
     assert f"CorralSlowDecode: {said}" in mistakes([], rules, KNOWN())
 
 
+def test_runbooks_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each alert's is where it is asked to be, and nothing else is otherwise."""
+    monkeypatch.setattr("sys.argv", ["build", "--runbooks", "https://wiki.example.com/corral"])
+    assert build.main() == 0
+    written = capsys.readouterr().out
+    assert written.count("runbook_url: https://wiki.example.com/corral#corral") == written.count("- alert: ") > 20
+    assert written.replace("https://wiki.example.com/corral#", f"{RUNBOOKS}#") == (OUT / "rules.yml").read_text()
+
+
 def test_every_alert_has_its_runbook() -> None:
     """A heading of its own in the page that it names; and no heading is left of one that is gone."""
     alerts = [rule for group in groups()["groups"] for rule in group["rules"] if "alert" in rule]
