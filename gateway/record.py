@@ -261,6 +261,12 @@ class GenerationRecord(msgspec.Struct, frozen=True, gc=False):
         return max(0.0, spent)
 
     @property
+    def first_token_seconds(self) -> float | None:
+        """To the first token; None where there was none: an answer in one piece, an error, what only loads a model. ``ttft_seconds`` is to the
+        first byte of any answer that is no error."""
+        return self.ttft_seconds if self.stream and self.status < 400 and self.usage.output_tokens else None
+
+    @property
     def prediction_error_seconds(self) -> float | None:
         """How much later than predicted the first byte came, from the attempt that brought it; None where routing predicted nothing like it."""
         route, ttft = self.route, self.ttft_seconds

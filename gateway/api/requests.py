@@ -52,7 +52,7 @@ class RequestRow(msgspec.Struct, frozen=True):
     cold: Annotated[bool, doc("whether the host had to load the model")]
     priority: Annotated[str, doc("by which it waited: `interactive`, `normal` or `background`")]
     queue_seconds: Annotated[float, doc("wait for a slot")]
-    ttft_seconds: Annotated[float | None, doc("to the first byte")]
+    ttft_seconds: Annotated[float | None, doc("to the first byte of an answer that is no error")]
     duration_seconds: Annotated[float, doc("in all")]
     max_gap_seconds: Annotated[float, doc("the longest silence after the first byte")]
     load_seconds: Annotated[float, doc("as the host told it")]

@@ -202,7 +202,7 @@ class Generation:
             self.attempts[-1].host if self.attempts else None,
             self.cold,
             self.queue_seconds,
-            None if self.first_byte is None else self.first_byte - self.received,
+            None if self.first_byte is None or self.status >= 400 else self.first_byte - self.received,
             duration,
             meter.max_gap if meter else 0.0,
             max(0.0, closed - self.cancel_noticed) if cancelled and closed and self.cancel_noticed else None,

@@ -205,7 +205,7 @@ def minutes(entries: Iterable[Entry]) -> dict[Key, list[float]]:
             into[6] += one.output_tokens
             into[7] += one.decode_ms
         into[8] += one.queue_ms
-        if one.stream and one.attempts and one.ttft_ms is not None:  # an answer in one piece has no first token
+        if one.stream and one.output_tokens and one.ttft_ms is not None:  # as ``GenerationRecord.first_token_seconds``
             into[2] += 1
             into[9] += one.ttft_ms
             into[SUMS + bucket(one.ttft_ms)] += 1

@@ -51,8 +51,8 @@ class GenAi:
         labels = (record.operation, PROVIDER, model)
         good = record.outcome is Outcome.OK
         self.duration.labels(*labels, "" if good else record.outcome).observe(record.duration_seconds)
-        if good and record.stream and record.ttft_seconds is not None:
-            self.first_token.labels(*labels).observe(record.ttft_seconds)
+        if good and (first := record.first_token_seconds) is not None:
+            self.first_token.labels(*labels).observe(first)
             if (seconds := record.seconds_per_output_token) is not None:
                 self.output_token.labels(*labels).observe(seconds)
         usage = record.usage

@@ -60,14 +60,13 @@ class Series:
         if last.outcome is AttemptOutcome.OK:
             self._ok.inc()
             self._ok_duration.observe(last.seconds)
-        if record.stream and record.status < 400 and (ttft := record.ttft_seconds) is not None:
-            if record.usage.output_tokens:  # what only loads a model has no first token
-                self._ttft.observe(ttft)
-                self._gap.observe(record.max_gap_seconds)
-                if (tpot := record.seconds_per_output_token) is not None:
-                    self._tpot.observe(tpot)
-            if (error := record.prediction_error_seconds) is not None:
-                (self._late if error >= 0 else self._early).observe(abs(error))
+        if (first := record.first_token_seconds) is not None:
+            self._ttft.observe(first)
+            self._gap.observe(record.max_gap_seconds)
+            if (tpot := record.seconds_per_output_token) is not None:
+                self._tpot.observe(tpot)
+        if (error := record.prediction_error_seconds) is not None:
+            (self._late if error >= 0 else self._early).observe(abs(error))
         self._observe_usage(record)
         if trace:
             self._exemplify(record, trace)
@@ -110,8 +109,8 @@ class Series:
         last = record.attempts[-1]
         duration = self._catalogue.attempt_duration.labels(self._label(last.host), last.outcome)
         duration.exemplify(last.seconds, trace, at)
-        if record.stream and record.ttft_seconds is not None and record.usage.output_tokens:
-            self._ttft.exemplify(record.ttft_seconds, trace, at)
+        if (first := record.first_token_seconds) is not None:
+            self._ttft.exemplify(first, trace, at)
         if record.cold and record.usage.load_seconds:
             self._loading.exemplify(record.usage.load_seconds, trace, at)
 

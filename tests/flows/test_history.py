@@ -51,6 +51,18 @@ async def test_a_request_that_just_ended(stage: Stage) -> None:
     assert await stage.get(f"/api/requests/{told['id']}") == told
 
 
+async def test_first_tokens(stage: Stage) -> None:
+    """Are those of streams that had one, for the sums as for the metrics: not an error of the host's, and not a mere load."""
+    refused = await stage.ask(call("/api/chat", TEXT, think=True))
+    loaded = await stage.ask(call("/api/generate", TEXT, prompt="", stream=True))
+    assert (refused.status, loaded.status) == (400, 200)
+    records = await stage.records.until(7)
+    assert (records[5].attempts[0].outcome, records[5].ttft_seconds) == ("http_4xx", None)
+    await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
+    counted = await stage.totals("corral_time_to_first_token_seconds_count", "host")
+    assert (await stage.get("/api/stats/summary"))["ttft"]["count"] == counted["gpu1"] == 4
+
+
 async def test_the_names_of_a_request(stage: Stage) -> None:
     """Are told with it, in memory and out of the database; where the caller gave none it is the generation's id, and nobody traced."""
     trace = "0af7651916cd43dd8448eb211c80319c"
