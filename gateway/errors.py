@@ -230,7 +230,7 @@ class Loop(CorralError):
 
 
 class HostsFailed(CorralError):
-    """Every host tried failed before its first byte; the message names each and why."""
+    """Every host tried failed before its first byte; the message names each and why. The status is that of the last one's answer if it gave one: 404 (of a model that it had listed), 429, 500, 503 or 504."""
 
     status = 502
     code = "hosts_failed"

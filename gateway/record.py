@@ -112,7 +112,8 @@ class AttemptOutcome(StrEnum):
     OK = "ok"
     CONNECT_ERROR = "connect_error"
     RESET = "reset"
-    HTTP_4XX = "http_4xx"
+    HTTP_4XX = "http_4xx"  # what the caller got wrong, but for a model that the host had listed
+    HTTP_429 = "http_429"  # the host's own
     HTTP_5XX = "http_5xx"
     PROTOCOL_ERROR = "protocol_error"
     MIDSTREAM_ERROR = "midstream_error"

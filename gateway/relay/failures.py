@@ -28,6 +28,7 @@ _OUTCOMES = {
     "model_not_found": Outcome.CLIENT_ERROR,
     "bad_request": Outcome.CLIENT_ERROR,
     "no_host": Outcome.NO_HOST,
+    "hosts_failed": Outcome.UPSTREAM_ERROR,
     "queue_full": Outcome.REJECTED,
     "deadline_unmet": Outcome.REJECTED,
 }
@@ -40,8 +41,6 @@ def missing_model(status: int, message: str) -> CorralError:
 
 def outcome_of_error(error: CorralError) -> Outcome:
     """How a generation ended that ended in this error."""
-    if error.code == "hosts_failed":
-        return Outcome.CLIENT_ERROR if error.status == 404 else Outcome.UPSTREAM_ERROR
     return _OUTCOMES.get(error.code, Outcome.GATEWAY_ERROR)
 
 

@@ -276,7 +276,7 @@ class Relay:
         """No more hosts: a single host's own answer goes out unchanged; of several, say which were tried and why each failed."""
         generation = exchange.generation
         if len(failures) == 1 and exchange.answered:
-            generation.ended(outcome_of(exchange.status), failures[0])
+            generation.ended(Outcome.UPSTREAM_ERROR, failures[0])
             self._pass_on(exchange)
             return
         raise hosts_failed(failures, exchange.status)
@@ -366,7 +366,8 @@ def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:
     if exchange.status >= 500:
         return AttemptOutcome.HTTP_5XX, discreet(message_of(exchange.collected), exchange.generation.request)
     if exchange.status >= 400:
-        return AttemptOutcome.HTTP_4XX, discreet(message_of(exchange.collected), exchange.generation.request)
+        outcome = AttemptOutcome.HTTP_429 if exchange.status == 429 else AttemptOutcome.HTTP_4XX
+        return outcome, discreet(message_of(exchange.collected), exchange.generation.request)
     return AttemptOutcome.OK, ""
 
 

@@ -108,11 +108,28 @@ async def test_all_hosts_fail(corral: Corral, name: str, path: str) -> None:
     assert (answer.get("Retry-After") is not None) is (name == "busy")
     assert answer.get("X-Corral-Generation")
     record = (await stage.records.until(1))[0]
-    assert record.outcome == ("client_error" if name == "ghost_model" else "upstream_error")
+    assert record.outcome == "upstream_error"
     assert [attempt.outcome for attempt in record.attempts] == [BEFORE[name]] * 2
     assert record.status == answer.status
     bad.faults.clear()
     good.faults.clear()
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+async def test_hosts_that_want_no_more(corral: Corral, hosts: int) -> None:
+    """429 of each is theirs: an attempt that CorralHostErrors counts, and a request that the objective does."""
+
+    async def answering(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        said = b'{"error":"too many requests"}'
+        writer.write(b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(said), said))
+
+    stage = await corral(*(ScriptedHost(f"gpu{number}", answering) for number in range(hosts)))
+    answer = await stage.ask(call("/api/chat"))
+    assert answer.status == 429
+    record = (await stage.records.until(1))[0]
+    assert (record.outcome, record.status) == ("upstream_error", 429)
+    assert [attempt.outcome for attempt in record.attempts] == ["http_429"] * hosts
 
 
 @pytest.mark.parametrize("path", ONE_EACH)

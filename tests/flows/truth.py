@@ -100,7 +100,7 @@ class Seen:
             return "gateway_error" if self.how == "shutdown" else "cancelled"
         if self.status == 200:
             return "ok" if self.how == "whole" else "upstream_error"
-        return {404: "client_error", 400: "client_error"}.get(self.status, "upstream_error")
+        return "client_error" if self.status == 400 or self.code == "model_not_found" else "upstream_error"
 
 
 @dataclass(slots=True)
