@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 from aiohttp import hdrs, web
 
 from gateway.access.gate import Gate, Principal, asked_by, permit, require
