@@ -42,4 +42,10 @@ def _sentences() -> dict[str, str]:
         "loop": t("The gateway is one of its own hosts."),
         "hosts_failed": t("Every host that was tried failed."),
         "cancelled": t("It was stopped."),
+        "rate_limit_exceeded": t("The app's key may not ask for more in this minute."),
+        "insufficient_quota": t("The app's key has used its budget."),
+        "too_many_connections": t("The gateway has too many connections."),
+        "too_slow": t("The gateway was sent something too slowly."),
+        "head_too_large": t("The app sends the gateway too large a header."),
+        "not_http": t("The gateway was sent something that is not HTTP."),
     }

@@ -141,9 +141,9 @@ def preflight(allowed: str, asked_headers: str) -> Headers:
 
 
 def exposing(names: Iterable[str]) -> Headers:
-    """What lets a page's script read those of our headers that an answer has."""
+    """What lets a page's script read those of our headers that an answer has. Answers as Ollama's own get nothing more than Ollama's."""
     ours = [name for name in names if name.lower().startswith(_OURS)]
-    return (("Access-Control-Expose-Headers", ",".join(ours)),) if ours else ()
+    return (("Access-Control-Expose-Headers", ",".join(ours)),) if ours not in ([], [NAME]) else ()
 
 
 def sign(request: web.Request, headers: CIMultiDict[str]) -> None:
