@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import streamlit as st
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
@@ -23,6 +26,9 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 
+PAGES = ("chat", "talk", "sessions", "metrics", "usage", "fleet", "healthz")
+NAME = re.compile(r"/[\w-]+")
+
 
 class Shielded:
     """Adds HEADERS to every answer."""
@@ -37,6 +43,22 @@ class Shielded:
             await send(message)
 
         await self._app(scope, receive, sent if scope["type"] == "http" else send)
+
+
+class Guided:
+    """Leads whoever opens a page that there is not to the first one, which says so: Streamlit's own words are English."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        led = scope["type"] == "http" and astray(scope["path"], Headers(scope=scope).get("accept", ""))
+        await (RedirectResponse(f"/?lost={quote(scope['path'][1:])}") if led else self._app)(scope, receive, send)
+
+
+def astray(path: str, accept: str) -> bool:
+    """Whether somebody opens a page of this name, and there is none. What is no page's name may be Streamlit's own."""
+    return "text/html" in accept and bool(NAME.fullmatch(path)) and path[1:] not in PAGES
 
 
 async def healthz(_request: Request) -> JSONResponse:
@@ -74,7 +96,7 @@ def main() -> None:
     here = Path(__file__).parent
     os.chdir(here)  # where Streamlit looks for its configuration
     routes = [Route("/healthz", healthz), Route("/chat", chat)]
-    app = st.App(here / "app.py", routes=routes, middleware=[Middleware(Shielded)])
+    app = st.App(here / "app.py", routes=routes, middleware=[Middleware(Shielded), Middleware(Guided)])
     config = {"server.address": address.strip("[]") or "0.0.0.0", "server.port": int(port)}
     if config["server.address"] in (
         "0.0.0.0",

@@ -9,7 +9,8 @@ from dashboard import refused
 from dashboard.browser import remember, remembered
 from dashboard.gateway import GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
-from dashboard.state import gateway, gone_to, tell_failure
+from dashboard.markup import plain
+from dashboard.state import gateway, gone_to, refuse, tell_failure
 from dashboard.views import chat, fleet, metrics, sessions, talk, usage
 
 HERE = Path(__file__).parent
@@ -84,6 +85,8 @@ def main() -> None:
             required=True,
             on_change=_choose_language,
         )
+    if lost := st.query_params.pop("lost", None):
+        refuse(t("There is no page {name} here.", name=plain(lost)))
     tell_failure()
     try:
         page.run()

@@ -89,7 +89,9 @@ def bars(
 
 def lines(at: list[datetime], series: Mapping[str, Sequence[float | None]], unit: str) -> "Figure":
     """A line for each of the series; a gap where it has no number. What has none at all is left out."""
-    figure = _figure(xaxis=_times(at), yaxis={"title": {"text": unit}, "rangemode": "tozero"}, hovermode="x unified")
+    figure = _figure(
+        xaxis=_times(at), yaxis={"title": {"text": unit}, "rangemode": "tozero"}, hovermode="x unified", showlegend=True
+    )
     for name, values in series.items():
         if all(value is None for value in values):
             continue

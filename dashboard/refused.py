@@ -1,13 +1,22 @@
 """What the gateway refuses, in the reader's language: a sentence for what it means; its own words, which are English, are the detail."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from dashboard.gateway import GatewayError
 from dashboard.i18n import t
-from dashboard.markup import said
+from dashboard.markup import plain, said
 
 
 def told(error: GatewayError) -> str:
     """Markdown: the sentence, and the gateway's words below it."""
     return f"{sentence(error)}  \n:small[:gray[{said(error.message)}]]"
+
+
+def broken(row: Mapping[str, Any]) -> str:
+    """Markdown: why a message's answer failed."""
+    why = plain(row["error"] or "")
+    return t("The answer broke off: {why}", why=why) if row["content"] else t("There is no answer: {why}", why=why)
 
 
 def sentence(error: GatewayError) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from dashboard import images, markup
+from dashboard import images, markup, refused
 from dashboard.browser import copy_button
 from dashboard.following import Following, Spoken
 from dashboard.i18n import number, seconds, t
@@ -72,7 +72,7 @@ def _answered(row: dict[str, Any]) -> None:
     if row["state"] == "stopped":
         st.caption(t("Stopped."))
     elif row["state"] == "error":
-        st.caption(f":material/error: {markup.plain(row['error'] or '')}")
+        st.caption(f":material/error: {refused.broken(row)}")
     if row["host"]:
         st.caption(" · ".join(_facts(row)))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import markup
+from dashboard import markup, refused
 from dashboard.conversation import Row, colors, newest, over, rounds, turns
 from dashboard.following import Following, Spoken
 from dashboard.i18n import number, seconds, t
@@ -78,7 +78,7 @@ def _message(row: Row, paint: dict[str, str]) -> dict[int, DeltaGenerator]:
         if row["state"] == "stopped":
             st.caption(t("Stopped."))
         elif row["state"] == "error":
-            st.caption(f":material/error: {row['error']}")
+            st.caption(f":material/error: {refused.broken(row)}")
         st.caption(" · ".join(_facts(row)))
     return {}
 
@@ -154,7 +154,7 @@ def _ended() -> None:
     if end["winner"]:
         st.markdown(t("The judge has decided for **{name}**.", name=markup.shown(end["winner"])))
     if end["reason"] == "error":
-        st.caption(f":material/error: {end['error']}")
+        st.caption(f":material/error: {t('The conversation broke off: {why}', why=markup.plain(end['error'] or ''))}")
     elif end["reason"] == "cancelled":
         st.caption(t("The conversation was stopped."))
 

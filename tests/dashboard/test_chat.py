@@ -256,7 +256,7 @@ def test_what_is_wrong_with_an_option(app: Page, gateway: Gateway) -> None:
     at.chat_input[0].set_value("Why?").run()
     rows = free(gateway, at.session_state["session"])
     assert rows[-1]["state"] == "error"
-    assert ":material/error:" in captions(at.run())
+    assert ":material/error: There is no answer: " in captions(at.run())
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "Thought for"), ("ru", "Размышления:")])

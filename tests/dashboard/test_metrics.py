@@ -21,6 +21,9 @@ from tests.dashboard.patience import expect
 
 MODEL = "llama3.2:1b"
 View = Callable[..., AppTest]
+SHOWN = """document.querySelectorAll("[data-testid=stPlotlyChart]").length + [...document.querySelectorAll("[data-testid=stCaptionContainer]")]
+.filter(one => one.innerText === "Nothing in this time.").length === 8"""
+"""Each of the eight has its picture, or says that there is nothing to show."""
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +218,7 @@ def test_in_a_browser(context: BrowserContext, gateway: Gateway) -> None:
     count = gateway.get("/api/stats/summary")["requests"]
     expect(page.get_by_test_id("stMetricValue").first).to_have_text(str(count))
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_have_count(1)
+    page.wait_for_function(SHOWN)
     pictures = page.get_by_test_id("stPlotlyChart").count()
     assert pictures >= 6
     expect(page.locator(".main-svg .xaxislayer-above")).to_have_count(pictures)  # painted: nothing moves any more

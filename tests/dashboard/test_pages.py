@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.__main__ import astray
 from dashboard.gateway import URL, Gateway
 from tests.dashboard.conftest import Demo, free
 
@@ -109,3 +110,19 @@ def test_no_gateway(app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
     at = app()
     assert not at.exception
     assert at.header[0].value == "The gateway does not answer"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "led"),
+    [
+        ("/nowhere", "text/html,*/*", True),
+        ("/talk", "text/html,*/*", False),
+        ("/", "text/html,*/*", False),
+        ("/nowhere", "*/*", False),
+        ("/_stcore/health", "text/html", False),
+        ("/favicon.png", "text/html", False),
+    ],
+)
+def test_astray(path: str, accept: str, led: bool) -> None:
+    """Who opens a page that there is not, and nobody else."""
+    assert astray(path, accept) == led

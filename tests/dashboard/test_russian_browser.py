@@ -38,6 +38,10 @@ def test_through_the_pages(context: BrowserContext, gateway: Gateway) -> None:
     expect(page.get_by_role("button", name=WORDS["New chat"])).to_be_visible()
     expect(page.get_by_text(WORDS["What would you like to know?"])).to_be_visible()
 
+    page.goto("/nowhere")
+    expect(page.get_by_text("Страницы nowhere здесь нет.")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
     through(page, "Model talk")
     expect(page.get_by_role("heading", name=WORDS["Let models talk"])).to_be_visible()
     page.get_by_role("button", name="Gouda").first.click()
