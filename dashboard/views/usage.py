@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import charts, markup
+from dashboard import charts, refused
 from dashboard.gateway import GatewayError
 from dashboard.i18n import local, moment, number, t
 from dashboard.state import gateway
@@ -93,7 +93,7 @@ def _over_time() -> None:
     try:
         found = gateway().get("/api/stats/breakdown", **asked)
     except GatewayError as error:  # where nothing is kept, what is used now can be told all the same
-        st.caption(f":material/error: {markup.said(error.message)}")
+        st.caption(f":material/error: {refused.told(error)}")
         return
     parts = {
         _named(part): [a + b for a, b in zip(part["input_tokens"], part["output_tokens"], strict=True)]
