@@ -123,6 +123,21 @@ def test_the_gateway_goes_away(app: Page, tmp_path: Path, monkeypatch: pytest.Mo
     demo.stop()
 
 
+def test_who_waits_is_told_the_place(app: Page, gateway: Gateway) -> None:
+    """While the host that was chosen is busy."""
+    body = {"model": MODEL, "prompt": "why", "options": {"num_predict": 4000}}
+    busy = gateway.post("/api/generate", body, headers={"X-Corral-Host": "sim1"}, detach=True)["id"]
+    at = app()
+    at.radio(key="host_hosts").set_value("sim1").run()
+    at.chat_input[0].set_value("Why?").run()
+    for _ in range(100):
+        if "Waiting for a free host: 1 in the queue" in captions(at.run()):
+            break
+    assert "Waiting for a free host: 1 in the queue" in captions(at)
+    gateway.delete(f"/api/generations/{busy}")
+    free(gateway, at.session_state["session"])
+
+
 def test_another_context(app: Page, gateway: Gateway) -> None:
     """Is warned of where the model is loaded with one."""
     answered(gateway)
