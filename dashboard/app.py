@@ -9,7 +9,7 @@ from dashboard import refused
 from dashboard.browser import remember, remembered
 from dashboard.gateway import GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
-from dashboard.markup import plain
+from dashboard.markup import plain, said
 from dashboard.state import gateway, gone_to, refuse, tell_failure
 from dashboard.views import chat, fleet, metrics, sessions, talk, usage
 
@@ -32,7 +32,7 @@ def _cannot(error: GatewayError) -> None:
         st.code(DATABASE, language="toml")
         return
     st.header(t("The gateway refuses") if error.status else t("The gateway does not answer"))
-    st.caption(refused.told(error))
+    st.caption(refused.told(error) if error.status else said(error.message))
     if error.status:
         st.button(t("Try again"))
         return

@@ -28,7 +28,7 @@ def _submit() -> None:
     if images is not None and attempted(_say, {"message": said}):
         attached.sent()
     else:
-        st.session_state["said"] = text
+        st.session_state["unsent"] = text
 
 
 def _say(body: dict[str, Any]) -> Any:
@@ -108,6 +108,10 @@ def _page() -> None:
             message(row, doings, last=number == len(rows) - 1, session=session["id"])
     toolbar(hosts, running=bool(running), images=any(row["images"] for row in rows), stop=_stop)
     attached.shown()
+    if unsent := st.session_state.pop(
+        "unsent", ""
+    ):  # only now: of an input that a run does not draw Streamlit forgets it
+        st.session_state["said"] = unsent
     st.chat_input(t("Your message"), key="said", on_submit=_submit, accept_file="multiple", file_type=attached.KINDS)
     if following is not None:
         live(lambda: answer(following))

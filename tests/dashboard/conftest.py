@@ -68,7 +68,7 @@ class Demo:
     def die(self) -> None:
         """End the gateway in the middle of what it does."""
         self._gateway.kill()
-        self._gateway.wait()
+        self._gateway.communicate()
 
     def stop(self) -> None:
         """End all of it."""

@@ -111,7 +111,7 @@ def test_the_gateway_goes_away(app: Page, tmp_path: Path, monkeypatch: pytest.Mo
     demo.die()
     said = following.answer.content
     fleet.clear()
-    at.run()
+    at.chat_input[0].set_value("Are you there?").run()
     assert not at.exception
     assert at.header[0].value == "The gateway does not answer"
     assert [one.markdown[0].value for one in at.chat_message][:3] == ["Why?", before["content"], "And?"]
@@ -119,6 +119,9 @@ def test_the_gateway_goes_away(app: Page, tmp_path: Path, monkeypatch: pytest.Mo
     following.away = True
     following.end("the answer broke off")
     assert state.hub().follow(running) is not following
+    demo.come()
+    at.run()
+    assert at.chat_input[0].proto.value == "Are you there?"
     gateway.close()
     demo.stop()
 
