@@ -43,7 +43,7 @@ async def test_a_proxy_that_is_trusted(corral: Corral, tmp_path: Path) -> None:
         assert await client_of(stage, url, **FORWARDED) == "203.0.113.5"
         assert await client_of(stage, url) == ("unix" if url.startswith("unix") else "127.0.0.1")
         assert (await may_manage(url), await may_manage(url, **FORWARDED)) == (True, False)
-    stage.gateway.log.flush()
+    await stage.finish()  # then all is written
     visits = [json.loads(line) for line in stage.log.read_text(encoding="utf-8").splitlines()]
     clients = [line["client"] for line in visits if line["event"] == "access" and "resume" in line["path"]]
     assert clients == ["127.0.0.1", "203.0.113.5", "unix", "203.0.113.5"]

@@ -80,7 +80,7 @@ async def test_half_a_file_is_none(database: Database, tmp_path: Path, make: typ
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What to do is said."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"pip install 'ollama-corral\[parquet\]'; --csv works without"):
+    with pytest.raises(ConfigError, match=r"pip install '.\[parquet\]'; --csv works without"):
         ParquetSink(tmp_path / "x.parquet")
     with pytest.raises(ConfigError, match="name a file"):
         ParquetSink(STDOUT)
