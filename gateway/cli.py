@@ -255,7 +255,10 @@ def _limits(parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:  # an unset variable of a shell must not mean all
+        raise argparse.ArgumentTypeError("names none; leave it out for all")
+    return words
 
 
 def _keys(step: str, parsed: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from gateway.errors import ConfigError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 KEY_NAME = "letters, digits, '-', '_' and '.', at most 63"
 DAY_SECONDS = 24 * 3600.0
+FIRST_YEAR = 2020
 LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 PriorityWord = Literal["interactive", "normal", "background"]
 RATE_MOST = 1_000_000  # requests a minute, or at a time
@@ -72,14 +73,24 @@ def check_keys(keys: Iterable[KeyConfig]) -> None:
 
 
 def end_of(day: str) -> float:
-    """The end of a day like 2027-01-31 (UTC) in Unix seconds; 0 for none. Raises ValueError, in words."""
+    """The end of a day like 2027-01-31 (UTC) in Unix seconds; 0 for none. Raises ValueError, in words, also for a year that no key is from."""
     if not day:
         return 0.0
     try:
         found = date.fromisoformat(day)
     except ValueError:
         raise ValueError(f"expires = {day!r} is no day like 2027-01-31") from None
+    if found.year < FIRST_YEAR:
+        raise ValueError(f"expires = {day!r} is long past")
     return min(datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp() + DAY_SECONDS, LAST)
+
+
+def end_to_come(day: str, now: float) -> float:
+    """The same, of a key that is made now (Unix seconds): a day that is past is a mistake."""
+    end = end_of(day)
+    if 0 < end <= now:
+        raise ValueError(f"expires = {day!r} is past")
+    return end
 
 
 def check_limits(rpm: int, tpm: int, concurrency: int, share: float) -> None:
@@ -95,8 +106,8 @@ def check_limits(rpm: int, tpm: int, concurrency: int, share: float) -> None:
         raise ValueError(f"share = {share:g}: at least {SHARE_LEAST:g} and at most {SHARE_MOST:g}")
 
 
-def budgets_of(written: Iterable[str]) -> dict[str, int]:
-    """Tokens by ``day`` and ``month``, of words like ``1000000/day``; 0: none. Raises ValueError, in words."""
+def budgets_of(written: Iterable[str], *, zero: bool = False) -> dict[str, int]:
+    """Tokens by ``day`` and ``month``, of words like ``1000000/day``. ``zero``: 0 takes a budget away. Raises ValueError, in words."""
     found: dict[str, int] = {}
     for text in written:
         budget = _BUDGET.match(text)
@@ -107,10 +118,17 @@ def budgets_of(written: Iterable[str]) -> dict[str, int]:
         if budget[2] in found:
             raise ValueError(f"budget {text!r}: there is another one of a {budget[2]}")
         found[budget[2]] = int(budget[1])
+        if not zero and not found[budget[2]]:
+            raise ValueError(
+                f"budget {text!r} would be none: leave it out for that; a key that shall do nothing is revoked"
+            )
     return found
 
 
 def check_reach(role: str, models: Iterable[str], hosts: Iterable[str]) -> None:
-    """Raises ValueError, in words, for a key that could change what it is not good for."""
-    if role != "user" and (tuple(models) or tuple(hosts)):
+    """Raises ValueError, in words, for a key that could change what it is not good for, and for patterns of nothing."""
+    models, hosts = tuple(models), tuple(hosts)
+    if not all((*models, *hosts)):
+        raise ValueError("models and hosts: a pattern is empty; leave the list out for all")
+    if role != "user" and (models or hosts):
         raise ValueError(f"the role {role} is not limited to models or hosts: only a user's key is")

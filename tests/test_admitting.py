@@ -153,6 +153,21 @@ async def test_readiness_for_who_has_no_key(corral: Corral) -> None:
         assert (gone["health"], bool(gone["why"])) == ("ejected", known)
 
 
+async def test_what_no_key_can_be(corral: Corral, tmp_path: Path) -> None:
+    """Mistakes that would make a key good for all, or for ever; and no redirect repeats a key."""
+    stage = await corral(simulated(), **kept(tmp_path))
+    for wish, status in (
+        ({"name": "ann\n"}, 400),
+        ({"name": "ann", "expires": "1969-12-31"}, 409),
+        ({"name": "ann", "expires": "2026-01-01"}, 409),
+        ({"name": "ann", "budgets": ["0/day"]}, 409),
+        ({"name": "ann", "models": [""]}, 400),
+    ):
+        assert (await by(stage, "", "POST", "/api/keys", wish)).status == status, wish
+    answer = await ask(stage.url, "GET", f"//k/{ANN}/api/tags", b"", {})
+    assert (answer.status, ANN in repr(answer)) == (404, False)
+
+
 async def test_lists_of_a_limited_key(corral: Corral) -> None:
     """They have what it is good for, on hosts that it is good for; a model beyond is refused by name."""
     limited = (

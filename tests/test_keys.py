@@ -117,6 +117,9 @@ def test_a_key_for_the_configuration(run: Run, tmp_path: Path) -> None:
     [
         (("create", "no spaces"), "letters, digits"),
         (("create", "ann", "--expires", "soon"), "expires = 'soon' is no day"),
+        (("create", "ann", "--expires", "0001-01-01"), "is long past"),
+        (("create", "ann", "--expires", "2026-01-01"), "is past"),
+        (("create", "ann", "--budget", "0/day"), "would be none"),
         (("create", "ann", "--role", "admin", "--models", "llama3*"), "the role admin is not limited"),
         (("rotate", "bob"), "there is no key 'bob'"),
         (("revoke", "bob"), "there is no key 'bob'"),
@@ -126,6 +129,15 @@ def test_a_key_for_the_configuration(run: Run, tmp_path: Path) -> None:
 def test_what_cannot_be(run: Run, arguments: tuple[str, ...], said: str) -> None:
     """Is told in words, with an exit code of 1."""
     assert said in run(*arguments, code=1)
+
+
+@pytest.mark.parametrize("said", ["", " , "])
+def test_a_list_that_names_nothing(run: Run, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is a mistake, as of a variable that is not set: it must not mean all."""
+    for option in ("--models", "--hosts"):
+        with pytest.raises(SystemExit):
+            run("create", "ann", option, said)
+        assert "names none" in capsys.readouterr().err
 
 
 def test_a_name_once(run: Run) -> None:

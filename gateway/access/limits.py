@@ -66,7 +66,7 @@ NO_LIMITS = Limits()
 
 
 def limits_of(
-    before: Limits = NO_LIMITS,
+    given: Limits | None = None,
     *,
     rpm: int | None = None,
     tpm: int | None = None,
@@ -75,8 +75,11 @@ def limits_of(
     priority: str | None = None,
     share: float | None = None,
 ) -> Limits:
-    """As they were ``before``, with what is given in place of it; 0: no such limit. Raises ValueError, in words."""
-    periods = {"day": before.day, "month": before.month} if budgets is None else budgets_of(budgets)
+    """As they were ``given`` before, with these in place of them; 0: no such limit. Raises ValueError, in words."""
+    before = given or NO_LIMITS
+    periods = (
+        {"day": before.day, "month": before.month} if budgets is None else budgets_of(budgets, zero=given is not None)
+    )
     limits = Limits(
         before.rpm if rpm is None else rpm,
         before.tpm if tpm is None else tpm,

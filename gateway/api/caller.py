@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 from yarl import URL
@@ -34,6 +35,8 @@ def who_asks(gate: Gate, request: web.BaseRequest, *, near: bool) -> Principal:
 
 def keyless(text: str) -> str:
     """The same without what may be a key: for the log."""
+    if "%" in text and PREFIX in (plain := unquote(text, errors="backslashreplace")):
+        text = plain
     return _ANY.sub(f"{PREFIX}…", text) if PREFIX in text else text
 
 

@@ -18,10 +18,10 @@ from gateway.api.manners import ABOUT
 from gateway.dialects.urgency import in_words
 from gateway.doc import doc
 from gateway.errors import Conflict, NotFound, StoreUnavailable
-from gateway.keyconfig import RATE_MOST, SHARE_LEAST, SHARE_MOST, TOKENS_MOST, PriorityWord, check_reach, end_of
+from gateway.keyconfig import RATE_MOST, SHARE_LEAST, SHARE_MOST, TOKENS_MOST, PriorityWord, check_reach, end_to_come
 from gateway.store.keyring import Keyring
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}(?!\n)$"
 BUDGET = r"^[0-9]{1,16}/(day|month)$"
 PATTERNS_MOST = 100
 Patterns = Annotated[
@@ -146,6 +146,7 @@ class KeysApi:
         """Make a key; the answer is the only place where it is ever shown. It is good at once here, within a second elsewhere."""
         request[ABOUT] = (body.name,)
         try:
+            expires = end_to_come(body.expires.isoformat() if body.expires else "", time.time())
             check_reach(body.role, body.models, body.hosts)
             limits = limits_of(
                 rpm=body.rpm,
@@ -157,7 +158,7 @@ class KeysApi:
             )
         except ValueError as error:
             raise Conflict(str(error)) from None
-        made, expires = make(os.urandom), end_of(body.expires.isoformat() if body.expires else "")
+        made = make(os.urandom)
         kept = self._gate.kept_as(made)
         key = Key(body.name, body.role, kept, tuple(body.models), tuple(body.hosts), expires, time.time(), limits)
         if any(one.name == body.name for one in self._gate.configured):

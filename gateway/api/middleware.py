@@ -14,7 +14,7 @@ from yarl import URL
 from gateway.access.gate import EVERYBODY, NOBODY, Gate, require
 from gateway.access.rights import CHANGING, Right, needed
 from gateway.api.answers import Answer, moved, plain, rendered
-from gateway.api.caller import NEAR, WHO, who_asks
+from gateway.api.caller import NEAR, WHO, keyless, who_asks
 from gateway.api.manners import ABOUT, CORS, NAME, NAMED, Greeting, Manners, allow, bare, clean, location, sign
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.errors import CorralError, Forbidden, NotHttp, StoreUnavailable, TooSlow, Unauthorized, internal
@@ -101,7 +101,7 @@ def _guarded(gate: Gate, did: Callable[[Deed], None], route: str, handler: Handl
 
 async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
     path = request.rel_url.raw_path
-    if (tidy := clean(path)) != path:
+    if (tidy := clean(path)) != path and keyless(path) == path:  # a key goes into no Location
         return _moved(request, 307, tidy)
     try:
         return await handler(request)

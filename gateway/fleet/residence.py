@@ -10,6 +10,7 @@ goes between two polls without a request of ours leaves no trace; what goes and 
 | /api/ps lists a model that was not there                        | load: by a request if one waits for it, else not through us |
 | … with another context than before                              | unload (reloaded), and load        |
 | /api/ps lists it no more, though it was there as the poll began | unload: expired if its time was up, else evicted; of one whose time nobody was told, evicted if another came after it and is there |
+| … while a request of ours waits for it to be loaded anew         | nothing yet: its first byte will tell, or a later poll |
 | we had it unloaded                                              | unload (requested)                 |
 | the host cannot be reached                                      | unload (host_lost)                 |
 """
@@ -129,7 +130,7 @@ class Residence:
                 at = before.at
             held[model.digest] = _Resident(model.name, at, model.context, expiry(model.expires_at))
         for digest, lost in gone.items():
-            if lost.at < began:  # what came while the poll was on its way, it may have missed
+            if lost.at < began and digest not in loading:  # what came while the poll was on its way, it may have missed
                 del held[digest]
                 if lost.expires_at is not None:
                     late = lost.expires_at <= wall + SLACK_SECONDS

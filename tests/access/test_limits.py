@@ -14,6 +14,8 @@ def test_what_is_not_given_stays() -> None:
     assert limits_of(one, tpm=7) == Limits(5, 7, 0, 100, 2000, Priority.BACKGROUND, 2.0)
     assert limits_of(one, rpm=0, budgets=["3000/month"]) == Limits(0, 0, 0, 0, 3000, Priority.BACKGROUND, 2.0)
     assert limits_of(one, budgets=["0/day"]).budgets == ()
+    with pytest.raises(ValueError, match="budget '0/day' would be none"):
+        limits_of(budgets=["0/day"])
     assert limits_of() == NO_LIMITS
     assert not limits_of(share=2, priority="normal").limited
 

@@ -90,7 +90,8 @@ async def test_detached_by_a_key_in_the_path(corral: Corral) -> None:
 def test_what_is_logged_has_no_key() -> None:
     """Wherever somebody wrote it."""
     assert keyless(f"//k/{KEY}/api/tags") == "//k/crl_…/api/tags"
-    assert keyless("/api/tags") == "/api/tags"
+    assert keyless(f"/k/cr%6C%5f{KEY[4:]}/api/tags") == "/k/crl_…/api/tags"
+    assert keyless("/api/tags%20") == "/api/tags%20"
 
 
 async def test_the_log_of_requests(corral: Corral, tmp_path: Path) -> None:

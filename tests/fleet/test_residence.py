@@ -156,6 +156,20 @@ def test_a_model_that_is_there_twice(watched: Watched) -> None:
     assert watched.take() == [(TEXT, UnloadReason.RELOADED), (TEXT, ELSEWHERE)]
 
 
+def test_a_reload_that_takes_longer_than_a_poll(watched: Watched) -> None:
+    """A host lists no model that it loads anew: it has not left for good, and its load was ours."""
+    watched.proved(1.0, since=0.0)
+    watched.take()
+    watched.seen(4.0, loading=(TEXT,))
+    watched.seen(6.0, loading=(TEXT,))
+    assert watched.take() == []
+    watched.proved(7.0, since=3.0)
+    assert watched.take() == [(TEXT, UnloadReason.RELOADED), (TEXT, REQUEST)]
+    watched.seen(8.0, loading=(TEXT,))
+    watched.seen(9.0)  # it was given up
+    assert watched.take() == [(TEXT, UnloadReason.EXPIRED)]
+
+
 def test_a_poll_that_is_older_than_the_answer(watched: Watched) -> None:
     """Proves nothing: the model came while it was on its way."""
     watched.proved(5.0, since=1.0)
