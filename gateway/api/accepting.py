@@ -8,18 +8,21 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.api.door import Doorway, Visitor
 from gateway.api.told import Client, Untold, told
+from gateway.errors import TooManyConnections, TooSlow
 from gateway.proxies import UNIX, Proxies
 from gateway.tasks import Tasks, pause
 
 log = logging.getLogger(__name__)
 BEGIN_SECONDS = 10.0  # for a PROXY header, and again for TLS to come about
-BEGINNING_MOST = 1024  # connections that may be about to; more wait in the kernel
+BEGINNING_MOST = 1024  # connections that may be about to; for one more the oldest of them is closed
+_SHARES = 8  # of these, for one address that is no trusted proxy
 FAREWELL_SECONDS = 1.0  # for the other side to agree that TLS ends
 AGAIN_SECONDS = 1.0  # after there was no room for a connection
 COMPLAINTS_MOST = 100
@@ -57,8 +60,8 @@ class Acceptor:
         self._server = server
         self._tls = tls
         self._proxies = proxies
-        self._beginning = 0
-        self._room = asyncio.Event()
+        self._beginning: dict[asyncio.Task[None], str] = {}  # the oldest first, and whose it is
+        self._of: Counter[str] = Counter()
         self._tasks = Tasks()
         self._complained: set[str] = set()
 
@@ -77,19 +80,44 @@ class Acceptor:
     async def _accept(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._room.clear()
-            if self._beginning >= BEGINNING_MOST:
-                await self._room.wait()
-                continue
             try:
                 connection, address = await loop.sock_accept(sock)
             except OSError as error:  # too many open files, most likely
                 log.error("cannot take a connection: %s", error)  # noqa: TRY400 - nothing of ours failed
                 await pause(AGAIN_SECONDS)
                 continue
-            self._beginning += 1
             peer = str(address[0]) if sock.family != socket.AF_UNIX else UNIX
-            self._tasks.spawn("a connection that begins", self._begin(connection, peer))
+            try:
+                self._make_room(peer)
+            except TooManyConnections as error:
+                connection.close()
+                self._server.door.turn_away(error, peer)
+            else:
+                task = self._tasks.spawn("a connection that begins", self._begin(connection, peer))
+                self._beginning[task] = peer
+                self._of[peer] += 1
+                task.add_done_callback(self._forget)
+            await pause(0.0)  # asyncio would take all that wait at once, and those that begin would have no turn
+
+    def _make_room(self, peer: str) -> None:
+        """For one more of this address. Raises TooManyConnections."""
+        door = self._server.door
+        most = min(door.config.per_address, max(1, BEGINNING_MOST // _SHARES))
+        if self._of[peer] >= most and not door.proxies.trusts(peer):
+            raise TooManyConnections(f"{most} connections of {peer} have not begun yet")
+        if len(self._beginning) >= BEGINNING_MOST:
+            oldest, address = next(iter(self._beginning.items()))
+            self._forget(oldest)
+            if oldest.cancel():
+                error = TooManyConnections(f"{BEGINNING_MOST} connections have not begun yet, and it was the oldest")
+                door.turn_away(error, address)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        peer = self._beginning.pop(task, None)
+        if peer is not None:  # else it made room
+            self._of[peer] -= 1
+            if not self._of[peer]:
+                del self._of[peer]
 
     async def _begin(self, connection: socket.socket, peer: str) -> None:
         try:
@@ -99,16 +127,17 @@ class Acceptor:
         except (Untold, OSError) as error:
             connection.close()
             self._complain(peer, str(error))
+        except TooSlow as error:
+            connection.close()
+            self._server.door.turn_away(error, peer)
         except BaseException:
             connection.close()
             raise
         else:
             await self._serve(connection, client, peer)
-        finally:
-            self._beginning -= 1
-            self._room.set()
 
     async def _client(self, connection: socket.socket, peer: str) -> Client:
+        """Raises Untold, TooSlow and OSError."""
         assert self._proxies is not None
         if not self._proxies().trusts(peer):
             raise Untold("it is none of http.trusted_proxies")
@@ -116,7 +145,7 @@ class Acceptor:
             async with asyncio.timeout(BEGIN_SECONDS):
                 return await told(connection) or (peer, 0)
         except TimeoutError:
-            raise Untold(f"no PROXY header within {BEGIN_SECONDS:g} s") from None
+            raise TooSlow(f"no PROXY header came within {BEGIN_SECONDS:g} s") from None
 
     async def _serve(self, connection: socket.socket, client: Client | None, peer: str) -> None:
         tls = self._tls()
@@ -124,6 +153,8 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: self._handler(client), connection, ssl=tls, **seconds)
+        except ConnectionAbortedError:
+            self._server.door.turn_away(TooSlow(f"TLS did not come about within {BEGIN_SECONDS:g} s"), peer)
         except OSError as error:  # anybody can begin TLS wrongly, or leave
             log.debug("no connection with %s: %s", peer, error)
 

@@ -1,9 +1,11 @@
 """Connections that begin with a PROXY header: whose they are then, with TLS behind it and without, and who may not send one."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,3 +131,94 @@ async def test_who_says_nothing(corral: Corral, monkeypatch: pytest.MonkeyPatch)
         await client.ended()
     for client in clients:
         await client.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def silent(stage: Stage, *addresses: str) -> AsyncIterator[list[Connection]]:
+    """Connections from these addresses that say nothing."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(come(stage, address)) for address in addresses]
+
+
+@asynccontextmanager
+async def come(stage: Stage, address: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Connection]:
+    """A connection from this address of our own machine."""
+    host, port = stage.gateway.listeners.address
+    client = Connection(*await asyncio.open_connection(host, port, ssl=tls, local_addr=(address, 0)))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def served(stage: Stage, address: str) -> None:
+    """Whoever comes from there now is let in at once."""
+    async with asyncio.timeout(SECONDS), come(stage, address, stage.tls) as client:
+        await client.send("GET", "/healthz")
+        assert (await client.answer()).status == 200
+
+
+def turned_away(stage: Stage, code: str) -> float:
+    """How many, so far."""
+    return float(stage.gateway.metrics.at_the_door.labels(code).value)
+
+
+async def speaking_tls(corral: Corral, tmp_path: Path, **sections: dict[str, Any]) -> Stage:
+    """A gateway that does."""
+    authority = Authority(tmp_path)
+    pair = authority.pair("own")
+    stage = await corral(simulated(), tls={"cert": pair.cert, "key": pair.key}, **sections)
+    stage.tls = authority.client()
+    return stage
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize(("per_address", "most"), [(2048, 4), (3, 3)])
+async def test_one_address_that_says_nothing(
+    corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_address: int, most: int
+) -> None:
+    """It gets an eighth of the room, or what is configured; others are served, and so is it once it has begun with one."""
+    monkeypatch.setattr(accepting, "BEGINNING_MOST", 32)
+    monkeypatch.setattr(accepting, "BEGIN_SECONDS", 60.0)
+    stage = await speaking_tls(corral, tmp_path, connections={"per_address": per_address})
+    async with silent(stage, *["127.0.0.1"] * (most + 20)) as clients:
+        async with asyncio.timeout(SECONDS):
+            for client in clients[most:]:
+                await client.ended()
+        assert turned_away(stage, "too_many_connections") == 20
+        await served(stage, "127.0.0.2")
+        await clients[0].close()
+        await served(stage, "127.0.0.1")
+        await stage.stop()
+        async with asyncio.timeout(SECONDS):
+            for client in clients[1:most]:
+                await client.ended()
+    logged = [line for line in stage.log.read_text().splitlines() if "turned away" in line]
+    assert len(logged) == 1, "once a minute"
+    assert f"{most} connections of 127.0.0.1 have not begun yet" in logged[0]
+
+
+@pytest.mark.every_loop
+async def test_many_addresses_that_say_nothing(corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest of those make room, and whoever comes is served at once."""
+    monkeypatch.setattr(accepting, "BEGINNING_MOST", 16)
+    monkeypatch.setattr(accepting, "BEGIN_SECONDS", 60.0)
+    stage = await speaking_tls(corral, tmp_path)
+    async with silent(stage, *(f"127.0.1.{number // 2}" for number in range(20))) as clients:
+        await served(stage, "127.0.0.1")
+        async with asyncio.timeout(SECONDS):
+            for client in clients[:5]:
+                await client.ended()
+        assert turned_away(stage, "too_many_connections") == 5
+        await served(stage, "127.0.0.1")
+        assert turned_away(stage, "too_many_connections") == 5
+
+
+@pytest.mark.every_loop
+async def test_tls_that_does_not_come(corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is waited for only so long, and counted."""
+    monkeypatch.setattr(accepting, "BEGIN_SECONDS", 0.05)
+    stage = await speaking_tls(corral, tmp_path)
+    async with silent(stage, "127.0.0.1") as (client,), asyncio.timeout(SECONDS):
+        await client.ended()
+        assert turned_away(stage, "too_slow") == 1
