@@ -82,7 +82,8 @@ key is taken, but for `--again`. Roles:
 `--models` and `--hosts` are patterns of what a user's key is good for: models by their full name (`llama3.2:1b`), on those hosts alone. Other
 models are refused (403, `not_allowed`); of the hosts, routing leaves out the others and says so. The lists of
 models (`/api/tags`, `/api/ps`, `/v1/models`) leave out what the key is not good for, and `/api/show` refuses it; views of the fleet (`/api/fleet`,
-`/api/models/servers`) show all. Keys of other roles have no such limits.
+`/api/models/servers`) show all. What one host's ollama.com account answers for the fleet (`/api/status`, `/api/experimental/…`) is refused where the key is not good for that
+host; who names one of theirs with `X-Corral-Host` gets its answer. Keys of other roles have no such limits.
 
 ## Limits
 

@@ -196,8 +196,14 @@ def permit(who: Principal, model: str, pin: str = "") -> None:
     """``model``: canonical; ``pin``: the host that is asked for. Raises NotAllowed for one that the key is not good for."""
     if not who.may_use(model):
         raise NotAllowed(f"the key {who.name!r} is not good for the model {model!r}")
-    if pin and not who.may_reach(pin):
-        raise NotAllowed(f"the key {who.name!r} is not good for the host {pin!r}")
+    if pin:
+        permit_host(who, pin)
+
+
+def permit_host(who: Principal, host: str) -> None:
+    """Raises NotAllowed for a host that the key is not good for."""
+    if not who.may_reach(host):
+        raise NotAllowed(f"the key {who.name!r} is not good for the host {host!r}")
 
 
 def asked_by(who: Principal, request: InferenceRequest) -> InferenceRequest:

@@ -1,11 +1,13 @@
 """What depends on one host's ollama.com account, or on its cloud: one designated host answers for the whole fleet.
 
-A caller who names a host (X-Corral-Host) gets that one's answer: each host can have an account of its own.
+A caller who names a host (X-Corral-Host) gets that one's answer: each host can have an account of its own. Either way their key must be good for it.
 """
 
 from aiohttp import web
 
+from gateway.access.gate import permit_host
 from gateway.api.answers import passed_on
+from gateway.api.caller import WHO
 from gateway.api.inference import read_body
 from gateway.api.manners import bare
 from gateway.config import Config
@@ -43,11 +45,13 @@ class Account:
         ]
 
     async def pass_on(self, request: web.Request) -> web.Response:
-        """The host's answer, as it came. 503 if there is none."""
+        """The host's answer, as it came. 503 if there is none, 403 if it is none of the caller's key's."""
         pin = pinned(inbound(request.raw_headers).pin, self._fleet.names)
+        host = self._host(pin)
+        permit_host(request[WHO], host.name)
         body = await read_body(request, self._body_limit)
         path = bare(request.rel_url.raw_path_qs, self._prefix)
-        host, headers = self._host(pin), to_host(request.raw_headers)
+        headers = to_host(request.raw_headers)
         try:
             answer = await self._client.call(host, request.method, path, body or None, ACCOUNT_SECONDS, headers)
         except HostError as error:

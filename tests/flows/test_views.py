@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.access.keys import digest, make
+from gateway.keyconfig import KeyConfig
 from tests.builders import OTHER, TEXT, simulated
 from tests.conftest import Corral
 from tests.contract.cases import CASES, Case, answer_differences, recorded_host, send
@@ -24,6 +26,12 @@ ACCOUNT = {
     "/api/experimental/web_fetch": "POST",
     "/api/experimental/model-recommendations": "GET",
 }
+ROOT, ANN, BOB = (make(lambda size, byte=byte: bytes([byte + 60]) * size) for byte in range(3))  # type: ignore[misc]
+KEYS = (
+    KeyConfig("root", digest(ROOT), "admin"),
+    KeyConfig("ann", digest(ANN), models=("llama3*",), hosts=("gpu1",)),
+    KeyConfig("bob", digest(BOB), hosts=("gpu2",)),
+)
 PINNED = {"X-Corral-Host": "gpu2"}
 SECRETS = {"Authorization": "Bearer secret", "X-API-Key": "secret", "Cookie": "secret", "Origin": "http://localhost"}
 
@@ -269,6 +277,28 @@ async def test_a_host_that_is_named_answers_for_its_own_account(corral: Corral) 
     down = await ask(stage.url, "GET", "/api/status", None, PINNED)
     assert down.status == 503
     assert json.loads(down.body)["error"].startswith("host gpu2 does not answer: cannot connect: ")
+
+
+async def test_an_account_of_another_host_than_the_key_is_good_for(corral: Corral) -> None:
+    """Is not answered from, named or not; one's own is, for whoever names it. Models' patterns say nothing of it."""
+    stage = await corral(simulated("gpu1"), simulated("gpu2"), keys=KEYS)
+    stage.key = ROOT
+    users = [
+        (path, method) for path, method in ACCOUNT.items() if path.startswith(("/api/status", "/api/experimental"))
+    ]
+    for path, method in users:
+        body = b"{}" if method == "POST" else None
+        for hers, others, pins in ((ANN, "gpu2", PINNED), (BOB, "gpu1", {})):
+            refused = await ask(stage.url, method, path, body, {"x-api-key": hers} | pins)
+            assert (refused.status, refused.get("X-Corral-Error"), refused.get("X-Corral-Host")) == (
+                403,
+                "not_allowed",
+                None,
+            )
+            assert f"is not good for the host '{others}'" in refused.body.decode()
+        for hers, host, pins in ((ANN, "gpu1", {}), (BOB, "gpu2", PINNED), (ROOT, "gpu2", PINNED)):
+            answer = await ask(stage.url, method, path, body, {"x-api-key": hers} | pins)
+            assert (answer.get("X-Corral-Error"), answer.get("X-Corral-Host")) == (None, host)
 
 
 @pytest.mark.parametrize(
