@@ -93,11 +93,13 @@ request on, within a second at all gateways; what was used was used, and rotatin
 | limit | exactly |
 | --- | --- |
 | `rpm` | requests to models in any 60 seconds. A request counts when it is let in; one that is refused does not count. Counted by whole seconds: there is room again 60 to 61 seconds later |
-| `tpm` | tokens, of prompts and of answers, in any 60 seconds. An answer's count as they come (of many at a time a little later: N streams are looked at every N milliseconds), a prompt's when the answer ends, as the host tells them; of what is cancelled only what was said counts |
+| `tpm` | tokens, of prompts and of answers, in any 60 seconds. An answer's count as they come (of many at a time a little later: N streams are looked at every N milliseconds), a prompt's when the answer ends, as the host tells them. Where it does not (whoever leaves before the last chunk does not hear it, nor does who streams under `/v1` without `include_usage`), what was said counts, and from the first byte of the answer on the prompt as routing estimates it: a token for four bytes, images too, 32,768 at most. What ends before that costs no tokens |
 | `concurrency` | requests that wait or run at a time |
 | `budgets` | tokens of a day, or of a month, of UTC: all of it is there again when the next begins |
 | `priority` | the most urgent that its requests can be: `X-Corral-Priority` and what Corral knows of titles and completions can make them less urgent, not more. How urgent a request is its caller knows; how urgent it may be is for whoever made the key to say |
 | `share` | its weight in the waiting room, 1 if nothing is said: while two keys wait, one with 2 gets twice the seconds of one with 1 (docs/routing.md) |
+
+Records, metrics and sums of requests (`/api/requests`, `/api/stats`) know no estimates: there a prompt has the tokens that the host told, else none. So `/api/usage` can tell more than they do.
 
 A request is let in while something is left of each limit, whatever it then takes: nothing that runs is cut. So one stream may run over its minute's tokens or its budget, by
 as much as it and those beside it still have to say; the next request is refused, with 429 in the caller's dialect:

@@ -1,8 +1,8 @@
 """What each key has used, and whether it may go on. Decisions only; times are passed in.
 
 A request is counted when it is let in; what is refused is not. Output tokens count as they come: who asks finds what all running streams have
-said until then. Prompts, and what the host tells instead of our own count, follow when a generation ends. Nothing that runs is cut: the
-next request is refused.
+said until then. Prompts, and what the host tells instead of our own count, follow when a generation ends; a prompt is free for nobody whose answer
+had begun: where the host does not tell its tokens, they are estimated. Nothing that runs is cut: the next request is refused.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -20,7 +20,7 @@ from gateway.access.tallies import Stay, Tallies
 from gateway.dialects.lines import Meter
 from gateway.dialects.request import InferenceRequest
 from gateway.dialects.urgency import in_words
-from gateway.record import Attempt, CancelSource, GenerationRecord, Outcome, Phase, Route, Usage
+from gateway.record import Accounting, Attempt, CancelSource, GenerationRecord, Outcome, Phase, Route, Usage
 from gateway.relay.intents import Intent
 from gateway.routing.waiting import NEVER
 from gateway.telemetry.tracing import Tracer
@@ -109,6 +109,15 @@ class Generation:
         """Output tokens that have passed so far, as counted."""
         endpoint = self.request.endpoint
         return max(0, self.meter.newlines // endpoint.lines_per_event - endpoint.preamble_events) if self.meter else 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Those that limits count. A host has read the prompt once it answers: where it does not tell how long that was, most of all as nobody
+        waited for its last words, it is as estimated."""
+        told = self.usage
+        if told.accounting is Accounting.REPORTED or self.first_byte is None or self.status >= 400:
+            return told.input_tokens
+        return self.request.prompt_tokens
 
     @property
     def stopped(self) -> Outcome:
@@ -320,7 +329,7 @@ class Generations:
         """Take out and make the record; the sinks hear of it at the next flush."""
         del self._running[generation.request.id]
         if generation.stay is not None and self._tallies is not None:
-            self._tallies.leave(generation.stay, generation.usage.input_tokens, generation.usage.output_tokens)
+            self._tallies.leave(generation.stay, generation.prompt_tokens, generation.usage.output_tokens)
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
         if not self._finished:

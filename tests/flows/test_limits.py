@@ -14,7 +14,7 @@ import pytest
 
 from gateway.access.keys import digest, make
 from gateway.keyconfig import KeyConfig
-from tests.builders import EMBEDDING, ONE_EACH, PATHS, TEXT, Call, call, simulated
+from tests.builders import EMBEDDING, ONE_EACH, PATHS, STREAMING, TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Answer, ask
 from tests.sockets import until
@@ -178,6 +178,56 @@ async def test_a_stream_that_is_left_makes_room(corral: Corral) -> None:
     later = (await stage.records.until(2))[1]
     spent = stage.gateway.access.tallies.of("ann").day
     assert spent.output_tokens == record.usage.output_tokens + later.usage.output_tokens > 2
+
+
+@pytest.mark.parametrize("path", STREAMING)
+async def test_a_prompt_is_not_free_for_who_leaves(corral: Corral, path: str) -> None:
+    """Once the answer has begun it has been read, so it counts as estimated; the record keeps to what the host told."""
+    stage = await limited(corral, tpm=2000)
+    asked = call(path, stream=True, tokens=100_000, prompt="word " * 3000, headers=MINE)
+    async with stage.begun(asked) as client:
+        await client.head()
+        await client.chunk()
+        await client.leave("reset")
+    (record,) = await stage.records.until(1)
+    assert (record.outcome, record.usage.input_tokens) == ("cancelled", 0)
+    spent = stage.gateway.access.tallies.of("ann").day
+    assert 3700 <= spent.input_tokens <= 3800
+    assert spent.output_tokens == record.usage.output_tokens
+    refused = await stage.ask(call(path, headers=MINE))
+    assert (refused.status, refused.get("X-Corral-Error")) == (429, "rate_limit_exceeded")
+    usage = await told(stage, "GET", "/api/usage")
+    row = next(row for row in usage["keys"] if row["name"] == "ann")
+    assert row["day"]["input_tokens"] == spent.input_tokens
+
+
+async def test_a_prompt_that_its_host_does_not_tell(corral: Corral) -> None:
+    """Counts as estimated as well: else it would be free for whoever asks for no usage. What the host tells counts as it tells it."""
+    stage = await limited(corral, tpm=100_000)
+    spent = []
+    for more in ({}, {"stream_options": {"include_usage": True}}):
+        before = stage.gateway.access.tallies.of("ann").day.input_tokens
+        asked = call("/v1/chat/completions", stream=True, prompt="word " * 3000, headers=MINE, **more)  # type: ignore[arg-type]
+        assert (await stage.ask(asked)).status == 200
+        await stage.records.until(len(spent) + 1)
+        spent.append(stage.gateway.access.tallies.of("ann").day.input_tokens - before)
+    assert 3700 <= spent[0] <= 3800
+    assert [record.usage.input_tokens for record in stage.records] == [0, spent[1]]
+    assert spent[1] == stage["gpu1"].ledger.entries[1].prompt_tokens
+
+
+async def test_a_prompt_that_nobody_read(corral: Corral) -> None:
+    """Costs nothing: who leaves before the first byte, and what is refused by the host."""
+    stage = await limited(corral, tpm=2000)
+    stage["gpu1"].faults.set("hang_before_headers")
+    async with stage.begun(call("/api/chat", prompt="word " * 3000, headers=MINE), "1") as client:
+        await stage.row("1", "prefill")
+        await client.leave("reset")
+    await stage.records.until(1)
+    stage["gpu1"].faults.clear()
+    wrong = call("/api/chat", EMBEDDING, prompt="word " * 3000, headers=MINE)
+    assert (await stage.ask(wrong)).status == 400
+    assert stage.gateway.access.tallies.of("ann").day == (2, 0, 0)
 
 
 @pytest.mark.parametrize("path", ONE_EACH)
