@@ -68,13 +68,15 @@ class Parallel:
         if run.alone:
             self._alone = min(ALONE_MOST_SECONDS, blend(self._alone, run.idle))
         waited = run.beside > 1 and run.idle - (self._alone or 0.0) > WAIT_SECONDS
-        together = self._together(run)
+        # with all that may ever be, and nobody who waited, nothing follows from going well: most fleets, most of the time
+        settled = self.limit == self.most and not self._trying and self._least == inf
+        together = 0 if settled else self._together(run)
         if together >= self._least:
             self._waits, self._least = 0, inf
         if waited:
             if ours and run.beside <= self.limit:  # else it was sent before the limit was lowered
                 self._held_up(run)
-        elif together >= self.limit:
+        elif not settled and together >= self.limit:
             self._went_well(run)
         return (self.limit, self._trying) != before
 
