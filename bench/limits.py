@@ -60,7 +60,7 @@ def cost_us(limits: Limits, dialect: str) -> float:
     stream, header = Quiet(), f"Bearer {keys[KEYS // 2]}"
     began = time.thread_time()
     for _ in range(REQUESTS):
-        who = gate.principal(header, "", near=True)
+        who = gate.principal((header,), (), near=True)
         require(who, Right.INFER)
         permit(who, request.model)
         tallies.admit(who.name, dialect)

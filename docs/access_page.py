@@ -135,6 +135,9 @@ Any of these; what does not begin with `crl_` is no key of ours, so tools that m
 | the password of Basic auth, the user does not matter | `curl -u me:crl_… http://gw:11434/api/tags`; Prometheus' `basic_auth` |
 | before the path, with `access.key_in_path = true` | `OLLAMA_HOST=http://gw:11434/k/crl_…`, for tools that can set nothing else: addresses stand in histories and in the logs of proxies |
 
+One request, one key: two different ones of ours, in two headers, in one that is sent twice, or in one and before the path, are a 400 (`bad_request`), as it would be a guess who asks;
+the same one twice is one. A word that is no key of ours is not looked at, whichever comes first: the one that begins with `crl_` counts.
+
 No key goes to a host, into the log, a trace, a metric or an error; a key in the path is taken out of it before anything else looks, whether
 that is enabled or not.
 

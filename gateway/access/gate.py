@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gateway.access.keys import Key, digest, given, key_of
+from gateway.access.keys import Key, Sent, digest, given, key_of
 from gateway.access.limits import NO_LIMITS, Limits
 from gateway.access.rights import ANONYMOUS, RIGHTS, KeyRole, Right
 from gateway.config import Config
@@ -146,11 +146,11 @@ class Gate:
         """The digest of a key here."""
         return digest(key, self._config.pepper)
 
-    def principal(self, authorization: str, api_key: str, *, near: bool) -> Principal:
-        """Whose these headers are. Raises Unauthorized for a key that is not known, or no longer good."""
+    def principal(self, authorizations: Sent, api_keys: Sent, *, near: bool) -> Principal:
+        """Whose these headers are. Raises Unauthorized for a key that is not known, or no longer good, BadRequest for two different ones."""
         if self.open[near]:
             return EVERYBODY
-        key = given(authorization, api_key)
+        key = given(authorizations, api_keys)
         if not key:
             return self._anonymous[near]
         kept = self.kept_as(key)

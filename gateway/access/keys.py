@@ -9,11 +9,14 @@ import msgspec
 
 from gateway.access.limits import NO_LIMITS, Limits, limits_of
 from gateway.access.rights import KeyRole
+from gateway.errors import BadRequest
 from gateway.keyconfig import KeyConfig, end_of
 
 PREFIX = "crl_"
 _BYTES = 32
 _USUAL = f"Bearer {PREFIX}"
+Sent = list[str] | tuple[str, ...]
+"""The values of one header; hardly ever more than one."""
 
 
 class Key(msgspec.Struct, frozen=True, gc=False):
@@ -57,22 +60,28 @@ def digest(key: str, pepper: str = "") -> str:
     return hmac.digest(pepper.encode(), key.encode(errors="surrogateescape"), hashlib.sha256).hex()
 
 
-def given(authorization: str, api_key: str) -> str:
-    """The key of a request, from ``Authorization`` (a bearer token, or the password of Basic auth) or ``x-api-key``; empty: none of ours.
+def given(authorizations: Sent, api_keys: Sent) -> str:
+    """The key of a request, from ``Authorization`` (a bearer token, or the password of Basic auth) and ``x-api-key``, each as often as it was sent;
+    empty: none of ours. Raises BadRequest for two different ones: it would be a guess who asks.
 
-    Many tools must be given some key to work without one: what does not begin as ours do is none.
+    Many tools must be given some key to work without one: what does not begin as ours do is none, and hides none.
     """
-    if authorization.startswith(_USUAL):
-        return authorization[len(_USUAL) - len(PREFIX) :].rstrip()
-    scheme, _, rest = authorization.strip().partition(" ")
+    if len(authorizations) == 1 and not api_keys and authorizations[0].startswith(_USUAL):
+        return authorizations[0][len(_USUAL) - len(PREFIX) :].rstrip()  # as nearly everybody does
     found = ""
+    for key in (*map(_authorized, authorizations), *map(str.strip, api_keys)):
+        if key.startswith(PREFIX) and key != found:
+            if found:
+                raise BadRequest("two different keys in one request: send one")
+            found = key
+    return found
+
+
+def _authorized(authorization: str) -> str:
+    scheme, _, rest = authorization.strip().partition(" ")
     if scheme.lower() == "bearer":
-        found = rest.strip()
-    elif scheme.lower() == "basic":
-        found = _password(rest.strip())
-    if not found.startswith(PREFIX):
-        found = api_key.strip()
-    return found if found.startswith(PREFIX) else ""
+        return rest.strip()
+    return _password(rest.strip()) if scheme.lower() == "basic" else ""
 
 
 def _password(packed: str) -> str:

@@ -25,12 +25,13 @@ Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 
 
 def who_asks(gate: Gate, request: web.BaseRequest, *, near: bool) -> Principal:
-    """Raises Unauthorized for a key that is not good."""
+    """Raises Unauthorized for a key that is not good, BadRequest for two different ones."""
     headers = request.headers
+    authorizations, api_keys = headers.getall(hdrs.AUTHORIZATION, ()), headers.getall("x-api-key", ())
     given = request.get(GIVEN)
     if given is not None:  # tools that can set nothing else may send some word as a key
-        return gate.principal("", given, near=near)
-    return gate.principal(headers.get(hdrs.AUTHORIZATION, ""), headers.get("x-api-key", ""), near=near)
+        return gate.principal(authorizations, (*api_keys, given), near=near)
+    return gate.principal(authorizations, api_keys, near=near)
 
 
 def keyless(text: str) -> str:

@@ -17,7 +17,16 @@ from gateway.api.answers import Answer, moved, plain, rendered
 from gateway.api.caller import NEAR, WHO, keyless, who_asks
 from gateway.api.manners import ABOUT, CORS, NAME, NAMED, Greeting, Manners, allow, bare, clean, location, sign
 from gateway.dialects.endpoints import ENDPOINTS
-from gateway.errors import CorralError, Forbidden, NotHttp, StoreUnavailable, TooSlow, Unauthorized, internal
+from gateway.errors import (
+    BadRequest,
+    CorralError,
+    Forbidden,
+    NotHttp,
+    StoreUnavailable,
+    TooSlow,
+    Unauthorized,
+    internal,
+)
 from gateway.store.audit import Deed
 
 log = logging.getLogger(__name__)
@@ -69,7 +78,7 @@ def _guarded(gate: Gate, did: Callable[[Deed], None], route: str, handler: Handl
     async def guarded(request: web.Request) -> web.StreamResponse:
         right, near = needed(request.method, route), request.get(NEAR, False)
         if right is Right.NONE:
-            with contextlib.suppress(Unauthorized, StoreUnavailable):
+            with contextlib.suppress(BadRequest, Unauthorized, StoreUnavailable):
                 request[WHO] = who_asks(gate, request, near=near)
             request.setdefault(WHO, NOBODY)
             return await handler(request)

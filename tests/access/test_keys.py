@@ -6,8 +6,9 @@ import os
 import pytest
 
 from gateway.access.keys import PREFIX, digest, given, make
+from gateway.errors import BadRequest
 
-KEY = make(lambda size: b"\xff" * size)
+KEY, OTHER = make(lambda size: b"\xff" * size), make(lambda size: b"\xfe" * size)
 
 
 def basic(text: str) -> str:
@@ -46,7 +47,32 @@ def test_a_key_is_256_bits_of_chance() -> None:
 )
 def test_where_a_key_is_found(authorization: str, api_key: str, found: str) -> None:
     """In three headers; what is no key of ours is none."""
-    assert given(authorization, api_key) == found
+    assert given((authorization,) * bool(authorization), (api_key,) * bool(api_key)) == found
+
+
+@pytest.mark.parametrize(
+    ("authorizations", "api_keys"),
+    [
+        pytest.param((f"Bearer {KEY}",), (OTHER,), id="bearer and x-api-key"),
+        pytest.param((basic(f"me:{KEY}"),), (OTHER,), id="password and x-api-key"),
+        pytest.param((f"Bearer {KEY}", f"Bearer {OTHER}"), (), id="two bearers"),
+        pytest.param((f"Bearer {KEY}", basic(f"me:{OTHER}")), (), id="bearer and password"),
+        pytest.param((), (KEY, OTHER), id="two of x-api-key"),
+        pytest.param((f"Bearer {KEY}", "Bearer ollama"), (KEY, OTHER), id="among others"),
+    ],
+)
+def test_two_different_keys(authorizations: tuple[str, ...], api_keys: tuple[str, ...]) -> None:
+    """Are refused, and not told; the same one twice is one."""
+    with pytest.raises(BadRequest, match="two different keys") as refused:
+        given(authorizations, api_keys)
+    assert PREFIX not in str(refused.value)
+    same = [each.replace(OTHER, KEY) for each in authorizations if each.startswith("Bearer")]
+    assert given((*same, "Bearer ollama", "Basic !!!"), ("none", KEY)) == KEY
+
+
+def test_a_word_hides_no_key() -> None:
+    """Whichever comes first."""
+    assert given(("Bearer ollama", f"Bearer {KEY}"), ()) == given((), ("none", KEY)) == KEY
 
 
 def test_digests() -> None:

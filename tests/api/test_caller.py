@@ -12,11 +12,11 @@ from gateway.api.caller import keyless
 from gateway.keyconfig import KeyConfig
 from tests.builders import ONE_EACH, TEXT, call, simulated
 from tests.conftest import Corral
-from tests.contract.raw import ask
-from tests.stage import Stage
+from tests.contract.raw import Answer, ask
+from tests.stage import Client, Stage
 
-KEY = make(lambda size: b"\x07" * size)
-KEYS = (KeyConfig("ann", digest(KEY)),)
+KEY, OTHER = make(lambda size: b"\x07" * size), make(lambda size: b"\x08" * size)
+KEYS = (KeyConfig("ann", digest(KEY)), KeyConfig("bob", digest(OTHER)))
 WAYS = {
     "bearer": ("", {"Authorization": f"Bearer {KEY}"}),
     "x-api-key": ("", {"x-api-key": KEY}),
@@ -46,6 +46,48 @@ async def test_every_way(corral: Corral, path: str, way: str) -> None:
     assert (await ask(stage.url, "GET", f"{before}/api/tags", b"", headers)).status == 200
     assert (await ask(stage.url, "GET", f"{before}/", b"", headers)).status == 200
     assert [record.principal for record in await stage.records.until(2)] == ["ann", "ann"]
+
+
+TWICE = {
+    "bearer and x-api-key": ("", (f"Authorization: Bearer {KEY}", f"x-api-key: {OTHER}")),
+    "two bearers": ("", (f"Authorization: Bearer {KEY}", f"Authorization: Bearer {OTHER}")),
+    "one that is not known": ("", (f"Authorization: Bearer {KEY}", f"x-api-key: {KEY}x")),
+    "before the path and bearer": (f"/k/{KEY}", (f"Authorization: Bearer {OTHER}",)),
+}
+
+
+async def written(stage: Stage, method: str, path: str, lines: tuple[str, ...], body: bytes = b"") -> Answer:
+    """The answer to a request with these lines in its head, a header twice if they say so."""
+    head = (f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *lines, "", "")
+    async with Client.to(stage.url) as client:
+        await client.write("\r\n".join(head).encode() + body, method)
+        return await client.answer()
+
+
+@pytest.mark.parametrize("way", TWICE)
+async def test_two_different_keys(corral: Corral, way: str) -> None:
+    """Are refused in the caller's dialect, whose ever they are: nobody guesses who asks. Whether this is alive is told all the same."""
+    stage = await staged(corral)
+    before, lines = TWICE[way]
+    for path in ONE_EACH:
+        answer = await written(stage, "POST", before + path, lines, call(path).body)
+        assert (answer.status, answer.get("X-Corral-Error")) == (400, "bad_request")
+        error = json.loads(answer.body)["error"]
+        assert (error if path.startswith("/api") else error["message"]) == "two different keys in one request: send one"
+    for path, status in (("/api/tags", 400), ("/v1/models", 400), ("/healthz", 200)):
+        assert (await written(stage, "GET", before + path, lines)).status == status
+    assert not stage["gpu1"].ledger.entries
+
+
+async def test_one_key_twice(corral: Corral) -> None:
+    """Is one; and what is none of ours is not looked at, wherever it stands."""
+    stage = await staged(corral)
+    bearer, word = f"Authorization: Bearer {KEY}", "Authorization: Bearer ollama"
+    for lines in ((bearer, f"x-api-key: {KEY}"), (bearer, bearer), (word, bearer), (word, f"x-api-key: {KEY}")):
+        assert (await written(stage, "POST", "/api/chat", lines, call("/api/chat").body)).status == 200
+        assert (await written(stage, "GET", "/api/tags", lines)).status == 200
+    assert (await written(stage, "GET", f"/k/{KEY}/api/tags", (bearer,))).status == 200
+    assert [record.principal for record in await stage.records.until(4)] == ["ann"] * 4
 
 
 @pytest.mark.parametrize(
