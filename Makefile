@@ -52,7 +52,7 @@ test: setup js ## the whole suite
 	$(BIN)/pytest -n 2
 
 test-compiled: $(COMPILED)/.ready js ## the suite again, against the compiled build; without what has nothing to do with that
-	PYTHONPATH=$(COMPILED) $(BIN)/pytest -n 2 --import-mode=append $(addprefix --ignore=tests/,dashboard deploy grafana top)
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest -n 2 --import-mode=append $(addprefix --ignore=tests/,dashboard deploy grafana simulator store top)
 
 compiled: $(COMPILED)/.ready ## the request's path compiled to C by mypyc (needs a C compiler); in build/, beside the sources
 $(COMPILED)/.ready: $(STAMP) pyproject.toml $(shell find gateway simulator -name '*.py')

@@ -187,7 +187,7 @@ KEYS: dict[str, tuple[int, tuple[bytes, ...]]] = {
     "none": (401, ()),
     "another": (401, (AUTH[:-1] + b"x",)),
     "half of it": (401, (AUTH[:-20],)),
-    "two": (401, (AUTH[:-1] + b"x", AUTH)),
+    "two": (400, (AUTH[:-1] + b"x", AUTH)),
     "in Chinese": (401, ("Authorization: Bearer crl_\u6f22".encode(),)),
     "in bad bytes": (401, (b"Authorization: Bearer crl_\xff\xfe",)),
     "with a NUL escaped": (401, (AUTH + b"%00",)),
@@ -202,7 +202,7 @@ CALLERS = {
         (status,),
         False,
         error="ollama",
-        code="unauthorized",
+        code={400: "bad_request", 401: "unauthorized"}[status],
     )
     for name, (status, fields) in KEYS.items()
 }
