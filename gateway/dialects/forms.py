@@ -53,6 +53,10 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[bytes, bytes]]:
         if body.find(b"\n" + fence) >= 0:
             raise BadRequest("the form does not begin with its first part")
         return []
+    if b"\r" + fence in body:
+        raise BadRequest(
+            f"a boundary of the form comes after half a line's end: {TWICE}"
+        )  # to some readers that is a line's end
     found: list[tuple[bytes, bytes]] = []
     at = len(fence)
     fence = b"\n" + fence  # at the beginning of a line: a file may hold anything else

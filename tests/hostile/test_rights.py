@@ -117,6 +117,7 @@ FORMS: dict[str, tuple[bytes, int, str]] = {
     "the other one": (THEIRS + END, 403, "not_allowed"),
     "two of them": (OURS + THEIRS + END, 400, "bad_request"),
     "two of them, turned": (THEIRS + OURS + END, 400, "bad_request"),
+    "one after half a line's end": (OURS[:-2] + b"\r" + THEIRS + END, 400, "bad_request"),
     "in another case first": (part(b'; name="Model"', GOOD) + THEIRS + END, 403, "not_allowed"),
     "an escaped name": (part(b'; name="mod\\el"', BAD) + OURS + END, 400, "bad_request"),
     "an encoded name": (part(b"; name*=utf-8''model", BAD) + OURS + END, 400, "bad_request"),
