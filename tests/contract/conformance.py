@@ -1,6 +1,6 @@
 """Compares an answer of Corral with that of one Ollama, and says what a caller could tell them apart by.
 
-`unlike` is strict, for hosts that say the same: everything but times counts. `misshapen` is for hosts that say what they like: the
+`unlike` is strict, for hosts that say the same: everything but times and ids counts. `misshapen` is for hosts that say what they like: the
 keys, their order, the types and the framing count. Neither looks at Date, at Corral's own headers, or at what is for one hop.
 """
 
@@ -14,6 +14,9 @@ DIFFERS = re.compile(
     rb'"(created_at|created|completed_at|modified_at|expires_at|\w+_duration)":("[^"]*"|\d+)|req_[0-9a-f]{24}'
 )
 """Times and durations, and the request id of Anthropic's errors."""
+
+_DRAWN = re.compile(rb'(?<=")(cmpl-|chatcmpl-|resp_|msg_|rs_|fc_)[0-9a-f]+')
+"""Ids that a host draws: each has its own, and which host behind Corral answers is the router's to say. tests/flows/test_relay.py holds them."""
 
 _NOT_COMPARED = ("date", "connection", "x-corral-", "x-request-id", "access-control-expose-headers")
 """Prefixes. Connection is for one hop; the last one lets scripts read the headers before it, and names nothing else."""
@@ -34,9 +37,9 @@ def events_of(chunks: Iterable[bytes]) -> list[bytes]:
 
 
 def unlike(straight: Answer, relayed: Answer) -> list[str]:
-    """What differs between a host's answer and Corral's; [] when only times do."""
+    """What differs between a host's answer and Corral's; [] when only times and ids do."""
     lines = _heads_unlike(straight, relayed)
-    wanted, found = events_of(map(aside, straight.chunks)), events_of(map(aside, relayed.chunks))
+    wanted, found = ([_DRAWN.sub(rb"\1", aside(one)) for one in events_of(each.chunks)] for each in (straight, relayed))
     lines += [f"{one!r} became {other!r}" for one, other in zip(wanted, found, strict=False) if one != other]
     if len(wanted) != len(found):
         lines.append(f"{len(wanted)} events became {len(found)}, from {min(wanted, found, key=len)[-1]!r} on")
