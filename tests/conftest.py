@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -87,6 +88,18 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "corral.db"
     asyncio.run(_migrate(f"sqlite:///{path}"))
     return path
+
+
+@pytest.fixture
+def database_file(migrated_file: Path, tmp_path: Path) -> Path:
+    """A copy of it, for one test."""
+    return Path(shutil.copy(migrated_file, tmp_path / "corral.db"))
+
+
+@pytest.fixture
+def file_url(database_file: Path) -> str:
+    """Of that copy."""
+    return f"sqlite:///{database_file}"
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,12 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+from gateway.tasks import pause
+
+TURNS = 200
+LOOK_SECONDS = 0.002
+"""Between two looks at what takes longer than so many turns of the event loop."""
+
 Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -87,10 +93,14 @@ def deaf() -> Iterator[str]:
 
 
 async def until(true: Callable[[], object], seconds: float = 5.0) -> None:
-    """Return once this is so, looking at each turn of the event loop."""
+    """Return once this is so, looking at each turn of the event loop for a moment, then every LOOK_SECONDS: whoever goes on takes the processor from what is waited for."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(seconds):
-        while not true():
+        for _ in range(TURNS):
+            if true():
+                return
             turn = loop.create_future()
             loop.call_soon(turn.set_result, None)
             await turn
+        while not true():
+            await pause(LOOK_SECONDS)

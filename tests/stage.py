@@ -15,17 +15,22 @@ from urllib.parse import urlsplit
 
 from gateway.app import Gateway
 from gateway.record import GenerationRecord
+from gateway.tasks import pause
 from simulator.host import SimulatedHost
 from tests.builders import Call
 from tests.contract.raw import Answer, Connection, Cut, ask
 from tests.real import RealHost
 from tests.scripted import ScriptedHost
+from tests.sockets import LOOK_SECONDS
 
 SECONDS = 10.0
 """How long a test waits for what must come."""
 
 STILL = 20
 """So many of an operator's requests with nothing sent in between: the host is held up."""
+
+QUICK = 20
+"""So often an operator asks without a pause."""
 
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -193,10 +198,13 @@ class Stage:
         return rows
 
     async def until(self, true: Callable[[list[dict[str, Any]]], Any]) -> Any:
-        """What ``true`` says of GET /api/generations, once it is anything."""
+        """What ``true`` says of GET /api/generations, once it is anything; after QUICK answers it is asked less often, for whoever is asked has less time."""
         async with asyncio.timeout(SECONDS):
+            for _ in range(QUICK):
+                if found := true(await self.in_flight()):
+                    return found
             while not (found := true(await self.in_flight())):
-                pass
+                await pause(LOOK_SECONDS)
         return found
 
     async def row(self, session: str, phase: str) -> dict[str, Any]:

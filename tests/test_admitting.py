@@ -28,9 +28,9 @@ KEYS = (
 )
 
 
-def kept(tmp_path: Path) -> dict[str, Any]:
+def kept(file_url: str) -> dict[str, Any]:
     """A configuration with a database."""
-    return {"database": {"url": f"sqlite:///{tmp_path}/corral.db"}}
+    return {"database": {"url": file_url}}
 
 
 async def by(stage: Stage, key: str, method: str, path: str, body: Any = None) -> Answer:
@@ -39,9 +39,9 @@ async def by(stage: Stage, key: str, method: str, path: str, body: Any = None) -
     return await ask(stage.url, method, path, b"" if body is None else json.dumps(body).encode(), headers)
 
 
-async def test_from_the_first_key_on(corral: Corral, tmp_path: Path) -> None:
+async def test_from_the_first_key_on(corral: Corral, file_url: str, database_file: Path) -> None:
     """Nobody needs one until there is one; a revoked one is no good at once; all of it is written down, and no key is."""
-    stage = await corral(simulated(), **kept(tmp_path))
+    stage = await corral(simulated(), **kept(file_url))
     assert stage.gateway.access.gate.open
     made = await by(stage, "", "POST", "/api/keys", {"name": "root", "role": "admin"})
     root = stage.key = json.loads(made.body)["key"]
@@ -79,12 +79,12 @@ async def test_from_the_first_key_on(corral: Corral, tmp_path: Path) -> None:
     log = stage.log.read_text(encoding="utf-8")
     assert "ann (user) from 127.0.0.1: POST /api/keys: 403" in log
     assert root not in log
-    assert root not in (tmp_path / "corral.db").read_bytes().decode("latin-1")
+    assert root not in database_file.read_bytes().decode("latin-1")  # noqa: ASYNC240 - the gateway has ended
 
 
-async def test_the_last_key_is_revoked(corral: Corral, tmp_path: Path) -> None:
+async def test_the_last_key_is_revoked(corral: Corral, file_url: str) -> None:
     """Which lets nobody in, not even on loopback: not its holder, not who has none, not who invents one."""
-    stage = await corral(simulated(), **kept(tmp_path))
+    stage = await corral(simulated(), **kept(file_url))
     root = stage.key = json.loads((await by(stage, "", "POST", "/api/keys", {"name": "root", "role": "admin"})).body)[
         "key"
     ]
@@ -97,9 +97,9 @@ async def test_the_last_key_is_revoked(corral: Corral, tmp_path: Path) -> None:
     assert (await by(stage, root, "GET", "/api/tags")).status == 401
 
 
-async def test_what_was_managed(corral: Corral, tmp_path: Path) -> None:
+async def test_what_was_managed(corral: Corral, file_url: str) -> None:
     """By whom, what and with what result; also an unload, and what a key was not good for."""
-    stage = await corral(simulated(), **kept(tmp_path), keys=KEYS, access={"anonymous": "inference"})
+    stage = await corral(simulated(), **kept(file_url), keys=KEYS, access={"anonymous": "inference"})
     for key, method, path, body, status in (
         (BOB, "POST", "/api/hosts/gpu1/drain", None, 200),
         (BOB, "POST", "/api/hosts/gpu1/resume", None, 200),
@@ -153,9 +153,9 @@ async def test_readiness_for_who_has_no_key(corral: Corral) -> None:
         assert (gone["health"], bool(gone["why"])) == ("ejected", known)
 
 
-async def test_what_no_key_can_be(corral: Corral, tmp_path: Path) -> None:
+async def test_what_no_key_can_be(corral: Corral, file_url: str) -> None:
     """Mistakes that would make a key good for all, or for ever; and no redirect repeats a key."""
-    stage = await corral(simulated(), **kept(tmp_path))
+    stage = await corral(simulated(), **kept(file_url))
     for wish, status in (
         ({"name": "ann\n"}, 400),
         ({"name": "ann", "expires": "1969-12-31"}, 409),
@@ -241,9 +241,9 @@ async def test_keys_of_a_changed_configuration(corral: Corral) -> None:
     assert {"keys", "access"} <= LIVE
 
 
-async def test_the_app(corral: Corral, tmp_path: Path) -> None:
+async def test_the_app(corral: Corral, file_url: str) -> None:
     """Sends its key with all that it asks and follows; without one its pages can say what is missing."""
-    stage = await corral(simulated(), **kept(tmp_path), keys=KEYS)
+    stage = await corral(simulated(), **kept(file_url), keys=KEYS)
     stage.key = ROOT
     app, nobody = App(stage.url, ANN), App(stage.url)
     try:

@@ -1,6 +1,5 @@
 """Every endpoint, asked by everybody, where only this machine can reach it and where others can: the table of rights is what happens."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,16 +34,16 @@ def registered(stage: Stage) -> set[str]:
     return {f"{method} {path}" for method, path in routes if method != "HEAD" or ("GET", path) not in routes}
 
 
-async def staged(corral: Corral, tmp_path: Path, **sections: Any) -> Stage:
+async def staged(corral: Corral, file_url: str, **sections: Any) -> Stage:
     """A gateway that keeps things."""
-    stage = await corral(simulated(), database={"url": f"sqlite:///{tmp_path}/corral.db"}, **sections)
+    stage = await corral(simulated(), database={"url": file_url}, **sections)
     stage.key = HELD["operator"]
     return stage
 
 
-async def test_no_endpoint_is_missing(corral: Corral, tmp_path: Path) -> None:
+async def test_no_endpoint_is_missing(corral: Corral, file_url: str) -> None:
     """In the table, nor is one in it that is not there."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     assert registered(stage) == set(NEEDS)
 
 
@@ -72,11 +71,11 @@ def verdict(right: Right, who: str, mode: str, *, keyed: bool, opened: bool) -> 
     ],
 )
 async def test_everybody_everywhere(
-    corral: Corral, tmp_path: Path, where: str, keyed: bool, anonymous: str, mode: str, who: str
+    corral: Corral, file_url: str, where: str, keyed: bool, anonymous: str, mode: str, who: str
 ) -> None:
     """Who may not is told so with a 401 or a 403 of Corral's own; everybody else gets what the endpoint says."""
     keys = KEYS if keyed else ()
-    stage = await staged(corral, tmp_path, listen=WHERE[where], keys=keys, access={"anonymous": anonymous})
+    stage = await staged(corral, file_url, listen=WHERE[where], keys=keys, access={"anonymous": anonymous})
     assert stage.gateway.access.gate.modes[where == "loopback"] == mode
     if not keyed:
         stage.key = ""

@@ -130,10 +130,10 @@ async def test_what_each_place_says_of_itself(corral: Corral) -> None:
     ],
 )
 async def test_who_may_what_where(
-    corral: Corral, tmp_path: Path, public: str, admin: str, keys: Any, expected: tuple[int, int, int]
+    corral: Corral, file_url: str, public: str, admin: str, keys: Any, expected: tuple[int, int, int]
 ) -> None:
     """What callers without a key may depends on the place that they came in by, not on the first one that is configured."""
-    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    database = {"url": file_url}
     stage = await corral(simulated(), listen=public, admin={"listen": admin}, keys=keys, database=database)
     stage.key = ROOT if keys else ""
     one, two = urls(stage)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,9 +24,9 @@ KEYS = (
 OTHERS = (BOB, OP, ROOT, "")
 
 
-async def staged(corral: Corral, tmp_path: Path, **sections: Any) -> Stage:
+async def staged(corral: Corral, file_url: str, **sections: Any) -> Stage:
     """A gateway where everybody has a key, but for those who have none and may infer."""
-    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    database = {"url": file_url}
     stage = await corral(
         simulated(), keys=KEYS, access={"anonymous": "inference"}, database=database, slots=4, **sections
     )
@@ -52,9 +51,9 @@ async def told(stage: Stage, key: str, path: str) -> Any:
     return json.loads(answer.body)
 
 
-async def test_sessions(corral: Corral, tmp_path: Path) -> None:
+async def test_sessions(corral: Corral, file_url: str) -> None:
     """To others they are not there: not to read, not to change, not to find, not to write into."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     made = await by(stage, ANN, "POST", "/api/sessions", {"title": "aardvarks", "model": TEXT})
     path = f"/api/sessions/{json.loads(made.body)['id']}"
     said = {"message": {"content": "Why are aardvarks?"}, "stream": False, "options": {"num_predict": 3}}
@@ -87,9 +86,9 @@ async def test_sessions(corral: Corral, tmp_path: Path) -> None:
     assert len((await told(stage, ANN, f"{path}/messages"))["messages"]) == 2
 
 
-async def test_plain_chats_are_recorded_for_their_owner(corral: Corral, tmp_path: Path) -> None:
+async def test_plain_chats_are_recorded_for_their_owner(corral: Corral, file_url: str) -> None:
     """Who names somebody else's session says a mere word."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     id_ = json.loads((await by(stage, ANN, "POST", "/api/sessions", {})).body)["id"]
     for key in (BOB, "", ANN):
         answer = await stage.ask(call("/api/chat", headers=auth(key) | {"X-Corral-Session": id_}, prompt=f"by {key}"))
@@ -100,9 +99,9 @@ async def test_plain_chats_are_recorded_for_their_owner(corral: Corral, tmp_path
     assert kept[0]["content"] == f"by {ANN}"
 
 
-async def test_what_is_in_flight(corral: Corral, tmp_path: Path) -> None:
+async def test_what_is_in_flight(corral: Corral, file_url: str) -> None:
     """Its owner sees and stops it, operators and admins do; to others it is not there, by its id or by its session's word."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     stage["gpu1"].faults.set("hang_mid_stream", after_chunks=2)
     async with stage.begun(call("/api/chat", headers=auth(ANN), stream=True), "work") as client:
         row = await stage.row("work", "streaming")
@@ -129,9 +128,9 @@ async def test_what_is_in_flight(corral: Corral, tmp_path: Path) -> None:
         await client.answer()
 
 
-async def test_words_of_callers_without_a_key(corral: Corral, tmp_path: Path) -> None:
+async def test_words_of_callers_without_a_key(corral: Corral, file_url: str) -> None:
     """Anybody can say them: they stop nothing. An id does, which nobody else was told."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     stage["gpu1"].faults.set("hang_mid_stream", after_chunks=2)
     async with stage.begun(call("/api/chat", stream=True), "work") as client:
         row = await stage.row("work", "streaming")
@@ -142,9 +141,9 @@ async def test_words_of_callers_without_a_key(corral: Corral, tmp_path: Path) ->
         await client.answer()
 
 
-async def test_detached_answers(corral: Corral, tmp_path: Path) -> None:
+async def test_detached_answers(corral: Corral, file_url: str) -> None:
     """Read by their owner alone, whatever another one's role; that they are there operators know."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     for key, others in ((ANN, OTHERS), ("", (ANN, OP))):
         request = call("/api/chat", headers=auth(key))
         begun = await stage.ask(Call(f"{request.path}?detach=true", request.body, request.headers))
@@ -157,9 +156,9 @@ async def test_detached_answers(corral: Corral, tmp_path: Path) -> None:
     assert (await told(stage, BOB, "/api/generations?kept=true"))["generations"] == []
 
 
-async def test_conversations(corral: Corral, tmp_path: Path) -> None:
+async def test_conversations(corral: Corral, file_url: str) -> None:
     """Their events are for who began them; turns count as theirs."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     one = {"model": TEXT, "options": {"num_predict": 2}}
     wish = {"participants": [one, one], "topic": "Is cheese a dessert?", "turns": 2, "detach": True}
     stream = json.loads((await by(stage, ANN, "POST", "/api/chat/multi-model", wish)).body)["stream"]
@@ -170,9 +169,9 @@ async def test_conversations(corral: Corral, tmp_path: Path) -> None:
     assert {record.principal for record in await stage.records.until(2)} == {"ann"}
 
 
-async def test_what_was(corral: Corral, tmp_path: Path) -> None:
+async def test_what_was(corral: Corral, file_url: str) -> None:
     """Users see their own requests and sums, operators and admins all; nobody is told of others by asking for them by name."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     for key in (ANN, ANN, BOB, ""):
         assert (await stage.ask(call("/api/generate", headers=auth(key)))).status == 200
     records = await stage.records.until(4)
@@ -218,9 +217,9 @@ async def test_who_waits(corral: Corral) -> None:
         await first.answer()
 
 
-async def test_a_limited_key_is_limited_in_sessions_too(corral: Corral, tmp_path: Path) -> None:
+async def test_a_limited_key_is_limited_in_sessions_too(corral: Corral, file_url: str) -> None:
     """By its models and its hosts: in turns, titles, conversations and when asked where a request would go."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     path = f"/api/sessions/{json.loads((await by(stage, SOME, 'POST', '/api/sessions', {})).body)['id']}"
     said = {"message": {"content": "hello"}, "stream": False, "options": {"num_predict": 2}}
     assert (await by(stage, SOME, "POST", f"{path}/chat", said | {"model": TEXT})).status == 200
@@ -237,9 +236,9 @@ async def test_a_limited_key_is_limited_in_sessions_too(corral: Corral, tmp_path
     assert "not good for the model" in talked["end"]["error"]
 
 
-async def test_a_key_that_is_revoked_begins_nothing_more(corral: Corral, tmp_path: Path) -> None:
+async def test_a_key_that_is_revoked_begins_nothing_more(corral: Corral, file_url: str) -> None:
     """What runs on its behalf goes on; no turn follows."""
-    stage = await staged(corral, tmp_path)
+    stage = await staged(corral, file_url)
     new = json.loads((await by(stage, ROOT, "POST", "/api/keys", {"name": "new"})).body)["key"]
     one = {"model": TEXT, "options": {"num_predict": 2}}
     wish = {"participants": [one, one], "topic": "hello", "turns": 8, "detach": True}
@@ -256,9 +255,9 @@ async def test_a_key_that_is_revoked_begins_nothing_more(corral: Corral, tmp_pat
 
 
 @pytest.mark.parametrize("key", [ANN, ""])
-async def test_where_nobody_needs_a_key_nothing_is_anybodys(corral: Corral, tmp_path: Path, key: str) -> None:
+async def test_where_nobody_needs_a_key_nothing_is_anybodys(corral: Corral, file_url: str, key: str) -> None:
     """What was kept on loopback before there were keys is there again where `access.anonymous` is full; with or without a key that means nothing."""
-    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    database = {"url": file_url}
     stage = await corral(simulated(), database=database)
     assert (await by(stage, "", "POST", "/api/sessions", {"title": "old"})).status == 201
     assert len((await told(stage, key, "/api/sessions"))["sessions"]) == 1

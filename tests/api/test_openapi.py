@@ -144,9 +144,9 @@ async def test_the_headers_of_answers(
 
 @pytest.mark.parametrize("how", [{}, {"stream": False}, {"detach": True}])
 @pytest.mark.parametrize("path", ["/api/sessions/{id}/chat", "/api/chat/multi-model"])
-async def test_answers_of_several_kinds(corral: Corral, tmp_path: Path, path: str, how: dict[str, bool]) -> None:
+async def test_answers_of_several_kinds(corral: Corral, file_url: str, path: str, how: dict[str, bool]) -> None:
     """A stream, one object, or where to read it: each is described, with what is always in it."""
-    stage = await corral(simulated(tokens_per_second=1e9), database={"url": f"sqlite:///{tmp_path}/c.db"})
+    stage = await corral(simulated(tokens_per_second=1e9), database={"url": file_url})
     body: dict[str, Any] = {"topic": "Why?", "participants": [{"model": TEXT}] * 2, "turns": 1}
     asked = path
     if "{id}" in path:

@@ -193,9 +193,9 @@ async def test_errors_that_echo(collector: Collector, corral: Corral, status: in
     assert CANARY not in seen
 
 
-async def test_sessions(collector: Collector, corral: Corral, tmp_path: Any) -> None:
+async def test_sessions(collector: Collector, corral: Corral, file_url: str, tmp_path: Any) -> None:
     """What is written into a database, and looked for in it, in every detail that can be logged."""
-    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    database = {"url": file_url}
     stage = await corral(simulated("gpu1"), database=database, **watched(collector, tmp_path))
     made = await ask(stage.url, "POST", "/api/sessions", json.dumps({"model": TEXT, "system": CANARY}).encode())
     said = {"message": {"content": CANARY}, "stream": False, "options": {"num_predict": 3}}

@@ -5,19 +5,19 @@ import contextlib
 import gc
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.record import CancelSource
 from gateway.relay.generations import Generation
+from gateway.tasks import pause
 from tests.builders import PATHS, STREAMING, TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Cut, ask
 from tests.flows.detaching import EVENTS, detach, lines, parsed, read, reading, rest_of, try_to_detach
 from tests.scripted import Asked, ScriptedHost
-from tests.sockets import until
+from tests.sockets import LOOK_SECONDS, until
 from tests.stage import PADDING, Client, Stage
 from tests.streams import complete, events, last_error, text_of
 
@@ -40,7 +40,7 @@ async def ended(stage: Stage, id_: str) -> None:
     """Return once it has its record."""
     async with asyncio.timeout(10.0):
         while (await stage.get(f"/api/generations/{id_}"))["outcome"] is None:
-            pass
+            await pause(LOOK_SECONDS)
 
 
 # -- what readers get ---------------------------------------------------------------------------------------------------------
@@ -586,9 +586,9 @@ async def test_loading_and_unloading(corral: Corral) -> None:
     assert (answer.status, json.loads(answer.body)["done_reason"]) == (200, "unload")
 
 
-async def test_what_it_waits_for(corral: Corral, tmp_path: Path) -> None:
+async def test_what_it_waits_for(corral: Corral, file_url: str) -> None:
     """Its place while it waits; then what routing thought that it would take, which is kept with what every host would have cost."""
-    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    database = {"url": file_url}
     stage = await corral(simulated(parallel=1, tokens_per_second=1.0), slots=1, database=database)
     holder = await detach(stage, call("/api/generate", tokens=1000), "holder")
     await stage.row("holder", "streaming")

@@ -60,7 +60,7 @@ async def answered(stage: Stage, method: str, path: str, request: Call) -> Answe
 
 
 @pytest.mark.parametrize("way", ["bearer", "x-api-key", "basic", "path"])
-async def test_no_key_gets_anywhere(corral: Corral, tmp_path: Path, way: str) -> None:
+async def test_no_key_gets_anywhere(corral: Corral, tmp_path: Path, file_url: str, way: str) -> None:
     """Of an admin, of a user whom something is refused, of nobody."""
     ending = ""
 
@@ -77,7 +77,7 @@ async def test_no_key_gets_anywhere(corral: Corral, tmp_path: Path, way: str) ->
             access={"key_in_path": True},
             tracing={"endpoint": collector.url, "mode": "all", "capture_content": True},
             log={"level": "debug", "access": True, "path": str(tmp_path / "corral0.log")},
-            database={"url": f"sqlite:///{tmp_path}/corral.db"},
+            database={"url": file_url},
         )
         stage.key = ADMIN
         said: list[str] = []

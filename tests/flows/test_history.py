@@ -18,9 +18,9 @@ from tests.stage import Stage
 
 
 @pytest.fixture
-async def stage(corral: Corral, tmp_path: Path) -> Stage:
+async def stage(corral: Corral, file_url: str) -> Stage:
     """Three answers of one model, one of another, and one that nobody could give; all written down."""
-    made = await corral(simulated(), database={"url": f"sqlite:///{tmp_path}/corral.db"})
+    made = await corral(simulated(), database={"url": file_url})
     for model in (TEXT, TEXT, TEXT, OTHER, "made-up"):
         await made.ask(call("/api/chat", model, tokens=3, headers={"X-Corral-Session": model}))
     await made.records.until(5)

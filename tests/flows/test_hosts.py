@@ -328,10 +328,10 @@ async def test_who_waits_is_served_when_a_host_resumes(corral: Corral) -> None:
         one.faults.clear()
 
 
-async def test_a_drained_host_after_a_restart(corral: Corral, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_drained_host_after_a_restart(corral: Corral, file_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It still drains, before the first request; what is not kept says so."""
     one, two = simulated("gpu1"), simulated("gpu2")
-    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    database = {"url": file_url}
     stage = await corral(one, two, database=database)
     assert (await told(stage, "/api/hosts/gpu1/drain", "POST"))["kept"] is True
     await stage.finish()

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from tests.store.postgres import Postgres
 ROOT, ANN, BOB = (make(lambda size, byte=byte: bytes([byte + 40]) * size) for byte in range(3))  # type: ignore[misc]
 ADMIN, OTHER_KEY = KeyConfig("root", digest(ROOT), "admin"), KeyConfig("bob", digest(BOB))
 MINE, THEIRS = {"x-api-key": ANN}, {"x-api-key": BOB}
-
-
-@pytest.fixture
-def database_file(migrated_file: Path, tmp_path: Path) -> Path:
-    """A database of one's own, with tables and nothing in them."""
-    return Path(shutil.copy(migrated_file, tmp_path / "corral.db"))
 
 
 def ann(**limits: Any) -> dict[str, Any]:

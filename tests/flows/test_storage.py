@@ -33,10 +33,9 @@ async def test_no_database(corral: Corral) -> None:
     assert await told(stage) == (200, "none", 200, "")
 
 
-async def test_every_request_is_kept(corral: Corral, tmp_path: Path) -> None:
+async def test_every_request_is_kept(corral: Corral, database_file: Path, file_url: str) -> None:
     """Those that were answered and those that nobody could serve; with them the metrics say what waits and what is written."""
-    url = f"sqlite:///{tmp_path}/corral.db"
-    stage = await corral(simulated(), database={"url": url})
+    stage = await corral(simulated(), database={"url": file_url})
     for model in (TEXT, "made-up", TEXT):
         await stage.ask(call("/api/chat", model, tokens=3))
     records = await stage.records.until(3)
@@ -44,7 +43,7 @@ async def test_every_request_is_kept(corral: Corral, tmp_path: Path) -> None:
     assert await stage.totals("corral_db_queue_limit") == {(): 50_000}
     await until(lambda: stage.gateway.keeper and stage.gateway.keeper.records.depth == 0)
     assert await stage.totals("corral_db_records_total", "outcome") == {"written": 3}
-    with closing(sqlite3.connect(tmp_path / "corral.db")) as file:
+    with closing(sqlite3.connect(database_file)) as file:
         rows = file.execute("SELECT id, outcome, model, detail IS NULL FROM requests ORDER BY ts_us").fetchall()
         assert rows == [(one.id, one.outcome, one.model, one.outcome == "ok") for one in records]
         sums = file.execute("SELECT model, outcome, sum(n), sum(output_tokens) FROM rollup_1m GROUP BY 1, 2").fetchall()
@@ -61,13 +60,12 @@ async def test_a_database_that_is_not_there(corral: Corral, tmp_path: Path) -> N
     assert (await stage.ask(call("/api/chat", tokens=3))).status == 200
 
 
-async def test_relaying_goes_on_without_it(corral: Corral, tmp_path: Path) -> None:
+async def test_relaying_goes_on_without_it(corral: Corral, database_file: Path) -> None:
     """While another process holds the file, and records come by the hundred: every answer is whole, and all is written afterwards."""
-    path = tmp_path / "corral.db"
-    stage = await corral(simulated(), database={"url": f"sqlite:///{path}"})
+    stage = await corral(simulated(), database={"url": f"sqlite:///{database_file}"})
     keeper = stage.gateway.keeper
     assert keeper is not None
-    with closing(await hold(path)) as other:
+    with closing(await hold(database_file)) as other:
         for number in range(20):
             for one in numbered(50):
                 keeper.put(one)
@@ -81,23 +79,21 @@ async def test_relaying_goes_on_without_it(corral: Corral, tmp_path: Path) -> No
     assert await stage.totals("corral_db_records_total", "outcome") == {"written": 1020}
 
 
-async def test_the_end_writes_what_waits(corral: Corral, tmp_path: Path) -> None:
+async def test_the_end_writes_what_waits(corral: Corral, database_file: Path) -> None:
     """A stop loses nothing."""
-    path = tmp_path / "corral.db"
-    stage = await corral(simulated(), database={"url": f"sqlite:///{path}"})
+    stage = await corral(simulated(), database={"url": f"sqlite:///{database_file}"})
     for _ in range(3):
         await stage.ask(call("/api/chat", tokens=3))
     await stage.records.until(3)
     await stage.finish()
-    with closing(sqlite3.connect(path)) as file:
+    with closing(sqlite3.connect(database_file)) as file:
         assert file.execute("SELECT count(*), (SELECT sum(n) FROM rollup_1h) FROM requests").fetchone() == (3, 3)
 
 
-async def test_what_was_learned_is_there_at_the_next_start(corral: Corral, tmp_path: Path) -> None:
+async def test_what_was_learned_is_there_at_the_next_start(corral: Corral, file_url: str) -> None:
     """Before any request: how long the model takes to load there, and all else, so that the first decision is as good as the last one."""
-    url = f"sqlite:///{tmp_path}/corral.db"
     slow, fast = simulated("slow", load_bytes_per_second=5e8), simulated("fast")
-    first = await corral(slow, fast, database={"url": url})
+    first = await corral(slow, fast, database={"url": file_url})
     for host in ("slow", "fast"):
         assert (await first.ask(call("/api/chat", tokens=9, headers={"X-Corral-Host": host}))).status == 200
     await first.quiet()
@@ -109,7 +105,7 @@ async def test_what_was_learned_is_there_at_the_next_start(corral: Corral, tmp_p
     slow.scheduler.forget()
     fast.scheduler.forget()
 
-    again = await corral(slow, fast, database={"url": url})
+    again = await corral(slow, fast, database={"url": file_url})
     keeper = again.gateway.keeper
     assert keeper is not None
     await keeper.measurements.recalled.wait()

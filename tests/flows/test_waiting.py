@@ -4,7 +4,6 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -286,11 +285,11 @@ async def test_what_would_wait_is_explained(corral: Corral) -> None:
         assert [row["id"] for row in after["waiting"]] == [row["id"] for row in before["waiting"]]
 
 
-async def test_why_it_went_there_is_told_after_its_end(corral: Corral, tmp_path: Path) -> None:
+async def test_why_it_went_there_is_told_after_its_end(corral: Corral, file_url: str) -> None:
     """What each host would have cost, as it was explained before; of old ones as far as the database keeps it."""
     hosts = [simulated("gpu1", OTHER), simulated("gpu2"), simulated("gpu3")]
     await hosts[1].load(TEXT)
-    stage = await corral(*hosts, database={"url": f"sqlite:///{tmp_path}/corral.db"})
+    stage = await corral(*hosts, database={"url": file_url})
     sent = call("/api/chat")
     before = json.loads((await ask(stage.url, "POST", "/api/route/explain", sent.body)).body)
     id_ = (await stage.ask(sent)).get("X-Corral-Generation")

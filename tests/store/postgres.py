@@ -15,6 +15,8 @@ from pathlib import Path
 from tests.components import missing
 
 FAST = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c shared_buffers=64MB -c max_connections=60"
+ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
+OVER = "that is all"
 
 
 def programs() -> Path:
@@ -42,6 +44,7 @@ class Postgres:
             os.chown(self._folder, pwd.getpwnam(self._user).pw_uid, -1)
         self._run("initdb", "-D", str(self._data), "-U", "corral", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         self._process: subprocess.Popen[bytes] | None = None
+        self._psql: subprocess.Popen[str] | None = None
         self.start()
 
     def remove(self) -> None:
@@ -88,6 +91,9 @@ class Postgres:
 
     def stop(self, how: int = signal.SIGQUIT) -> None:
         """Stop it: SIGQUIT as in a crash, SIGINT cuts connections, SIGTERM waits for them to leave."""
+        if self._psql is not None:
+            self._psql.communicate()
+            self._psql = None
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(30)
@@ -110,10 +116,35 @@ class Postgres:
             os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """Run a statement and return what it answers, as text."""
-        return self._run(
-            "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "corral", "-d", database, "-qAtc", statement
-        )
+        """Run a statement and return what it answers, as text. One psql goes on running for the maintenance database: to start one takes longer than most statements."""
+        if database != "postgres":
+            return self._run("psql", *self._named(database), "-qAtc", statement)
+        if self._psql is None:
+            self._psql = subprocess.Popen(
+                [self._bin / "psql", *self._named(database), "-qAt", "-v", "ON_ERROR_STOP=1"],
+                user=self._user,
+                cwd="/",
+                env=ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+            )
+        told, taken = self._psql.stdout, self._psql.stdin
+        assert told is not None
+        assert taken is not None
+        taken.write(f"{statement};\n\\echo {OVER}\n")
+        taken.flush()
+        lines: list[str] = []
+        while not lines or lines[-1] != OVER:
+            line = told.readline()
+            assert line, f"psql: {lines}{(self._folder / 'log').read_text()[-2000:]}"  # it stops at an error
+            lines.append(line.removesuffix("\n"))
+        return "\n".join(lines[:-1])
+
+    def _named(self, database: str) -> tuple[str, ...]:
+        return ("-h", "127.0.0.1", "-p", str(self.port), "-U", "corral", "-d", database)
 
     def _run(self, program: str, *arguments: str, tries: int = 1) -> str:
         for left in range(tries, 0, -1):
@@ -121,7 +152,7 @@ class Postgres:
                 [self._bin / program, *arguments],
                 user=self._user,
                 cwd="/",
-                env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+                env=ENVIRONMENT,
                 capture_output=True,
                 timeout=60,
                 check=False,

@@ -267,9 +267,9 @@ async def test_imports_that_are_refused(desk: Desk) -> None:
     assert (await desk.call("GET"))["sessions"] == []
 
 
-async def test_a_body_that_is_too_large(corral: Corral, tmp_path: Any) -> None:
+async def test_a_body_that_is_too_large(corral: Corral, file_url: str) -> None:
     """The same limit as everywhere."""
-    database = {"url": f"sqlite:///{tmp_path}/corral.db"}
+    database = {"url": file_url}
     desk = Desk(await corral(simulated(), database=database, relay={"body_limit_bytes": 2_000}))
     assert "over 2000 bytes" in await desk.refused("POST", "/import", b" " * 2_001, status=413)
 
