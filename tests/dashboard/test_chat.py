@@ -1,8 +1,9 @@
 """The chat's page beside its main path: what is chosen for it, what is warned of, what can be done with a message."""
 
 import base64
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +127,33 @@ def test_the_gateway_goes_away(app: Page, tmp_path: Path, monkeypatch: pytest.Mo
     demo.stop()
 
 
+@contextlib.contextmanager
+def busy(gateway: Gateway, host: str) -> Iterator[None]:
+    """A host that takes no more: how many it runs at once is found from its answers, also those to other tests."""
+    body = {"model": MODEL, "prompt": "why", "options": {"num_predict": 4000}}
+    out: list[str] = []
+    waits = False
+    try:
+        while not waits:
+            out.append(gateway.post("/api/generate", body, headers={"X-Corral-Host": host}, detach=True)["id"])
+            waits = gateway.get(f"/api/generations/{out[-1]}")["queue_place"] is not None
+        gateway.delete(f"/api/generations/{out.pop()}")
+        yield
+    finally:
+        for id_ in out:
+            gateway.delete(f"/api/generations/{id_}")
+
+
 def test_who_waits_is_told_the_place(app: Page, gateway: Gateway) -> None:
     """While the host that was chosen is busy."""
-    body = {"model": MODEL, "prompt": "why", "options": {"num_predict": 4000}}
-    busy = gateway.post("/api/generate", body, headers={"X-Corral-Host": "sim1"}, detach=True)["id"]
     at = app()
-    at.radio(key="host_hosts").set_value("sim1").run()
-    at.chat_input[0].set_value("Why?").run()
-    for _ in range(100):
-        if "Waiting for a free host: 1 in the queue" in captions(at.run()):
-            break
-    assert "Waiting for a free host: 1 in the queue" in captions(at)
-    gateway.delete(f"/api/generations/{busy}")
+    with busy(gateway, "sim1"):
+        at.radio(key="host_hosts").set_value("sim1").run()
+        at.chat_input[0].set_value("Why?").run()
+        for _ in range(100):
+            if "Waiting for a free host: 1 in the queue" in captions(at.run()):
+                break
+        assert "Waiting for a free host: 1 in the queue" in captions(at)
     free(gateway, at.session_state["session"])
 
 
