@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from gateway.tasks import pause
 
 TURNS = 200
-LOOK_SECONDS = 0.002
+LOOK_SECONDS = 0.005
 """Between two looks at what takes longer than so many turns of the event loop."""
 
 Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -15,11 +15,12 @@ import pytest
 
 from gateway.cli import main
 from gateway.demo import demo
+from gateway.tasks import pause
 from simulator.__main__ import main as simulate
 from tests.builders import OTHER, TEXT, call, simulated
 from tests.contract.raw import Connection, ask
 from tests.processes import ROOT, SECONDS, answers, corral, program, python
-from tests.sockets import listening, nobody, saying
+from tests.sockets import LOOK_SECONDS, listening, nobody, saying
 
 ANY = ("--listen", "127.0.0.1:0")
 
@@ -536,7 +537,7 @@ async def test_the_demo_has_the_app(tmp_path: Path) -> None:
         url = await process.listens()
         async with asyncio.timeout(SECONDS):
             while not await answers(app):  # it begins to listen some seconds later
-                pass
+                await pause(LOOK_SECONDS)
         assert json.loads((await ask(app, "GET", "/healthz")).body) == {"status": "ok", "gateway": url}
         process.interrupt()
         assert (await process.ended())[0] == 0

@@ -1,6 +1,7 @@
 """Facts about the tree that must hold: small files and functions, nothing silent, nothing hidden, everything tested."""
 
 import ast
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ def named(paths: list[Path]) -> list[object]:
     return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     """The syntax of a file."""
     return ast.parse(path.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ import yaml
 
 from gateway.access.keys import digest, make
 from gateway.loader import API_KEY, environment_names
+from gateway.tasks import pause
 from gateway.telemetry.catalogue import Catalogue
 from tests.builders import call
 from tests.collector import Collector
@@ -26,6 +27,7 @@ from tests.components import missing
 from tests.contract.raw import Connection, ask
 from tests.deploy.files import ROOT, Image, composition, environment, text, variables
 from tests.processes import Process, corral, program
+from tests.sockets import LOOK_SECONDS
 from tests.store.postgres import Postgres, programs
 
 SET = {"CORRAL_HOSTS": "gpu1=http://gpu1:11434", "POSTGRES_PASSWORD": "p4ss", "GRAFANA_PASSWORD": "w0rd"}
@@ -391,7 +393,9 @@ async def found(url: str, query: str, *, empty: bool = False) -> list[str]:
         while True:
             answer = await ask(url, "GET", f"/api/v1/query?query={quote(query)}")
             if answer.status == 503:  # it is starting
+                await pause(LOOK_SECONDS)
                 continue
             rows = json.loads(answer.body)["data"]["result"]
             if rows or empty:
                 return [row["value"][1] for row in rows]
+            await pause(LOOK_SECONDS)

@@ -11,10 +11,11 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
+from gateway.tasks import pause
 from grafana.queries import JOB
 from tests.components import program
 from tests.contract.raw import ask
-from tests.sockets import until
+from tests.sockets import LOOK_SECONDS, until
 
 SCRAPE = "200ms"
 SECONDS = 15.0
@@ -58,7 +59,7 @@ class Prometheus:
         """Return once this is so; asks Prometheus again and again."""
         async with asyncio.timeout(seconds):
             while not await true():
-                pass
+                await pause(LOOK_SECONDS)
 
 
 @contextlib.asynccontextmanager
