@@ -9,9 +9,12 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import gateway
 from tests.sockets import until
 
 ROOT = Path(__file__).parent.parent
+OURS = os.pathsep.join(dict.fromkeys((str(Path(gateway.__file__).parent.parent), str(ROOT))))
+"""Where Python finds the gateway that these tests have, compiled or not, and behind it all else of ours."""
 SECONDS = 15.0
 
 
@@ -80,7 +83,7 @@ async def program(cwd: Path, *command: str, **environ: str) -> AsyncIterator[Pro
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
-        env=usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "CORRAL_DATABASE_URL": "none"} | environ,
+        env=usual | {"PYTHONPATH": OURS, "PYTHONUNBUFFERED": "1", "CORRAL_DATABASE_URL": "none"} | environ,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,

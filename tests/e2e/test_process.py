@@ -35,7 +35,7 @@ async def serving(host: Host, grace_seconds: float) -> AsyncIterator[tuple[Proce
         "CORRAL_POLL_INTERVAL_SECONDS": "60",
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "serve", "--listen", "127.0.0.1:0", "--host", f"gpu1={host.url}"),
+        *(sys.executable, "-P", "-m", "gateway", "serve", "--listen", "127.0.0.1:0", "--host", f"gpu1={host.url}"),
         stdout=PIPE,
         env={name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")} | names,
     )
