@@ -7,6 +7,7 @@ from gateway.tasks import pause
 
 TICK_SECONDS = 0.005
 LIMIT_SECONDS = 0.010  # a 99th percentile that streams do not feel
+LEAST = 20  # delays, beside the longest
 _THREADS = Path("/proc/self/task")
 
 
@@ -33,10 +34,15 @@ class Lag:
         """The test itself has held up the loop just now."""
         self._excused = True
 
+    @property
+    def enough(self) -> bool:
+        """Whether it can be told."""
+        return len(self._delays) > LEAST
+
     def told(self) -> float:
         """The 99th percentile in seconds since this was asked last."""
         delays, self._delays = sorted(self._delays)[:-1], []
-        assert len(delays) >= 20, "too short a time to tell"
+        assert len(delays) >= LEAST, "too short a time to tell"
         late = sorted(each - TICK_SECONDS * n for each in delays for n in range(1 + int(each / TICK_SECONDS)))
         return late[int(len(late) * 0.99)]
 

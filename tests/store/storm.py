@@ -55,6 +55,7 @@ class Storm:
         self._tasks.spawn("lag", self.lag.run())
         self._tasks.spawn("client", self._ask())
         await pause(CALM_SECONDS)
+        await until(lambda: self.lag.enough)
         return self.lag.told()
 
     async def _blow(self) -> None:
