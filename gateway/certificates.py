@@ -1,6 +1,7 @@
 """Certificates in files: what TLS needs of them, and whether they can be used."""
 
 import ssl
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ Signature = tuple[tuple[int, int, int] | None, ...]
 
 def trust(context: ssl.SSLContext, ca: str, key: str) -> None:
     """Have ``context`` trust the certificates in ``ca``. ``key``: what is configured so. Raises ConfigError."""
+    _readable(ca, f"{key} = {ca!r}")
     try:
         context.load_verify_locations(ca)
     except OSError as error:  # ssl's errors are such, too
@@ -20,14 +22,36 @@ def trust(context: ssl.SSLContext, ca: str, key: str) -> None:
 
 def show(context: ssl.SSLContext, cert: str, private: str, key: str) -> None:
     """Have ``context`` show the certificate in ``cert`` (with those between it and its CA), whose key is in ``private``, or there too. Raises ConfigError."""
+    for file in filter(None, (cert, private)):
+        _readable(file, f"{key}: {file!r}")
+    locked = False
+
+    def passphrase() -> (
+        str
+    ):  # OpenSSL asks for one where the key is encrypted; without this it would ask at the terminal
+        nonlocal locked
+        locked = True
+        return ""
+
     try:
-        context.load_cert_chain(cert, private or None, password="")  # or OpenSSL would ask at the terminal
+        context.load_cert_chain(cert, private or None, password=passphrase)
     except OSError as error:
+        if locked:
+            why = "the key is encrypted, and nobody is there to give its passphrase: let it be without one"
+            raise ConfigError(f"{key}: {(private or cert)!r}: {why}") from None
         files = f"{cert!r} and {private!r}" if private else repr(cert)
-        if isinstance(error, ssl.SSLError) or error.filename is not None:
-            raise ConfigError(f"{key} = {files}: {_why(error, 'are no certificate and its key in PEM form')}") from None
-        missing = [file for file in (cert, private) if file and not Path(file).is_file()] or [cert]
-        raise ConfigError(f"{key}: {missing[0]!r}: {error.strerror}") from None
+        raise ConfigError(f"{key} = {files}: {_why(error, 'are no certificate and its key in PEM form')}") from None
+
+
+def _readable(file: str, named: str) -> None:
+    """A pipe could keep whoever reads it waiting for ever. Raises ConfigError."""
+    path = Path(file)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"{named}: it is no regular file")
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"{named}: {error.strerror}") from None
 
 
 def _why(error: OSError, otherwise: str) -> str:

@@ -1,9 +1,11 @@
 """Certificates in files: which can be used, and what is said of the others."""
 
+import os
 import ssl
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from gateway.certificates import check_files, show, signature, trust
 from gateway.config import Config, HostConfig
@@ -25,6 +27,13 @@ def test_what_can_be_used(tmp_path: Path) -> None:
     check_files(Config(hosts=hosts))
 
 
+def encrypted(key: bytes) -> bytes:
+    """The same key, behind a passphrase."""
+    known = serialization.load_pem_private_key(key, None)
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    return known.private_bytes(serialization.Encoding.PEM, pkcs8, serialization.BestAvailableEncryption(b"secret"))
+
+
 def test_what_cannot(tmp_path: Path) -> None:
     """The message names the key, the file, and what is wrong."""
     authority = Authority(tmp_path)
@@ -32,12 +41,22 @@ def test_what_cannot(tmp_path: Path) -> None:
     away = str(tmp_path / "away.pem")
     words = tmp_path / "words.pem"
     words.write_text("no certificate", encoding="utf-8")
+    fifo = str(tmp_path / "fifo.pem")
+    os.mkfifo(fifo)
+    locked, both = tmp_path / "locked.key", tmp_path / "both.pem"
+    locked.write_bytes(encrypted(Path(one.key).read_bytes()))
+    both.write_bytes(Path(one.cert).read_bytes() + locked.read_bytes())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for run, said in (
         (lambda: trust(context, away, "ca"), f"ca = '{away}': No such file or directory"),
         (lambda: trust(context, str(words), "ca"), f"ca = '{words}': holds no certificates in PEM form"),
         (lambda: show(context, one.cert, away, "cert"), f"cert: '{away}': No such file or directory"),
         (lambda: show(context, away, one.key, "cert"), f"cert: '{away}': No such file or directory"),
+        (lambda: trust(context, fifo, "ca"), f"ca = '{fifo}': it is no regular file"),
+        (lambda: show(context, fifo, one.key, "cert"), f"cert: '{fifo}': it is no regular file"),
+        (lambda: show(context, one.cert, fifo, "cert"), f"cert: '{fifo}': it is no regular file"),
+        (lambda: show(context, one.cert, str(locked), "cert"), f"cert: '{locked}': the key is encrypted"),
+        (lambda: show(context, str(both), "", "cert"), f"cert: '{both}': the key is encrypted"),
         (lambda: show(context, one.cert, other.key, "cert"), "the key is not that of the certificate"),
         (lambda: show(context, one.cert, "", "cert"), "are no certificate and its key in PEM form"),
         (lambda: show(context, str(words), one.key, "cert"), "are no certificate and its key in PEM form"),
