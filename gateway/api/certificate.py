@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+import threading
 
 from gateway.certificates import own, signature
 from gateway.config import TlsConfig
@@ -16,10 +17,17 @@ class Certificate:
     def __init__(self, config: TlsConfig) -> None:
         self._config = config
         self._seen = self._signature()
+        self._looking: threading.Thread | None = None
         self.context: ssl.SSLContext | None = own(config) if config.cert else None
 
     def look(self) -> None:
-        """Take files that have changed; where they cannot be used, those before stay."""
+        """Have a thread take files that have changed; where they cannot be used, those before stay. A mount may not answer, and neither what is served
+        nor the stop waits for it: so it is no thread of the loop's, which are waited for."""
+        if self._config.cert and (self._looking is None or not self._looking.is_alive()):
+            self._looking = threading.Thread(target=self._look, name="certificate", daemon=True)
+            self._looking.start()
+
+    def _look(self) -> None:
         seen = self._signature()
         if seen == self._seen:
             return

@@ -1,8 +1,11 @@
 """TLS of our own: streams, cancelling, other certificates while it runs, and callers who must show theirs."""
 
 import asyncio
+import os
 import ssl
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +27,15 @@ async def serial(stage: Stage) -> str:
     """Of the certificate that the next caller is shown."""
     async with Connection.to(stage.url, tls=stage.tls) as client:
         return str(client._writer.get_extra_info("peercert")["serialNumber"])
+
+
+def looked(stage: Stage) -> None:
+    """The files have been looked at now."""
+    certificate = stage.gateway.listeners.certificate
+    for _ in range(2):  # one may have been under way
+        certificate.look()
+        assert certificate._looking is not None
+        certificate._looking.join(SECONDS)
 
 
 @pytest.mark.every_loop
@@ -97,8 +109,8 @@ async def test_another_certificate(corral: Corral, tmp_path: Path, caplog: pytes
                 pass
         second = await serial(stage)
         Path(pair.key).write_text("broken", encoding="utf-8")  # noqa: ASYNC240 - a few bytes
-        stage.gateway.listeners.certificate.look()
-        stage.gateway.listeners.certificate.look()
+        looked(stage)
+        looked(stage)
         assert await serial(stage) == second
         lines = b""
         while (chunk := await client.chunk()) is not None:
@@ -107,6 +119,49 @@ async def test_another_certificate(corral: Corral, tmp_path: Path, caplog: pytes
     told = [record.getMessage() for record in caplog.records if "certificate" in record.getMessage()]
     assert told[0] == f"certificate read again: {pair.cert}"
     assert [text for text in told if text.startswith("the certificate stays as it was: tls.cert = ")] == told[-1:]
+
+
+async def test_a_pipe_in_place_of_the_key(corral: Corral, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody reads it: what was before stays."""
+    authority = Authority(tmp_path)
+    pair = authority.pair("own")
+    stage = await corral(simulated(), tls=tls(pair))
+    stage.tls = authority.client()
+    first = await serial(stage)
+    Path(pair.key).unlink()  # noqa: ASYNC240 - at once
+    os.mkfifo(pair.key)
+    looked(stage)
+    assert await serial(stage) == first
+    told = f"the certificate stays as it was: tls.cert: {pair.key!r}: it is no regular file"
+    assert caplog.messages.count(told) == 1
+
+
+async def test_a_mount_that_does_not_answer(corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds up neither callers nor the stop, and is asked once at a time."""
+    authority = Authority(tmp_path)
+    pair = authority.pair("own")
+    stage = await corral(simulated(), tls=tls(pair))
+    stage.tls = authority.client()
+    asked, answers, stat = threading.Semaphore(0), threading.Event(), Path.stat
+
+    def hanging(path: Path, **more: Any) -> os.stat_result:
+        if str(path) == pair.cert:
+            asked.release()
+            assert answers.wait(SECONDS)
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", hanging)
+    certificate = stage.gateway.listeners.certificate
+    certificate.look()
+    assert asked.acquire(timeout=SECONDS)
+    certificate.look()
+    async with asyncio.timeout(SECONDS / 2):
+        assert await serial(stage)
+        await stage.stop()
+    assert not asked.acquire(blocking=False)
+    answers.set()
+    assert certificate._looking is not None
+    certificate._looking.join(SECONDS)
 
 
 async def test_callers_who_must_show_theirs(corral: Corral, tmp_path: Path) -> None:
