@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.config import Config, DatabaseConfig
 from gateway.errors import BadRequest, ConfigError, StoreUnavailable
-from gateway.loader import api_key, config_file, database_config, gateway_url, keys_config, mistyped
+from gateway.loader import (
+    FILES,
+    api_key,
+    config_file,
+    database_config,
+    gateway_files,
+    gateway_url,
+    keys_config,
+    mistyped,
+)
 from gateway.loader import load as read_config
 from gateway.places import DEFAULT_LISTEN
 from gateway.process import build, package_version
 from gateway.record import Outcome
 
 if TYPE_CHECKING:
+    import ssl
+
     from gateway.store.export import Sink
 
 DEFAULT_APP = "127.0.0.1:8501"
@@ -109,6 +120,8 @@ def _add_watching(commands: Any) -> None:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--gateway", metavar="URL", help=f"default: $OLLAMA_HOST, or {DEFAULT_LISTEN}")
+        for option, (variable, what) in FILES.items():
+            command.add_argument(f"--{option.replace('_', '-')}", metavar="FILE", help=f"{what} (default: ${variable})")
         command.set_defaults(run=run)
         if name == "top":
             command.add_argument(
@@ -128,20 +141,29 @@ def _interval(text: str) -> float:
     return value
 
 
+def _gateway(parsed: argparse.Namespace) -> "tuple[str, ssl.SSLContext | None]":
+    from gateway.fleet.host import Link
+    from gateway.fleet.tls import context_of
+
+    url = gateway_url(parsed.gateway, os.environ)
+    files = gateway_files(url, vars(parsed), os.environ)
+    return url, context_of(Link(*files)) if any(files) else None
+
+
 def _top(parsed: argparse.Namespace) -> int:
     from gateway.top import program
 
-    url = gateway_url(parsed.gateway, os.environ)
-    return int(_run(program.run(url, parsed.interval, api_key(os.environ))))
+    url, tls = _gateway(parsed)
+    return int(_run(program.run(url, parsed.interval, api_key(os.environ), tls)))
 
 
 def _status(parsed: argparse.Namespace) -> int:
     from gateway import status
     from gateway.top.asking import Unreachable, looked
 
-    url = gateway_url(parsed.gateway, os.environ)
+    url, tls = _gateway(parsed)
     try:
-        look = _run(looked(url, api_key(os.environ)))
+        look = _run(looked(url, api_key(os.environ), tls))
     except Unreachable as error:
         code, told = status.UNREACHABLE, status.unreachable(url, str(error))
     else:

@@ -30,6 +30,12 @@ from gateway.places import DEFAULT_LISTEN
 
 API_KEY = "CORRAL_API_KEY"
 """The variable with the key that commands and the app send."""
+FILES = {
+    "ca": ("CORRAL_CA", "a file of certificates (PEM), by which alone that of a gateway by https is trusted"),
+    "cert": ("CORRAL_CERT", "a file with a certificate of ours, where the gateway wants one"),
+    "cert_key": ("CORRAL_CERT_KEY", "a file with its key, where it is in another"),
+}
+"""What commands that ask a gateway take for TLS: by option, the variable that can say it too, and what it is."""
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _PARSED: dict[type, Callable[[str], Any]] = {
     str: str,
@@ -132,6 +138,19 @@ def api_key(environ: Mapping[str, str]) -> str:
     return environ.get(API_KEY, "")
 
 
+def gateway_files(url: str, given: Mapping[str, str | None], environ: Mapping[str, str]) -> tuple[str, str, str]:
+    """Files (PEM) for speaking TLS with the gateway at ``url``: the CA that it is trusted by, a certificate of ours, and its key; as given, else as the
+    environment says; empty: none. Raises ConfigError for what would be of no use."""
+    if not url.startswith("https:"):
+        if useless := [name for name in FILES if given.get(name)]:
+            raise ConfigError(f"--{useless[0].replace('_', '-')} is for a gateway by TLS, and its address is {url}")
+        return "", "", ""
+    ca, cert, key = (given.get(name) or environ.get(variable, "") for name, (variable, _) in FILES.items())
+    if key and not cert:
+        raise ConfigError("--cert-key is the key of a certificate: name its file, too (--cert)")
+    return ca, cert, key
+
+
 def from_tree(tree: dict[str, Any]) -> Config:
     """Check and convert a plain tree (as TOML gives it). Raises ConfigError."""
     _refuse_unknown(tree, Config, "")
@@ -199,7 +218,7 @@ def mistyped(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that nothing reads, but that are nearly the name of one → that name. Others may start with CORRAL_ by right:
     Kubernetes sets CORRAL_SERVICE_HOST and its like beside a service of that name.
     """
-    known = ["CORRAL_CONFIG", "CORRAL_HOSTS", API_KEY, *environment_names()]
+    known = ["CORRAL_CONFIG", "CORRAL_HOSTS", API_KEY, *(name for name, _ in FILES.values()), *environment_names()]
     strangers = [name for name in environ if name.startswith("CORRAL") and name not in known]
     near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in strangers}
     return {name: found[0] for name, found in near.items() if found}

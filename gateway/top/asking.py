@@ -1,6 +1,7 @@
 """Asks a gateway what it does, over its API, and tells it what to do."""
 
 import os
+import ssl
 import time
 from types import TracebackType
 from typing import Self, TypeVar
@@ -9,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from gateway.fleet.tls import in_words
 from gateway.top.look import Look, SeenFleet, SeenGenerations, SeenReadiness
 from gateway.top.scrape import scrape
 
@@ -28,10 +30,11 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class Asking:
-    """One gateway by its URL; ``key``, if there is one, is sent along; ``async with``."""
+    """One gateway by its URL; ``key``, if there is one, is sent along; without ``tls`` it is trusted as the system trusts; ``async with``."""
 
-    def __init__(self, url: str, key: str = "") -> None:
+    def __init__(self, url: str, key: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.url = url
+        self._tls: ssl.SSLContext | bool = tls or True
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._session = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
 
@@ -83,7 +86,7 @@ class Asking:
 
     async def _answer(self, method: str, path: str) -> tuple[int, bytes]:
         try:
-            async with self._session.request(method, self.url + path) as answer:
+            async with self._session.request(method, self.url + path, ssl=self._tls) as answer:
                 body = bytearray()
                 async for piece in answer.content.iter_any():
                     body += piece
@@ -92,17 +95,25 @@ class Asking:
                 return answer.status, bytes(body)
         except TimeoutError:
             raise Unreachable(f"no answer within {TIMEOUT_SECONDS:g} s") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Unreachable(_words(error.certificate_error)) from None
         except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno  # uvloop's own words for it are longer
-            raise Unreachable(os.strerror(number) if number and number > 0 else str(error.os_error)) from None
+            raise Unreachable(_words(error.os_error)) from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(str(error) or type(error).__name__) from None
 
 
-async def looked(url: str, key: str = "") -> Look:
+async def looked(url: str, key: str = "", tls: ssl.SSLContext | None = None) -> Look:
     """One look. Raises Unreachable."""
-    async with Asking(url, key) as asking:
+    async with Asking(url, key, tls) as asking:
         return await asking.look()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return in_words(error)
+    number = getattr(error, "errno", None)  # uvloop's own words for it are longer
+    return os.strerror(number) if number and number > 0 else str(error)
 
 
 def _refused(status: int, body: bytes) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+import ssl
 import sys
 import time
 from io import TextIOWrapper
@@ -23,13 +24,13 @@ READ_BYTES = 1024  # of keys at a time
 _QUITTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-async def run(url: str, interval_seconds: float, key: str = "") -> int:
+async def run(url: str, interval_seconds: float, key: str = "", tls: ssl.SSLContext | None = None) -> int:
     """Until ``q``; where it is no terminal, one picture. The exit code: 0, or 2 if there is no gateway to make a picture of."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no arrows shows a question mark
     console = Console(highlight=False)
     live = all((sys.stdin.isatty(), sys.stdout.isatty(), console.is_terminal, not console.is_dumb_terminal))
-    async with Asking(url, key) as asking:
+    async with Asking(url, key, tls) as asking:
         if not live:
             return await _once(asking, console, interval_seconds)
         with opened(console, sys.stdin.fileno()) as screen:

@@ -10,6 +10,7 @@ from tests.conftest import Corral
 from tests.processes import corral as process
 from tests.processes import python
 from tests.sockets import nobody
+from tests.tls import Authority
 from tests.top.terminal import MAIN_SCREEN
 from tests.top.terminal import corral as terminal
 
@@ -155,6 +156,49 @@ async def test_where_there_is_no_gateway(tmp_path: Path) -> None:
             2,
             f"corral: {host.url}: no Corral answers there: GET /api/fleet is a 404\n",
         )
+
+
+@pytest.mark.parametrize("command", [("top", "--interval", "0.1"), ("status",)])
+async def test_a_gateway_by_tls(corral: Corral, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """It is trusted by the CA that an option or the environment names, and is shown a certificate where it wants one; else the reason is told in words."""
+    authority = Authority(tmp_path)
+    own, ours = authority.pair("own"), authority.pair("ours", "ann@example.com")
+    stage = await corral(simulated(), tls={"cert": own.cert, "key": own.key, "client_ca": authority.ca})
+    stage.tls = authority.client(ours)
+    asked = (*command, "--gateway", stage.url)
+    shown = ("--cert", ours.cert, "--cert-key", ours.key)
+    environ = {"CORRAL_CA": authority.ca, "CORRAL_CERT": ours.cert, "CORRAL_CERT_KEY": ours.key}
+    async with (
+        process(tmp_path, *asked, "--ca", authority.ca, *shown) as told,
+        process(tmp_path, *asked, **environ) as set_,
+        process(tmp_path, *asked) as stranger,
+        process(tmp_path, *asked, "--ca", "away.pem") as away,
+    ):
+        for good in (told, set_):
+            assert await good.ended() == (0, "")
+            assert any("gpu1" in line for line in good.lines)
+        code, said = await stranger.ended()
+        assert code == 2
+        assert "its certificate is not trusted: self-signed certificate in certificate chain" in "".join(
+            (*stranger.lines, said)
+        )
+        assert await away.ended() == (1, "corral: ca = 'away.pem': No such file or directory\n")
+
+
+async def test_files_of_no_use(tmp_path: Path) -> None:
+    """Are refused: somebody thinks that they count."""
+    with nobody() as url:
+        async with (
+            process(tmp_path, "status", "--gateway", url, "--ca", "ca.pem") as plain,
+            process(tmp_path, "status", "--gateway", url.replace("http", "https"), "--cert-key", "k.pem") as lone,
+            process(tmp_path, "status", "--gateway", url, CORRAL_CA="ca.pem") as other,
+        ):
+            assert await plain.ended() == (1, f"corral: --ca is for a gateway by TLS, and its address is {url}\n")
+            assert await lone.ended() == (
+                1,
+                "corral: --cert-key is the key of a certificate: name its file, too (--cert)\n",
+            )
+            assert (await other.ended())[0] == 2
 
 
 async def test_who_does_not_watch_does_not_pay(tmp_path: Path) -> None:
