@@ -25,7 +25,7 @@ from access_page import access_page
 from api_page import Json, api_page
 
 from dashboard import __main__ as dashboard
-from gateway import cli, config, errors, keyconfig, places
+from gateway import cli, config, errors, keyconfig, loader, places
 from gateway.app import running
 from gateway.fleet.snapshot import FleetSnapshot
 from gateway.store.entries import Row
@@ -71,7 +71,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
 def _rows(kind: type, section: str, comments: dict[tuple[str, str], str]) -> Iterator[str]:
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        variable = f"CORRAL_{section}_{field.name}".upper().replace("__", "_") if section not in config.TABLES else ""
+        named = f"CORRAL_{section}_{field.name}".upper().replace("__", "_")
+        variable = named if named in loader.environment_names() else ""
         hint = hints[field.name]
         name = hint.__name__ if isinstance(hint, type) else "str" if "Literal" in str(get_origin(hint)) else str(hint)
         text = comments[kind.__name__, field.name]

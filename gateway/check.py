@@ -51,6 +51,7 @@ def effective(config: Config) -> str:
         tree["access"]["pepper"] = HIDDEN
     for host in tree["hosts"]:
         host["headers"] = dict.fromkeys(host["headers"], HIDDEN)
+    tree["discovery"]["secrets"] = dict.fromkeys(tree["discovery"]["secrets"], HIDDEN)
     return json.dumps(tree, indent=2)
 
 

@@ -22,6 +22,7 @@ from gateway.proxies import Proxies
 PREFIX = re.compile(r"(?!/(api|v1)(/|\Z))(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*\Z")
 HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\Z")
 VALUE = re.compile(r"(?! )[\x20-\x7e\xa0-\xff]{1,8192}(?<! )\Z")
+HEADERS_MOST_BYTES = 16 * 1024  # of one host: most that servers take of a whole head
 OWN_HEADERS = frozenset(
     (
         *("host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
@@ -159,6 +160,8 @@ def _check_link(host: HostConfig, scheme: str) -> None:
             raise ConfigError(
                 f"{name}: the value of {header} must be one line of Latin letters and signs, without spaces around it"
             )
+    if sum(len(header) + len(value) for header, value in host.headers.items()) > HEADERS_MOST_BYTES:
+        raise ConfigError(f"{name}: headers are over {HEADERS_MOST_BYTES} bytes")
     if twice := [one for one in host.headers if [other.lower() for other in host.headers].count(one.lower()) > 1]:
         raise ConfigError(f"{name}: headers: {twice[0]!r} is there twice")
 

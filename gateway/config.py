@@ -143,14 +143,20 @@ class DiscoveryConfig:
     """Hosts that come and go without a restart. A host's url may be like dns+http://ollama.internal:11434: one host for each address.
 
     Of the labels in a file `slots` and `tags` (words with commas between them) are those of all its targets, `name` is that of an
-    entry with one target; without it a host is named after its address and port. All other labels are ignored. The first host of a name
-    counts, and the first of a url, the configuration's before those of files; the log names the others.
+    entry with one target; without it a host is named after its address and port. All other labels are ignored. Beside `targets` and `labels` an entry
+    may have what `[[hosts]]` has: `ca`, `cert`, `key`, `server_name`, `insecure_skip_verify`, `headers`, `headers_env`, `vram_bytes`. The first host of a name counts, and the first of a url, the configuration's before those of files; the log names the others.
     """
 
     files: tuple[
         str, ...
     ] = ()  # JSON or YAML files of hosts, as Prometheus' file_sd has them; a path may begin where Corral was started
     interval_seconds: Positive = 10.0  # between looks at names, files and this configuration file
+    secrets_env: tuple[
+        str, ...
+    ] = ()  # variables that entries of files may name in headers_env: whoever writes those files must not have just any secret sent to a host of theirs
+    secrets: Mapping[str, str] = field(
+        default_factory=dict, repr=False
+    )  # the same, with values written here: { GPU_AUTHORIZATION = "Bearer …" }
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ def load(
         tree["hosts"] = named
     try:
         _fill_in_headers(tree, env)
+        _fill_in_secrets(tree, env)
         return from_tree(tree)
     except ConfigError as error:
         if error.message == HOW_TO_NAME_HOSTS:
@@ -209,6 +210,8 @@ def environment_names() -> dict[str, tuple[str, str, type]]:
     for section, kind in get_type_hints(Config).items():
         if dataclasses.is_dataclass(kind):
             for key, hint in get_type_hints(kind).items():
+                if get_origin(hint) is Mapping:
+                    continue  # a table of its own
                 scalar = {Literal: str, tuple: tuple}.get(get_origin(hint), hint)
                 names[f"CORRAL_{section}_{key}".upper()] = (section, key, scalar)
     return names
@@ -262,6 +265,21 @@ def _fill_in_headers(tree: dict[str, Any], env: Mapping[str, str]) -> None:
             if not env.get(str(variable)):
                 raise ConfigError(f"host {row.get('name')!r}: headers_env: the environment has no {variable}")
         row["headers"] = headers | {header: env[str(variable)].strip() for header, variable in named.items()}
+
+
+def _fill_in_secrets(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    """What files of hosts may have sent as headers. Raises ConfigError for a variable that is not there."""
+    table = tree.get("discovery")
+    if not isinstance(table, dict):
+        return
+    named, known = table.get("secrets_env", ()), table.get("secrets", {})
+    if not named or not isinstance(named, (list, tuple)) or not isinstance(known, dict):
+        return  # there are none; or it is wrong, and is told so
+    for variable in map(str, named):
+        if not env.get(variable):
+            raise ConfigError(f"discovery.secrets_env: the environment has no {variable}")
+        known = known | {variable: env[variable].strip()}
+    table["secrets"] = known
 
 
 def _fill_in_tracing(tree: dict[str, Any], env: Mapping[str, str]) -> None:

@@ -172,7 +172,8 @@ def test_check_hides_headers_of_hosts(
     file = tmp_path / "corral.toml"
     file.write_text(
         '[[hosts]]\nname = "gpu1"\nurl = "http://127.0.0.1:9"\n'
-        'headers = { X-Team = "of-a-team" }\nheaders_env = { Authorization = "GPU1_TOKEN" }\n',
+        'headers = { X-Team = "of-a-team" }\nheaders_env = { Authorization = "GPU1_TOKEN" }\n'
+        '[discovery]\nsecrets = { OTHER = "of-others" }\n',
         encoding="utf-8",
     )
     main(["check", "--config", str(file)])
@@ -182,6 +183,7 @@ def test_check_hides_headers_of_hosts(
     assert host["headers_env"] == {"Authorization": "GPU1_TOKEN"}
     assert "of-the-host" not in text
     assert "of-a-team" not in text
+    assert "of-others" not in text
 
 
 def test_certificates_are_looked_at_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

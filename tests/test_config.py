@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,13 @@ def test_a_list_in_the_environment() -> None:
 
 
 def test_every_section_has_variables() -> None:
-    """No key was forgotten."""
+    """No key was forgotten. Tables of names and values have none."""
     scalars = {
         (field.name, inner.name)
         for field in dataclasses.fields(Config)
         if dataclasses.is_dataclass(getattr(Config(), field.name))
         for inner in dataclasses.fields(getattr(Config(), field.name))
+        if not isinstance(getattr(getattr(Config(), field.name), inner.name), Mapping)
     }
     assert {(section, key) for section, key, _ in environment_names().values()} == scalars | {
         ("", "listen"),
@@ -515,6 +517,22 @@ def test_headers_out_of_the_environment(tmp_path: Path) -> None:
     (host,) = load(file, {"K": "secret\n"}).hosts
     assert host.headers == {"X-Team": "ml", "X-Key": "secret"}
     assert "secret" not in repr(host)
+
+
+def test_secrets_that_files_of_hosts_may_name(tmp_path: Path) -> None:
+    """Those that are listed, and no other variable; values are not shown."""
+    file = tmp_path / "x.toml"
+    file.write_text('[discovery]\nfiles = ["h.json"]\nsecrets = { B = "written" }\n', encoding="utf-8")
+    env = {"CORRAL_DISCOVERY_SECRETS_ENV": "A", "A": "secret\n", "C": "other", "CORRAL_DISCOVERY_SECRETS": "x"}
+    discovery = load(file, env).discovery
+    assert discovery.secrets == {"A": "secret", "B": "written"}
+    assert 'secret"' not in repr(discovery)
+    assert "written" not in repr(discovery)
+    with pytest.raises(ConfigError, match=r"CORRAL_DISCOVERY_SECRETS_ENV: the environment has no A"):
+        load(file, {"CORRAL_DISCOVERY_SECRETS_ENV": "A"})
+    file.write_text('[discovery]\nfiles = ["h.json"]\nsecrets = "A"\nsecrets_env = ["A"]\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"discovery\.secrets must be a table"):
+        load(file, {"A": "x"})
 
 
 # -- listening ------------------------------------------------------------------------------------------------------------------------

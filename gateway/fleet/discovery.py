@@ -7,38 +7,24 @@ begins, when it becomes another thing, and when it ends.
 
 import asyncio
 import dataclasses
-import json
 import logging
-import re
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-import yaml
-
-from gateway.checked import check_hosts
-from gateway.complaint import in_words
-from gateway.config import DNS, Config, HostConfig, place_of, with_scheme
+from gateway.config import DNS, Config, HostConfig, place_of
 from gateway.errors import ConfigError
 from gateway.fleet.health import BreakerPolicy
 from gateway.fleet.host import Host, Link
+from gateway.fleet.hostfile import read_targets
 from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Load, Unload
 
 log = logging.getLogger(__name__)
-FILE_LIMIT_BYTES = 1024 * 1024
 HOSTS_LIMIT = 1000
 TOLD_MOST = 10  # hosts that one line of the log names
-
-
-class Target(msgspec.Struct, frozen=True):
-    """One entry of a file: ``targets`` are ``address:port`` or URLs; ``labels`` may be name, slots and tags (with commas)."""
-
-    targets: list[str]
-    labels: dict[str, str | int] = {}
 
 
 class Discovery:
@@ -69,8 +55,9 @@ class Discovery:
                 found += await self._source(host.url, lambda host=host: _resolved(host))  # type: ignore[misc]
             else:
                 found.append(host)
+        secrets = self._config.discovery.secrets
         for file in self._config.discovery.files:
-            found += await self._source(file, lambda file=file: asyncio.to_thread(read_targets, Path(file)))  # type: ignore[misc]
+            found += await self._source(file, lambda file=file: asyncio.to_thread(read_targets, Path(file), secrets))  # type: ignore[misc]
         hosts, left_out = _unique(found)
         self._tell(left_out)
         if hosts != self._hosts:
@@ -120,39 +107,6 @@ async def _resolved(host: HostConfig) -> list[HostConfig]:
         )
         for address in addresses
     ]
-
-
-def read_targets(path: Path) -> list[HostConfig]:
-    """The hosts of one file. Raises OSError, ValueError, ConfigError; RecursionError for what is nested too deeply."""
-    with path.open("rb") as file:
-        text = file.read(FILE_LIMIT_BYTES + 1)
-    if len(text) > FILE_LIMIT_BYTES:
-        raise ValueError(f"the file is over {FILE_LIMIT_BYTES} bytes")
-    try:
-        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"not YAML: {str(error).splitlines()[0]}") from None
-    try:
-        entries = msgspec.convert(tree or [], list[Target])
-    except msgspec.ValidationError as error:
-        raise ValueError(f"not a list of targets and labels: {in_words(error)}") from None
-    hosts = [_host(target, entry) for entry in entries for target in entry.targets]
-    check_hosts(hosts)
-    return hosts
-
-
-def _host(target: str, entry: Target) -> HostConfig:
-    bare = target.partition("://")[2] or target
-    name = str(entry.labels.get("name", "")) if len(entry.targets) == 1 else ""
-    slots = str(entry.labels.get("slots", 0))
-    if not slots.isdigit():
-        raise ValueError(f"{target}: slots = {slots!r} is not a number of requests")
-    return HostConfig(
-        name=name or re.sub(r"[^A-Za-z0-9_.-]+", "-", bare.partition("/")[0]).strip("-.")[:63],
-        url=with_scheme(target),
-        slots=int(slots),
-        tags=tuple(tag.strip() for tag in str(entry.labels.get("tags", "")).split(",") if tag.strip()),
-    )
 
 
 def configured(config: Config, moved: Callable[[Load | Unload], None]) -> Fleet:

@@ -92,6 +92,9 @@ class Poller:
             watch = before.get(host.name)
             if watch is not None and watch.host.url == host.url:
                 del before[host.name]
+                if watch.host.link != host.link:  # what it is known by is tried now
+                    watch.poke.set()
+                watch.host = host
             else:
                 watch = _Watch(host)
                 name = f"poller {host.name}"

@@ -1,7 +1,9 @@
 """Short ways to hosts, models, views and requests, as routing sees them."""
 
 import hashlib
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from gateway.dialects.endpoints import ENDPOINTS
@@ -17,6 +19,12 @@ HEALTHY = Health(State.HEALTHY, "")
 SIZE = 1_000_000_000
 WORKED_OUT = {"digest_of", "failures", "is_full", "memo", "most", "name", "slots", "state"}
 """What a view makes of what it is given."""
+
+
+def written(path: Path, value: Any) -> str:
+    """A file with this, as JSON (which is YAML too)."""
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return str(path)
 
 
 def digest_of(model: str) -> str:

@@ -1,7 +1,6 @@
 """Hosts are found where they are told of, and stay when a source fails."""
 
 import asyncio
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import pytest
 
 from gateway.config import Config, DiscoveryConfig, HostConfig
 from gateway.errors import ConfigError
-from gateway.fleet.discovery import FILE_LIMIT_BYTES, HOSTS_LIMIT, Discovery, read_targets, tell_changes
+from gateway.fleet.discovery import HOSTS_LIMIT, Discovery, tell_changes
 from gateway.fleet.host import Host
+from gateway.fleet.hostfile import FILE_LIMIT_BYTES, read_targets
+from tests.fleet.builders import written
 
 STATIC = HostConfig("gpu1", "http://10.0.0.5:11434", 2, ("big",))
 LOCAL = HostConfig("ollama", "dns+http://localhost:11434", 4, ("dns",))
@@ -29,12 +30,6 @@ class Found:
         """Look once; the names that were told last."""
         await self.discovery.step()
         return [host.name for host in self.told[-1]] if self.told else []
-
-
-def written(path: Path, value: Any) -> str:
-    """A file with this, as JSON (which is YAML too)."""
-    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return str(path)
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -60,15 +55,6 @@ async def test_a_name_with_addresses() -> None:
     for host in hosts:
         assert host.name.startswith("ollama-")
         assert (host.slots, host.tags) == (4, ("dns",))
-
-
-def test_an_address_without_a_port(tmp_path: Path) -> None:
-    """Is where an Ollama listens, as everywhere."""
-    file = Path(written(tmp_path / "hosts.json", [{"targets": ["10.0.0.7", "http://10.0.0.8"]}]))
-    assert [(host.name, host.url) for host in read_targets(file)] == [
-        ("10.0.0.7", "http://10.0.0.7:11434"),
-        ("10.0.0.8", "http://10.0.0.8"),
-    ]
 
 
 def test_changes_in_words(caplog: pytest.LogCaptureFixture) -> None:
@@ -115,22 +101,6 @@ async def test_a_file(tmp_path: Path) -> None:
     assert await found.step() == ["gpu1"]
 
 
-YAML = """
-- targets: ["10.0.0.7:11434"]
-  labels: {name: gpu7, slots: 4, tags: "big, fast"}
-- targets: [https://ollama.example/]
-"""
-
-
-@pytest.mark.parametrize("suffix", ["yml", "yaml"])
-def test_yaml(tmp_path: Path, suffix: str) -> None:
-    """Reads like JSON."""
-    assert read_targets(Path(written(tmp_path / f"hosts.{suffix}", YAML))) == [
-        HostConfig("gpu7", "http://10.0.0.7:11434", 4, ("big", "fast")),
-        HostConfig("ollama.example", "https://ollama.example/"),
-    ]
-
-
 BAD: dict[str, Any] = {
     "not JSON": "[",
     "an object": {"targets": []},
@@ -142,6 +112,9 @@ BAD: dict[str, Any] = {
     "a scheme": [{"targets": ["ftp://a:1"]}],
     "nothing": [{"targets": [""]}],
     "twice": [{"targets": ["a:1", "a:1"]}],
+    "a field that there is not": [{"targets": ["https://a"], "ca_file": "ca.pem"}],
+    "a CA without TLS": [{"targets": ["a:1"], "ca": "ca.pem"}],
+    "a name with addresses": [{"targets": ["dns+http://a:1"]}],
     "too long": "[" + " " * FILE_LIMIT_BYTES + "]",
 }
 
@@ -154,16 +127,10 @@ async def test_a_bad_file(tmp_path: Path, value: Any, caplog: pytest.LogCaptureF
     before = await found.step()
     written(file, value)
     with pytest.raises((ValueError, ConfigError)):
-        read_targets(file)
+        read_targets(file, {})
     with caplog.at_level(logging.WARNING):
         assert await found.step() == before
     assert str(file) in caplog.text
-
-
-async def test_bad_yaml(tmp_path: Path) -> None:
-    """One line says what is wrong."""
-    with pytest.raises(ValueError, match="not YAML: "):
-        read_targets(Path(written(tmp_path / "hosts.yml", "a: [")))
 
 
 async def test_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
