@@ -36,6 +36,7 @@ def _sentences() -> dict[str, str]:
         "unauthorized": t("The gateway wants a valid key."),
         "not_allowed": t("The app's key is not good for this."),
         "too_large": t("This is more than the gateway takes at once."),
+        "bodies_full": t("The gateway holds as much as it may just now."),
         "model_not_found": t("No host has the model."),
         "not_found": t("It is not there, or not any more."),
         "gone": t("The answer was too large to be kept."),

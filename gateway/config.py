@@ -106,6 +106,9 @@ class RelayConfig:
         2.0  # for a connection to come about; a host that is silent after that is never left
     )
     body_limit_bytes: Count = 64 * 1024 * 1024  # largest request body; 413 beyond
+    bodies_bytes: Count = (
+        256 * 1024 * 1024
+    )  # of all bodies over 64 KiB that are held at a time, until their requests end; 503 beyond. Blobs are not held
     idle_connection_seconds: Positive = 300.0  # how long an unused connection to a host is kept
     deadline_seconds: NotNegative = 0.0  # for a whole generation; 0: none
     model_at_host: bool = (

@@ -139,6 +139,13 @@ class TooLarge(CorralError):
     fault = Fault.CLIENT
 
 
+class BodiesFull(CorralError):
+    """Large bodies of other requests hold all the memory that is meant for them (`relay.bodies_bytes`). Small ones are served."""
+
+    status = 503
+    code = "bodies_full"
+
+
 class ModelNotFound(CorralError):
     """No host has the model."""
 

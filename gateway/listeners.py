@@ -185,7 +185,10 @@ class Listeners:
         every, http, gate = tuple(parts), self._config.http, self._access.gate
         for one in self._all:
             manners = one.manners
-            middlewares = self._around, boundary(manners, gate, self._access.audit.put, self._responded)
+            middlewares = (
+                self._around,
+                boundary(manners, gate, self._access.audit.put, self._responded, inference.bodies),
+            )
             limit = self._config.relay.body_limit_bytes
             made = runner(
                 every, middlewares, http.prefix, package_version(), limit, self._doors[one.whole], whole=one.whole

@@ -7,8 +7,8 @@ from aiohttp import web
 
 from gateway.access.gate import permit_host
 from gateway.api.answers import passed_on
+from gateway.api.bodies import read_body
 from gateway.api.caller import WHO
-from gateway.api.inference import read_body
 from gateway.api.manners import bare
 from gateway.config import Config
 from gateway.errors import NoHost

@@ -30,11 +30,11 @@ from aiohttp import web
 
 from gateway.access.gate import Principal
 from gateway.api.answers import JSON_UTF8, Answer, json_answer
+from gateway.api.bodies import read_body
 from gateway.api.caller import WHO
-from gateway.api.inference import read_body
 from gateway.complaint import in_words
 from gateway.depth import DEPTH_MOST, too_deep
-from gateway.errors import BadRequest, CorralError, TooLarge
+from gateway.errors import BadRequest, BodiesFull, CorralError, TooLarge
 
 Method = Callable[..., Awaitable[Any]]
 Handler = Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
@@ -106,7 +106,7 @@ def _read(
     answers = tuple(bytes if one is web.StreamResponse else one for one in answers)
     implied: tuple[type[CorralError], ...] = ()
     if "body" in takes:
-        implied = (BadRequest, TooLarge)
+        implied = (BadRequest, TooLarge, BodiesFull)
     elif "query" in takes or "headers" in takes:
         implied = (BadRequest,)
     return Described(method, takes, answers, statuses, content_type, tuple(dict.fromkeys((*implied, *errors))))

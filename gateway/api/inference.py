@@ -14,6 +14,7 @@ from gateway.access.gate import Gate, Principal, asked_by, permit, require
 from gateway.access.rights import Right
 from gateway.access.tallies import Tallies
 from gateway.api.answers import JSON_UTF8, Answer, rendered
+from gateway.api.bodies import SMALL_BYTES, Bodies, read_body
 from gateway.api.caller import NEAR, who_asks
 from gateway.api.detaching import accepted, detaching
 from gateway.api.manners import CORS, Headers, Manners
@@ -28,7 +29,6 @@ from gateway.errors import (
     CorralError,
     DeadlineUnmet,
     Loop,
-    NotHttp,
     QueueFull,
     ShuttingDown,
     TooLarge,
@@ -102,6 +102,7 @@ class Inference:
         self._did = did
         self._model_at_host = config.model_at_host
         self._body_limit = config.body_limit_bytes
+        self.bodies = Bodies(config.bodies_bytes)
         self._handlers = {path: partial(self._handle, endpoint) for path, endpoint in ENDPOINTS.items()}
         self.draining = False
 
@@ -153,7 +154,9 @@ class Inference:
                 response: web.StreamResponse = await self._unloaded(inference, id_, request, near)
             elif detach:
                 tracked = True
-                answer = await self._detached.start(inference, headers, query, received)
+                answer = await self._detached.start(
+                    *(inference, headers, query, received), began=partial(self.bodies.hold_until_done, request)
+                )
                 if headers.session:
                     self._recorder.record(inference, headers.content_encoding, answer)
                 response = accepted(answer, request.path.removesuffix(endpoint.path))
@@ -182,9 +185,14 @@ class Inference:
             self._responded(endpoint.path, 499)
             raise
         finally:
-            current.set(None)
+            self._done(request)
         self._responded(endpoint.path, response.status)
         return _naming(response, trace)
+
+    def _done(self, request: web.Request) -> None:
+        current.set(None)
+        if self.bodies.of:
+            self.bodies.let_go(request)
 
     def _inference(
         self, endpoint: Endpoint, body: bytes, id_: str, headers: Inbound, client: str, trace: Trace, query: str
@@ -260,11 +268,13 @@ class Inference:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         content = request.content
         if not content.is_eof():
-            body = await read_body(request, self._body_limit)  # copies twice; nearly every body has come whole by now
+            body = await read_body(request, self._body_limit, self.bodies)  # nearly every body has come whole by now
         elif 0 < content.total_bytes < PAUSED_BYTES and len(content._buffer) == 1:
             body = content._buffer[0]  # where read_nowait() would have the connection's parser run once more
         else:
             body = content.read_nowait()
+            if len(body) > SMALL_BYTES:
+                self.bodies.hold(request, len(body))
         if len(body) > self._body_limit:
             raise TooLarge(f"the body is over {self._body_limit} bytes")
         peer = request._transport_peername  # what request.remote is made of, each time by an interpreted property
@@ -287,18 +297,6 @@ class Inference:
         if who.name and inference.kind is not Kind.UNLOAD:
             self._tallies.admit(who.name, inference.endpoint.dialect)
         return asked_by(who, inference)
-
-
-async def read_body(request: web.Request, limit_bytes: int) -> bytes:
-    """The whole body. Raises TooLarge, TooSlow, NotHttp."""
-    try:
-        if (request.content_length or 0) > limit_bytes:  # nobody has to send it
-            raise TooLarge(f"the body is over {limit_bytes} bytes")
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body is over {limit_bytes} bytes") from None
-    except web.RequestPayloadError:
-        raise NotHttp("the body is not framed as its head says") from None
 
 
 def _naming(response: web.StreamResponse, trace: Trace) -> web.StreamResponse:

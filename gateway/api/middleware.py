@@ -14,6 +14,7 @@ from yarl import URL
 from gateway.access.gate import EVERYBODY, NOBODY, Gate, require
 from gateway.access.rights import CHANGING, Right, needed
 from gateway.api.answers import Answer, moved, plain, rendered
+from gateway.api.bodies import BODIES, Bodies
 from gateway.api.caller import NEAR, WHO, keyless, who_asks
 from gateway.api.manners import ABOUT, CORS, NAME, NAMED, Greeting, Manners, allow, bare, clean, location, sign
 from gateway.dialects.endpoints import ENDPOINTS
@@ -40,7 +41,9 @@ SAYS_ITSELF = web.RequestKey("says itself", bool)
 """Whether a request is inference, which counts and logs itself."""
 
 
-def boundary(manners: Manners, gate: Gate, did: Callable[[Deed], None], responded: Counted) -> Middleware:
+def boundary(
+    manners: Manners, gate: Gate, did: Callable[[Deed], None], responded: Counted, bodies: Bodies
+) -> Middleware:
     """A middleware that turns away whom ``manners`` or the ``gate`` do, renders what is raised and tells ``responded(route, status)``. ``did`` is told
     who changed something."""
 
@@ -59,7 +62,11 @@ def boundary(manners: Manners, gate: Gate, did: Callable[[Deed], None], responde
         else:
             request[CORS] = greeting.headers
             request[SAYS_ITSELF] = itself = request.method == "POST" and route in ENDPOINTS
-            response = await _handled(request, handler if itself else _guarded(gate, did, route, handler))
+            request[BODIES] = bodies
+            try:
+                response = await _handled(request, handler if itself else _guarded(gate, did, route, handler))
+            finally:
+                bodies.let_go(request)
             if not response.prepared:
                 sign(request, response.headers)
             if itself:

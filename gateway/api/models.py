@@ -9,8 +9,8 @@ from aiohttp import ClientError, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.api.answers import JSON, Answer, Streamed, json_answer, rendered, type_of
+from gateway.api.bodies import read_body
 from gateway.api.detaching import detaching
-from gateway.api.inference import read_body
 from gateway.api.manners import ABOUT, sign
 from gateway.config import Config
 from gateway.dialects.managing import ManagementRequest, Operation, read_management

@@ -7,8 +7,8 @@ from aiohttp import web
 
 from gateway.access.gate import Principal, permit
 from gateway.api.answers import passed_on
+from gateway.api.bodies import read_body
 from gateway.api.caller import WHO
-from gateway.api.inference import read_body
 from gateway.config import RelayConfig
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.names import canonical, full, is_name

@@ -23,6 +23,7 @@ _OUR_CODES = (
     "deadline",
     "shutting_down",
     "too_large",
+    "bodies_full",
     "rate_limit_exceeded",
     "insufficient_quota",
 )

@@ -98,9 +98,16 @@ class Detached:
         return new_id(self._generations.wall(), self._rng.getrandbits(52))
 
     async def start(
-        self, request: InferenceRequest, headers: Inbound, query: str, received: float, *, keep: bool = True
+        self,
+        request: InferenceRequest,
+        headers: Inbound,
+        query: str,
+        received: float,
+        *,
+        keep: bool = True,
+        began: "Callable[[asyncio.Task[None]], None] | None" = None,
     ) -> KeptAnswer:
-        """Run it. Returns in a moment; raises CorralError if it is refused in that moment (the queue is full, no host)."""
+        """Run it, and tell ``began`` its task. Returns in a moment; raises CorralError if it is refused in that moment (the queue is full, no host)."""
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         generation = self._generations.track(request, received)
@@ -113,7 +120,9 @@ class Detached:
             generation.stop(*intent.stopped)
         shelf.put(answer, generation.stop)
         self._refusable.add(answer.id)
-        self._tasks.spawn(f"generation {answer.id}", self._run(generation, answer, headers, query, keep=keep))
+        task = self._tasks.spawn(f"generation {answer.id}", self._run(generation, answer, headers, query, keep=keep))
+        if began is not None:
+            began(task)
         try:
             await self._first_step()
         finally:

@@ -12,13 +12,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.access.gate import Gate
+from gateway.api.bodies import Bodies
 from gateway.api.handler import described, handler
 from gateway.api.manners import Manners
 from gateway.api.middleware import boundary
 from gateway.api.visits import visits
 from gateway.config import HttpConfig, TracingConfig
 from gateway.doc import doc
-from gateway.errors import BadRequest, NoHost, NotFound, TooLarge
+from gateway.errors import BadRequest, BodiesFull, NoHost, NotFound, TooLarge
 from gateway.telemetry.context import Contexts
 from tests.builders import config
 from tests.contract.raw import Answer, ask
@@ -102,7 +103,7 @@ async def asked() -> AsyncIterator[Ask]:
     app = web.Application(
         middlewares=[
             visits(Contexts(TracingConfig(), random.Random(1)), "", time.monotonic, time.time, None),
-            boundary(manners, gate, lambda _: None, lambda *_: None),
+            boundary(manners, gate, lambda _: None, lambda *_: None, Bodies(2**20)),
         ],
         client_max_size=100,
     )
@@ -183,7 +184,12 @@ def test_what_is_known() -> None:
     known = {name: described(getattr(Things(), name)) for name in ("all_of_it", "made", "taken", "text")}
     assert all(known.values())
     errors = {name: what.errors for name, what in known.items() if what}
-    assert errors == {"all_of_it": (BadRequest, TooLarge, NotFound), "made": (), "taken": (NoHost,), "text": ()}
+    assert errors == {
+        "all_of_it": (BadRequest, TooLarge, BodiesFull, NotFound),
+        "made": (),
+        "taken": (NoHost,),
+        "text": (),
+    }
     answers = {name: what.answers for name, what in known.items() if what}
     assert answers == {"all_of_it": (Row,), "made": (Row,), "taken": (Row, Path), "text": (bytes,)}
     assert described(test_what_is_known) is None
