@@ -89,7 +89,7 @@ def config_page() -> str:
         "",
         "Corral reads a TOML file (`--config`, else `$CORRAL_CONFIG`, else `./corral.toml` if it is there), then the environment, then",
         "flags; later ones win. An unknown key is an error that names the nearest one. Times are in seconds, sizes in bytes. A list in the",
-        "environment has commas between its parts.",
+        "environment has commas between its parts; a variable that is empty says nothing, as if it were not there.",
         "`corral check` prints what is in force and asks each host. `corral.example.toml` is a file to start from.",
         "",
         "## Top level",

@@ -253,7 +253,7 @@ class LogConfig:
 
     format: Literal["auto", "json", "pretty"] = "auto"  # auto: pretty on a terminal, JSON elsewhere
     level: Literal["debug", "info", "warning", "error"] = "info"  # warning: of generations only those that failed
-    path: str = ""  # empty: standard output
+    path: str = ""  # empty or -: standard output; - in the environment stands above a file's path, where an empty variable says nothing
     sample: Share = 1.0  # of the lines of generations in which neither a host nor the gateway failed
     access: bool = False  # a line for every other request, too
 

@@ -9,6 +9,7 @@ from typing import Literal
 from gateway.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+NOBODY = "anonymous"
 KEY_NAME = "letters, digits, '-', '_' and '.', at most 63"
 DAY_SECONDS = 24 * 3600.0
 FIRST_YEAR = 2020
@@ -17,6 +18,7 @@ PriorityWord = Literal["interactive", "normal", "background"]
 RATE_MOST = 1_000_000  # requests a minute, or at a time
 TOKENS_MOST = 10**15
 SHARE_LEAST, SHARE_MOST = 0.01, 100.0
+_ALIKE = str.maketrans("01i_.", "oll--")
 _BUDGET = re.compile(r"(\d{1,16})/(day|month)\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -54,22 +56,41 @@ class KeyConfig:
     share: float = 1.0  # its weight where others wait too: 2 gets twice the seconds of 1
 
 
+def likeness(name: str) -> str:
+    """The same for names that are taken for each other at a glance: ``Ann`` and ``ann``, ``ci_1`` and ``ci-l``."""
+    return name.casefold().translate(_ALIKE)
+
+
+def check_name(name: str, others: Iterable[str]) -> None:
+    """Raises ValueError, in words, for a name that would be taken for another, or for callers without a key. It may be among ``others`` itself."""
+    mine = likeness(name)
+    if mine == likeness(NOBODY):
+        raise ValueError(
+            f"the name {name!r} would be taken for callers without a key: {NOBODY} is what they are called"
+        )
+    if other := next((one for one in others if one != name and likeness(one) == mine), ""):
+        raise ValueError(
+            f"the name {name!r} would be taken for that of the key {other!r}: choose one that looks otherwise"
+        )
+
+
 def check_keys(keys: Iterable[KeyConfig]) -> None:
     """Names, hashes, days and limits. Raises ConfigError."""
     seen: set[str] = set()
     for key in keys:
         if not NAME.match(key.name) or key.name in seen:
             raise ConfigError(f"[[keys]]: name = {key.name!r}: {KEY_NAME}, each once")
-        seen.add(key.name)
         if not _DIGEST.match(key.hash):
             raise ConfigError(f"[[keys]]: the hash of {key.name!r} is not one that `corral keys hash` prints")
         try:
+            check_name(key.name, seen)
             end_of(key.expires)
             check_reach(key.role, key.models, key.hosts)
             check_limits(key.rpm, key.tpm, key.concurrency, key.share)
             budgets_of(key.budgets)
         except ValueError as error:
             raise ConfigError(f"[[keys]]: {key.name!r}: {error}") from None
+        seen.add(key.name)
 
 
 def end_of(day: str) -> float:

@@ -14,7 +14,7 @@ from gateway.db import opened
 from gateway.dialects.request import Priority
 from gateway.dialects.urgency import in_words
 from gateway.errors import ConfigError, CorralError, StoreUnavailable
-from gateway.keyconfig import KEY_NAME, NAME, check_reach, end_to_come
+from gateway.keyconfig import KEY_NAME, NAME, check_name, check_reach, end_to_come
 from gateway.store.audit import Audit, Deed
 from gateway.store.keyring import Keyring
 
@@ -55,6 +55,7 @@ async def create(
     if any(one.name == name for one in config.keys):
         raise ConfigError(f"the configuration has a key {name!r}")
     try:
+        check_name(name, (one.name for one in config.keys))
         until = end_to_come(expires, time.time())
         check_reach(role, models, hosts)
         limits = limits_of(**limited)

@@ -30,6 +30,7 @@ from gateway.places import DEFAULT_LISTEN
 
 API_KEY = "CORRAL_API_KEY"
 """The variable with the key that commands and the app send."""
+STDOUT = "-"
 FILES = {
     "ca": ("CORRAL_CA", "a file of certificates (PEM), by which alone that of a gateway by https is trusted"),
     "cert": ("CORRAL_CERT", "a file with a certificate of ours, where the gateway wants one"),
@@ -155,7 +156,10 @@ def gateway_files(url: str, given: Mapping[str, str | None], environ: Mapping[st
 def from_tree(tree: dict[str, Any]) -> Config:
     """Check and convert a plain tree (as TOML gives it). Raises ConfigError."""
     _refuse_unknown(tree, Config, "")
-    return checked(_converted(tree))
+    config = checked(_converted(tree))
+    if config.log.path != STDOUT:
+        return config
+    return dataclasses.replace(config, log=dataclasses.replace(config.log, path=""))
 
 
 def _converted(tree: dict[str, Any]) -> Config:

@@ -52,7 +52,8 @@ async def test_from_the_first_key_on(corral: Corral, file_url: str, database_fil
     ann = json.loads((await by(stage, root, "POST", "/api/keys", {"name": "ann", "expires": "2099-12-31"})).body)
     assert (ann["facts"]["role"], ann["facts"]["expires_at"]) == ("user", "2100-01-01T00:00:00+00:00")
     assert (await by(stage, ann["key"], "POST", "/api/keys", {"name": "eve"})).status == 403
-    assert (await by(stage, root, "POST", "/api/keys", {"name": "ann"})).status == 409
+    for name in ("ann", "Ann", "Root", "anonymous"):
+        assert (await by(stage, root, "POST", "/api/keys", {"name": name})).status == 409
     limited = await by(stage, root, "POST", "/api/keys", {"name": "op", "role": "operator", "models": ["llama3*"]})
     assert (limited.status, "only a user's key" in limited.body.decode()) == (409, True)
     turned = json.loads((await by(stage, root, "POST", "/api/keys/ann/rotate")).body)["key"]
@@ -69,8 +70,7 @@ async def test_from_the_first_key_on(corral: Corral, file_url: str, database_fil
         ("", "", "POST /api/keys", "root", 201),
         ("root", "admin", "POST /api/keys", "ann", 201),
         ("ann", "user", "POST /api/keys", "", 403),
-        ("root", "admin", "POST /api/keys", "ann", 409),
-        ("root", "admin", "POST /api/keys", "op", 409),
+        *(("root", "admin", "POST /api/keys", name, 409) for name in ("ann", "Ann", "Root", "anonymous", "op")),
         ("root", "admin", "POST /api/keys/{name}/rotate", "ann", 200),
         ("root", "admin", "DELETE /api/keys/{name}", "ann", 200),
         ("root", "admin", "DELETE /api/keys/{name}", "ann", 404),

@@ -109,6 +109,14 @@ def test_empty_variables_say_nothing() -> None:
     assert load(None, HOSTS | {"CORRAL_LISTEN": "", "CORRAL_QUEUE_LIMIT": "", "CORRAL_CONFIG": ""}) == load(None, HOSTS)
 
 
+def test_standard_output_in_the_environment(tmp_path: Path) -> None:
+    """Stands above a path in the file, by a word: an empty variable says nothing."""
+    file = tmp_path / "x.toml"
+    file.write_text('[log]\npath = "corral.log"\n', encoding="utf-8")
+    assert load(file, HOSTS | {"CORRAL_LOG_PATH": ""}).log.path == "corral.log"
+    assert load(file, HOSTS | {"CORRAL_LOG_PATH": "-"}).log.path == ""
+
+
 def test_nothing_else_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is handed in counts, not the environment of the process."""
     monkeypatch.setenv("CORRAL_LISTEN", "127.0.0.1:9999")

@@ -16,6 +16,8 @@ HASH = "0123456789abcdef" * 4
         ({"name": "no spaces"}, "name = 'no spaces': letters, digits"),
         ({"name": ""}, "letters, digits"),
         ({"name": "two"}, "each once"),
+        ({"name": "Two"}, "'Two' would be taken for that of the key 'two'"),
+        ({"name": "Anonymous"}, "would be taken for callers without a key"),
         ({"hash": "crl_AAAA"}, "not one that `corral keys hash` prints"),
         ({"hash": HASH.upper()}, "not one that"),
         ({"expires": "tomorrow"}, "expires = 'tomorrow' is no day like 2027-01-31"),

@@ -18,7 +18,16 @@ from gateway.api.manners import ABOUT
 from gateway.dialects.urgency import in_words
 from gateway.doc import doc
 from gateway.errors import Conflict, NotFound, StoreUnavailable
-from gateway.keyconfig import RATE_MOST, SHARE_LEAST, SHARE_MOST, TOKENS_MOST, PriorityWord, check_reach, end_to_come
+from gateway.keyconfig import (
+    RATE_MOST,
+    SHARE_LEAST,
+    SHARE_MOST,
+    TOKENS_MOST,
+    PriorityWord,
+    check_name,
+    check_reach,
+    end_to_come,
+)
 from gateway.store.keyring import Keyring
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}(?!\n)$"
@@ -146,6 +155,7 @@ class KeysApi:
         """Make a key; the answer is the only place where it is ever shown. It is good at once here, within a second elsewhere."""
         request[ABOUT] = (body.name,)
         try:
+            check_name(body.name, (one.name for one in self._gate.configured))
             expires = end_to_come(body.expires.isoformat() if body.expires else "", time.time())
             check_reach(body.role, body.models, body.hosts)
             limits = limits_of(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import msgspec
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, insert, select, text, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
@@ -14,11 +14,13 @@ from gateway.access.keys import Key
 from gateway.access.limits import Limits
 from gateway.access.rights import KeyRole
 from gateway.errors import Conflict, NotFound, StoreUnavailable
+from gateway.keyconfig import check_name
 from gateway.store.none import Store
 from gateway.store.schema import keys
 from gateway.tasks import pause
 
 BEAT_SECONDS = 1.0
+_LOCK = 0x4B455953  # any number of our own: an advisory lock of PostgreSQL
 
 
 class Keyring:
@@ -48,14 +50,21 @@ class Keyring:
             await pause(BEAT_SECONDS)
 
     async def add(self, key: Key, *, again: bool = False) -> None:
-        """One more. ``again``: also for a name whose key was revoked, and to whom sessions may belong. Raises Conflict for a name that there is."""
+        """One more. ``again``: also for a name whose key was revoked, and to whom sessions may belong. Raises Conflict for a name that there is, or
+        that would be taken for one, be it a revoked one's."""
         try:
             async with self._database.writing() as connection:
+                if connection.dialect.name == "postgresql":  # or two at once could make names that look the same
+                    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+                names = (await connection.execute(select(keys.c.name))).scalars().all()
+                check_name(key.name, names)
                 taken = again and await connection.execute(update(keys).where(*_revoked(key.name)).values(_row(key)))
                 if not taken or not taken.rowcount:
                     await connection.execute(insert(keys).values(_row(key)))
         except IntegrityError:
             raise await self._taken(key.name) from None
+        except ValueError as error:
+            raise Conflict(str(error)) from None
         await self.look()
 
     async def _taken(self, name: str) -> Conflict:

@@ -1,5 +1,6 @@
 """Keys that were made while it ran: kept, found again, rotated, revoked, and known at every gateway on the database."""
 
+import asyncio
 import time
 
 import msgspec
@@ -55,6 +56,29 @@ async def test_a_name_is_there_once(database: Database) -> None:
     with pytest.raises(Conflict, match="'ann' already"):
         await ring.add(Key("ann", KeyRole.ADMIN, digest("crl_x")))
     assert await ring.look() == (ANN,)
+
+
+@pytest.mark.parametrize("name", ["Ann", "ANN", "Anonymous", "an0nym0us"])
+async def test_a_name_that_would_be_taken_for_another(database: Database, name: str) -> None:
+    """Nobody gets it, not even after that one was revoked."""
+    ring = Keyring(database, Told())
+    await ring.add(ANN)
+    other = Key(name, KeyRole.ADMIN, digest("crl_x"))
+    with pytest.raises(Conflict, match="would be taken for"):
+        await ring.add(other)
+    await ring.revoke("ann")
+    with pytest.raises(Conflict, match="would be taken for"):
+        await ring.add(other, again=True)
+    assert [key.name for key in await ring.look()] == ["ann"]
+
+
+async def test_two_at_once_whose_names_look_alike(database: Database) -> None:
+    """One of them gets its name."""
+    ring = Keyring(database, Told())
+    both = [Key(name, KeyRole.USER, digest(name)) for name in ("ci-1", "CI_l")]
+    made = await asyncio.gather(*map(ring.add, both), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in made) == ["Conflict", "NoneType"]
+    assert len(await ring.look()) == 1
 
 
 async def test_rotating_and_revoking(database: Database) -> None:
