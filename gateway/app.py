@@ -41,6 +41,7 @@ from gateway.fleet.host import Host
 from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
+from gateway.fleet.tls import Contexts as LinkContexts
 from gateway.keeping import keeper, stored
 from gateway.listeners import Listeners
 from gateway.live import HealthTeller, live, watch_lag
@@ -105,8 +106,10 @@ class Gateway:
             *(loop, clock, time.time, sinks, relay.deadline_seconds, self.tracer, self.access.tallies)
         )
         self.jobs = Jobs(clock, time.time, self.rng, (self.metrics.job_ended, self.log.job))
+        self.links = LinkContexts()
         self.connections = Connections(
-            self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock
+            *(self.fleet.hosts, relay.connect_timeout_seconds, relay.idle_connection_seconds, clock),
+            self.links,
         )
         self.listeners = Listeners(config, self.access, self.contexts, clock, self.log.visited, self.metrics)
         self.sessions = SessionStore(self.database, time.time, self.chance)
@@ -131,7 +134,7 @@ class Gateway:
         """Poll once, then listen. Raises OSError when the port is taken."""
         self._messages.attach(asyncio.get_running_loop())
         poll, relay = self.config.poll, self.config.relay
-        self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds, self.replica)
+        self.client = HostClient(poll.timeout_seconds, relay.connect_timeout_seconds, self.replica, self.links)
         news = poll_news(self.tracer, self.contexts)
         self.poller = Poller(
             self.fleet, self.client, poll, self.clock, self.metrics, self._fleet_changed, self.rng, news=news

@@ -95,13 +95,19 @@ class HostStream:
 
 
 class HostClient:
-    """Calls hosts. One for the whole gateway, whose ``name`` it knows; ``close`` it."""
+    """Calls hosts. One for the whole gateway, whose ``name`` it knows; ``close`` it. ``contexts``: what connections to hosts by TLS are made with."""
 
-    def __init__(self, timeout_seconds: float, connect_timeout_seconds: float, name: str = "") -> None:
+    def __init__(
+        self,
+        timeout_seconds: float,
+        connect_timeout_seconds: float,
+        name: str = "",
+        contexts: Contexts | None = None,
+    ) -> None:
         self.name = name
         self._behind: dict[str, frozenset[str]] = {}  # URL of a host → the gateways that it leads to
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=connect_timeout_seconds)
-        self._contexts = Contexts()
+        self._contexts = contexts or Contexts()
         self._session = _session(KEEPALIVE | UNHEARD)
         self._uploads = _session(KEEPALIVE | UNREAD)
 
@@ -132,7 +138,7 @@ class HostClient:
             self._refuse_loop(host)
         ours = [("Content-Type", "application/json")] if body is not None else []
         with _failures(path, timeout):
-            tls = self._tls(host)
+            tls = await self._tls(host)
             async with self._session.request(
                 method,
                 _url(host, path),
@@ -160,7 +166,7 @@ class HostClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
         session = self._uploads if isinstance(body, AsyncIterable) else self._session
         with _failures(path, timeout):
-            tls = self._tls(host)
+            tls = await self._tls(host)
             async with session.request(
                 method,
                 _url(host, path),
@@ -177,8 +183,8 @@ class HostClient:
                     if not response.content.at_eof() or isinstance(body, AsyncIterable):
                         response.close()
 
-    def _tls(self, host: Host) -> ssl.SSLContext | bool:
-        return self._contexts.of(host.link) if host.url.startswith("https:") else True
+    async def _tls(self, host: Host) -> ssl.SSLContext | bool:
+        return await self._contexts.of(host.link) if host.url.startswith("https:") else True
 
     async def version(self, host: Host) -> str:
         """GET /api/version. A host that leads back to this gateway is unreachable: what is asked of all hosts would come round for ever."""

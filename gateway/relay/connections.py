@@ -78,14 +78,19 @@ class Connections:
     """The pool, over all hosts. Idle connections are reused last in, first out; names are resolved beside the request's path."""
 
     def __init__(
-        self, hosts: Iterable[Host], connect_timeout_seconds: float, idle_seconds: float, clock: Callable[[], float]
+        self,
+        hosts: Iterable[Host],
+        connect_timeout_seconds: float,
+        idle_seconds: float,
+        clock: Callable[[], float],
+        contexts: Contexts,
     ) -> None:
         self._pools: dict[str, _Pool] = {}
         self._connect_timeout = connect_timeout_seconds
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._resolved: dict[str, tuple[float, list[str]]] = {}
-        self._contexts = Contexts()
+        self._contexts = contexts
         self._tasks = Tasks()
         self._sweeper: asyncio.TimerHandle | None = None
         self.configure(hosts)
@@ -127,7 +132,7 @@ class Connections:
         last: OSError | None = None
         made: Callable[[], Any] = pool.made  # an asyncio.Protocol in all but name
         try:
-            tls = self._contexts.of(pool.link) if origin.tls else None
+            tls = await self._contexts.of(pool.link) if origin.tls else None
             async with asyncio.timeout(self._connect_timeout):
                 for address in await self._addresses(origin):
                     try:

@@ -1,11 +1,16 @@
 """Hosts behind proxies of their own: TLS, a CA, a certificate of ours and headers, for requests and for polls alike."""
 
+import asyncio
 import json
+import os
+import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.errors import ConfigError
 from gateway.fleet.host import Link
 from gateway.fleet.tls import Contexts
 from tests.builders import TEXT, call, simulated
@@ -139,20 +144,75 @@ async def test_headers_that_change_while_it_runs(corral: Corral) -> None:
     assert await generated(stage) == 200
 
 
-def test_files_that_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A new certificate counts from the next connection on; one that cannot be used is logged once, and the old one stays."""
+async def looked(contexts: Contexts, link: Link) -> ssl.SSLContext:
+    """What connections are made with once the files were looked at anew."""
+    for _ in range(2):  # one may have been under way
+        await contexts.of(link)
+        way = contexts._ways[link.ca, link.cert, link.key, link.verify]
+        assert way._looking is not None
+        await asyncio.wait_for(asyncio.wrap_future(way._looking), SECONDS)
+    assert way.context is not None
+    return way.context
+
+
+async def test_files_that_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A new certificate counts soon; one that cannot be used is logged once, and the old one stays."""
     authority = Authority(tmp_path)
     pair = authority.pair("ours")
     link = Link(authority.ca, pair.cert, pair.key)
     contexts = Contexts()
-    first = contexts.of(link)
-    assert contexts.of(link) is first
+    first = await contexts.of(link)
+    assert await looked(contexts, link) is first
     authority.pair("ours")
-    second = contexts.of(link)
+    second = await looked(contexts, link)
     assert second is not first
-    Path(pair.cert).write_text("broken", encoding="utf-8")
-    assert contexts.of(link) is second
-    assert contexts.of(link) is second
+    Path(pair.cert).write_text("broken", encoding="utf-8")  # noqa: ASYNC240 - a few bytes
+    assert await looked(contexts, link) is second
+    assert await looked(contexts, link) is second
     assert [record.getMessage() for record in caplog.records] == [
         f"certificates of a host stay as they were: cert = {pair.cert!r} and {pair.key!r}: are no certificate and its key in PEM form"
     ]
+    with pytest.raises(ConfigError, match="No such file or directory"):
+        await contexts.of(Link("/away.pem"))
+
+
+class Hanging:
+    """A mount: asking after ``file`` is not answered until ``answers`` is set. ``asked`` has how often."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+        self.asked, self.answers, stat = threading.Semaphore(0), threading.Event(), Path.stat
+
+        def hanging(path: Path, **more: Any) -> os.stat_result:
+            if str(path) == file:
+                self.asked.release()
+                assert self.answers.wait(SECONDS)
+            return stat(path, **more)
+
+        monkeypatch.setattr(Path, "stat", hanging)
+
+
+async def test_a_mount_that_does_not_answer(corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds up nobody, not even requests to that host, which goes on with what was read before."""
+    authority = Authority(tmp_path)
+    front = Front(simulated(), authority.pair("host"))
+    stage = await corral(front, links={"gpu1": {"ca": authority.ca}})
+    mount = Hanging(monkeypatch, authority.ca)
+    await stage.polled("gpu1")
+    assert await asyncio.to_thread(mount.asked.acquire, timeout=SECONDS)
+    async with asyncio.timeout(SECONDS / 2):
+        await stage.polled("gpu1")
+        assert await generated(stage) == 200
+        assert await why(stage) == ("healthy", "")
+    assert not mount.asked.acquire(blocking=False), "asked once at a time"
+    mount.answers.set()
+
+
+async def test_a_mount_that_has_never_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told as what is in the way of that host."""
+    ca = Authority(tmp_path).ca
+    mount = Hanging(monkeypatch, ca)
+    contexts = Contexts()
+    with pytest.raises(ConfigError, match=r"ca\.pem: not read within 2 s"):
+        await contexts.of(Link(ca))
+    mount.answers.set()
+    assert await contexts.of(Link(ca))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.fleet.host import Host
+from gateway.fleet.tls import Contexts
 from gateway.record import AttemptOutcome
 from gateway.relay.connections import Connections, Origin
 from gateway.relay.upstream import HEAD_LIMIT_BYTES, ONE_WRITE_BYTES, Connection, UpstreamError
@@ -50,7 +51,7 @@ async def pool(clock: Clock) -> AsyncIterator[Made]:
     made: list[Connections] = []
 
     def make(url: str, connect_timeout: float = 1.0, idle_seconds: float = 60.0) -> Connections:
-        made.append(Connections([Host("gpu1", url)], connect_timeout, idle_seconds, clock))
+        made.append(Connections([Host("gpu1", url)], connect_timeout, idle_seconds, clock, Contexts()))
         return made[-1]
 
     yield make
