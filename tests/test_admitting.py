@@ -17,7 +17,7 @@ from gateway.reload import LIVE
 from gateway.top.asking import Unreachable, looked
 from tests.builders import EMBEDDING, ONE_EACH, OTHER, TEXT, call, simulated
 from tests.conftest import Corral
-from tests.contract.raw import Answer, ask
+from tests.contract.raw import Answer, Connection, ask
 from tests.stage import Stage
 
 ROOT, ANN, BOB = (make(lambda size, byte=byte: bytes([byte]) * size) for byte in range(3))  # type: ignore[misc]
@@ -80,6 +80,77 @@ async def test_from_the_first_key_on(corral: Corral, file_url: str, database_fil
     assert "ann (user) from 127.0.0.1: POST /api/keys: 403" in log
     assert root not in log
     assert root not in database_file.read_bytes().decode("latin-1")  # noqa: ASYNC240 - the gateway has ended
+
+
+async def test_many_at_once(corral: Corral, file_url: str) -> None:
+    """One key of a name is made, one is good after all turned it, and one revokes it."""
+    stage = await corral(simulated(), **kept(file_url))
+    root = stage.key = json.loads((await by(stage, "", "POST", "/api/keys", {"name": "root", "role": "admin"})).body)[
+        "key"
+    ]
+
+    async def all_at_once(method: str, path: str, body: Any = None) -> list[Answer]:
+        return await asyncio.gather(*(by(stage, root, method, path, body) for _ in range(10)))
+
+    made = await all_at_once("POST", "/api/keys", {"name": "ann"})
+    assert sorted(answer.status for answer in made) == [201] + [409] * 9
+    turned = [json.loads(answer.body)["key"] for answer in await all_at_once("POST", "/api/keys/ann/rotate")]
+    assert sorted([(await by(stage, key, "GET", "/api/tags")).status for key in turned]) == [200] + [401] * 9
+    gone = await all_at_once("DELETE", "/api/keys/ann")
+    assert sorted(answer.status for answer in gone) == [200] + [404] * 9
+
+
+async def test_a_key_that_is_revoked_in_a_stream(corral: Corral, file_url: str) -> None:
+    """What runs goes on to its end, whole; the next request of the same connection is refused."""
+    host = simulated()
+    stage = await corral(host, **kept(file_url))
+    root = stage.key = json.loads((await by(stage, "", "POST", "/api/keys", {"name": "root", "role": "admin"})).body)[
+        "key"
+    ]
+    ann = json.loads((await by(stage, root, "POST", "/api/keys", {"name": "ann"})).body)["key"]
+    host.faults.set("hang_mid_stream", after_chunks=2, times=1)
+    sent = call("/api/generate", tokens=20, headers={"x-api-key": ann})
+    async with Connection.to(stage.url) as client:
+        await client.send("POST", sent.path, sent.body, sent.headers)
+        await client.head()
+        assert (await by(stage, root, "POST", "/api/keys/ann/rotate")).status == 200
+        assert (await by(stage, root, "DELETE", "/api/keys/ann")).status == 200
+        host.faults.clear()
+        body = b""
+        while (chunk := await client.chunk()) is not None:
+            body += chunk
+        assert len(body.splitlines()) == 21
+        await client.send("POST", sent.path, sent.body, sent.headers)
+        assert (await client.answer()).status == 401
+    assert (await stage.records.until(1))[0].principal == "ann"
+
+
+OTHERS = [
+    *(OTHER.upper(), f"{OTHER} ", f" {OTHER}", f"library/{OTHER}", f"http://registry.ollama.ai/library/{OTHER}"),
+    *(f"{OTHER}@gpu2", f"smollm2:135m@{OTHER}", f"smollm2:135m/../{OTHER}", f"smollm2:\n{OTHER}", "smollm2:*"),
+    *(f"//{OTHER}", OTHER.replace(":", "%3A"), OTHER.replace("l", "\u017f")),
+]
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/v1/chat/completions", "/v1/messages", "/api/show"])
+async def test_spellings_of_another_model(corral: Corral, path: str) -> None:
+    """None of them gets a limited key to it, with names at hosts and without."""
+    limited = KeyConfig("ann", digest(ANN), models=("smollm2:*",), hosts=("gpu2",))
+    for at_host in (False, True):
+        hosts = simulated("gpu1"), simulated("gpu2")
+        stage = await corral(*hosts, keys=(limited,), relay={"model_at_host": at_host})
+        stage.key = ANN
+        body = (
+            b'{"model":%b}' if path == "/api/show" else call(path, TEXT).body.replace(json.dumps(TEXT).encode(), b"%b")
+        )
+        answers = {
+            name: (
+                await ask(stage.url, "POST", path, body.replace(b"%b", json.dumps(name).encode()), {"x-api-key": ANN})
+            ).status
+            for name in OTHERS
+        }
+        assert {name: status for name, status in answers.items() if status not in (400, 403, 404)} == {}
+        assert [host.ledger.tokens_generated for host in hosts] == [0, 0]
 
 
 async def test_the_last_key_is_revoked(corral: Corral, file_url: str) -> None:
