@@ -150,7 +150,7 @@ compares status, headers, framing, and every byte but times.
 
 ## What goes to a host
 
-Headers for this hop, `Host`, `Origin`, `Cookie`, `Authorization`, `x-api-key` and `Accept-Encoding` are not sent to hosts. Errors:
+Headers for this hop, `Host`, `Origin`, `Cookie`, `Authorization`, `x-api-key` and its like (`Api-Key`, `X-Auth-Token`, `X-Goog-Api-Key`), `Referer` and its like (`X-Original-URI`, …), and `Accept-Encoding` are not sent to hosts. Errors:
 [errors.md](errors.md).
 
 ## Managing models

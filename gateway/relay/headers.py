@@ -33,6 +33,14 @@ _NOT_TO_HOSTS = _HOP_BY_HOP | {
     b"proxy-authorization",
     b"x-api-key",
     b"cookie",
+    b"api-key",  # as other services' clients send theirs
+    b"x-auth-token",
+    b"x-goog-api-key",
+    b"referer",  # where a key may be in the path, these repeat it
+    b"x-original-uri",
+    b"x-original-url",
+    b"x-rewrite-url",
+    b"x-forwarded-uri",
     b"x-forwarded-prefix",  # Ollama would build redirects from it
     b"traceparent",  # each attempt has its own
     b"tracestate",

@@ -28,6 +28,8 @@ ENDS = {
     "too early": lambda: HEAD % (200, 100, DONE[:50]),
     "at once": lambda: b"",
 }
+REPEATING = ("Referer", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Uri", "X-Forwarded-Prefix")
+"""In which browsers and proxies tell what was asked for."""
 MANAGED = {
     "/api/pull": {"model": "llama3"},
     "/api/show": {"model": "llama3"},
@@ -47,7 +49,7 @@ def sent(way: str, key: str) -> tuple[str, dict[str, str]]:
         "bearer": ("", {"Authorization": f"Bearer {key}"}),
         "x-api-key": ("", {"X-API-Key": key}),
         "basic": ("", {"Authorization": f"Basic {packed}"}),
-        "path": (f"/k/{key}", {}),
+        "path": (f"/k/{key}", dict.fromkeys(REPEATING, f"/k/{key}/api/chat")),
     }[way]
 
 
