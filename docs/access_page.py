@@ -130,7 +130,7 @@ Any of these; what does not begin with `crl_` is no key of ours, so tools that m
 
 | how | for example |
 | --- | --- |
-| `Authorization: Bearer` | `OPENAI_API_KEY=crl_…`; `OLLAMA_API_KEY=crl_…` for Ollama's Python library; `CORRAL_API_KEY=crl_…` for `corral top`, `corral status` and the app, which is then one principal, whoever looks at it |
+| `Authorization: Bearer` | `OPENAI_API_KEY=crl_…`; `OLLAMA_API_KEY=crl_…` for Ollama's Python library; `CORRAL_API_KEY=crl_…` for `corral top`, `corral status` and the app, which is then one principal, whoever looks at it, but for [people behind one key](#people-behind-one-key) |
 | `x-api-key` | `ANTHROPIC_API_KEY=crl_…` |
 | the password of Basic auth, the user does not matter | `curl -u me:crl_… http://gw:11434/api/tags`; Prometheus' `basic_auth` |
 | before the path, with `access.key_in_path = true` | `OLLAMA_HOST=http://gw:11434/k/crl_…`, for tools that can set nothing else: addresses stand in histories and in the logs of proxies |
@@ -144,6 +144,25 @@ that is enabled or not.
 **When the database is away.** Keys that are known stay good. A gateway that starts without it knows only those of the configuration: it answers
 503 to other keys, and lets callers without one infer and look, but do nothing else, until it knows. `access.anonymous = "none"` lets nobody in
 even then.
+
+## People behind one key
+
+An app that people share (Corral's own, Open WebUI) asks with one key. Name that key in `access.user_keys = ["app"]`, and each request of it says by `X-Corral-User` which
+person it is for: `app/ann`. To that name belong sessions, what runs, rows and sums of requests, and what is written down of deeds; others behind the same key do not see them, nor does the key
+without the header. In the waiting room each person is a caller of their own. The rights, models and hosts are the key's, and so are its limits: one allowance for all of its people.
+
+| the header | what comes of it |
+| --- | --- |
+| with a key of `access.user_keys`, one name of 1 to 64 printable characters (UTF-8) | the person |
+| with such a key, but empty, longer, twice, or with control characters | 400, `bad_request` |
+| with any other key, or without one | 403, `not_allowed`: who names people that are not told apart shall know it. `/` and `/healthz` answer all the same |
+| missing | the key itself, as ever |
+
+A name is taken as it is: `Ann` and `ann` are two. It is not checked, the app is: only keys of programs that know whom they let in belong there, and an operator's key lets each of its people operate.
+The header goes to no host and into no metric.
+
+- Corral's app: `corral dashboard --user-header X-Forwarded-User` ([app.md](app.md#people)).
+- Open WebUI: `ENABLE_FORWARD_USER_INFO_HEADERS=true` and `FORWARD_USER_INFO_HEADER_USER_EMAIL=X-Corral-User` (or `…_USER_ID`; the name's is percent-encoded).
 
 ## Whose it is
 

@@ -14,7 +14,7 @@ from gateway.config import (
     place_of,
 )
 from gateway.errors import ConfigError
-from gateway.keyconfig import NAME, check_keys
+from gateway.keyconfig import NAME, check_access, check_keys
 from gateway.listen import is_there, next_to
 from gateway.places import Place, places
 from gateway.proxies import Proxies
@@ -58,6 +58,7 @@ def checked(config: Config) -> Config:
         _refuse_itself(config.hosts, place)
     _check_account_host(config)
     _check_http(config.http)
+    check_access(config.access)
     check_keys(config.keys)
     _check_tracing(config.tracing)
     for rule in config.placement:

@@ -82,7 +82,9 @@ class QueueConfig:
     """The waiting room."""
 
     limit: Count = 512  # requests that may wait, in all
-    per_principal: Whole = 0  # and of one caller; 0: as many. Behind one chat UI all people are one caller
+    per_principal: Whole = (
+        0  # and of one caller; 0: as many. Behind one chat UI all people are one caller, but for access.user_keys
+    )
     deadline_seconds: NotNegative = 0.0  # until the first byte, for who sends no X-Corral-Deadline; 0: none
     background: bool = True  # what chat UIs and editors ask by themselves (titles, tags, suggestions, completions of code) waits until nobody else does
     background_prompts: tuple[str, ...] = ()  # beginnings of further prompts that nobody waits for

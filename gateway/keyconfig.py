@@ -34,6 +34,7 @@ class AccessConfig:
         ""  # a secret of the gateways, under which keys are hashed; whoever changes it makes all keys worthless
     )
     key_in_path: bool = False  # take /k/KEY before a path, for tools that can send a key no other way
+    user_keys: tuple[str, ...] = ()  # names of keys whose holders say by X-Corral-User which person asks through them
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ def check_name(name: str, others: Iterable[str]) -> None:
         raise ValueError(
             f"the name {name!r} would be taken for that of the key {other!r}: choose one that looks otherwise"
         )
+
+
+def check_access(access: AccessConfig) -> None:
+    """Raises ConfigError for what can be no key's name."""
+    for name in access.user_keys:
+        if not NAME.match(name):
+            raise ConfigError(f"access.user_keys: {name!r} is no key's name: {KEY_NAME}")
 
 
 def check_keys(keys: Iterable[KeyConfig]) -> None:

@@ -8,20 +8,24 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gateway.access.keys import Key, Sent, digest, given, key_of
+from gateway.access.keys import Key, Sent, digest, given, key_of, of_key
 from gateway.access.limits import NO_LIMITS, Limits
 from gateway.access.rights import ANONYMOUS, RIGHTS, KeyRole, Right
 from gateway.config import Config
 from gateway.dialects.request import InferenceRequest
-from gateway.errors import NotAllowed, StoreUnavailable, Unauthorized
+from gateway.errors import BadRequest, NotAllowed, StoreUnavailable, Unauthorized
 from gateway.keyconfig import AccessConfig
 
 HOW = "send it as `Authorization: Bearer crl_…`, as `x-api-key`, or as the password of Basic auth"
 AGAIN_SECONDS = 2.0
+USER = "X-Corral-User"
+"""The header by which who holds one of ``access.user_keys`` says which person asks."""
+USER_MOST = 64
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Who asks. ``name`` is empty for callers without a key; ``models`` and ``hosts``: patterns of what they may use, empty: all.
+    """Who asks. ``name``: of their key, or ``app/ann`` for a person behind it, empty without one; ``models`` and ``hosts``: patterns of what they may
+    use, empty: all.
 
     Not ``sure``: which keys there are is not known yet, so what is not allowed now may be in a moment.
     """
@@ -33,6 +37,11 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     hosts: tuple[str, ...] = ()
     sure: bool = True
     limits: Limits = NO_LIMITS
+
+    @property
+    def key(self) -> str:
+        """The name of their key alone: limits are its."""
+        return of_key(self.name)
 
     def may(self, right: Right) -> bool:
         """Whether they have it."""
@@ -168,10 +177,22 @@ class Gate:
             return self._anonymous[
                 True
             ]  # only where all may do all can something be begun without a key that goes on by itself
-        found = self._by_name.get(name)
+        key, _, user = name.partition("/")
+        found = self._by_name.get(key)
         if found is None:
-            raise Unauthorized(f"the key {name!r} is no longer good")
-        return self._good(*found)
+            raise Unauthorized(f"the key {key!r} is no longer good")
+        return self.through(self._good(*found), (user,)) if user else self._good(*found)
+
+    def through(self, who: Principal, users: Sent) -> Principal:
+        """The person who asks through ``who``, as the header USER names them. Raises NotAllowed for a caller whose word does not count, BadRequest for
+        no name: both would else be one with everybody who shares the key."""
+        if who.name not in self._config.user_keys:
+            whose = f"the key {who.name!r}" if who.name else "a caller without a key"
+            raise NotAllowed(f"{USER}: {whose} may not speak for others; access.user_keys names the keys that may")
+        user = users[0].strip() if len(users) == 1 else ""
+        if not (0 < len(user) <= USER_MOST and user.isprintable()):
+            raise BadRequest(f"{USER} must name one person, in 1 to {USER_MOST} printable characters")
+        return msgspec.structs.replace(who, name=f"{who.name}/{user}")
 
     def _good(self, key: Key, who: Principal) -> Principal:
         if 0 < key.expires <= self._wall():
@@ -189,13 +210,13 @@ def require(who: Principal, right: Right) -> None:
     role = next((role for role in KeyRole if right in RIGHTS[role]), KeyRole.ADMIN)
     if who.role is None:
         raise Unauthorized(f"this takes a key of the role {role}: {HOW}")
-    raise NotAllowed(f"the key {who.name!r} has the role {who.role}; this takes the role {role}")
+    raise NotAllowed(f"the key {who.key!r} has the role {who.role}; this takes the role {role}")
 
 
 def permit(who: Principal, model: str, pin: str = "") -> None:
     """``model``: canonical; ``pin``: the host that is asked for. Raises NotAllowed for one that the key is not good for."""
     if not who.may_use(model):
-        raise NotAllowed(f"the key {who.name!r} is not good for the model {model!r}")
+        raise NotAllowed(f"the key {who.key!r} is not good for the model {model!r}")
     if pin:
         permit_host(who, pin)
 
@@ -203,7 +224,7 @@ def permit(who: Principal, model: str, pin: str = "") -> None:
 def permit_host(who: Principal, host: str) -> None:
     """Raises NotAllowed for a host that the key is not good for."""
     if not who.may_reach(host):
-        raise NotAllowed(f"the key {who.name!r} is not good for the host {host!r}")
+        raise NotAllowed(f"the key {who.key!r} is not good for the host {host!r}")
 
 
 def asked_by(who: Principal, request: InferenceRequest) -> InferenceRequest:

@@ -50,6 +50,11 @@ def key_of(config: KeyConfig) -> Key:
     return Key(config.name, KeyRole(config.role), config.hash, config.models, config.hosts, expires, limits=limits)
 
 
+def of_key(principal: str) -> str:
+    """The name of the key that a principal's name begins with: ``app`` of ``app/ann``, who asks through an app."""
+    return principal.partition("/")[0]
+
+
 def make(chance: Callable[[int], bytes]) -> str:
     """A new key: 256 bits of ``chance(32)`` behind a prefix by which scanners for secrets can tell it."""
     return PREFIX + base64.urlsafe_b64encode(chance(_BYTES)).decode().rstrip("=")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import NamedTuple, Protocol
 
-from gateway.access.keys import Key
+from gateway.access.keys import Key, of_key
 from gateway.access.limits import NO_LIMITS, Limit, Limits
 from gateway.access.standings import AGAIN_SECONDS, Headers, Standing, headers, refusal
 from gateway.access.windows import DAY_SECONDS, NOTHING, Calendar, Minute, Spent, calendar
@@ -290,10 +290,13 @@ class Tallies:
             self.of(name).limits = limits.get(name, NO_LIMITS)
 
     def of(self, name: str) -> Tally:
-        """A key's."""
+        """A key's; also of a person's name behind it (``app/ann``)."""
         tally = self._tallies.get(name)
         if tally is None:
-            tally = self._tallies[name] = Tally(name)
+            key = of_key(name)
+            tally = self._tallies.get(key)
+            if tally is None:
+                tally = self._tallies[key] = Tally(key)
         return tally
 
     def all(self) -> list[Tally]:
@@ -311,15 +314,15 @@ class Tallies:
         tally = self.of(name)
         limit = tally.exceeded(now, at)
         if limit is not None:
-            self._refused(name, limit)
+            self._refused(tally.name, limit)
             again_seconds = tally.again_seconds(limit, now, at)
-            raise refusal(name, limit, tally.limits.quota(limit), again_seconds, tally.told(dialect, now, at))
+            raise refusal(tally.name, limit, tally.limits.quota(limit), again_seconds, tally.told(dialect, now, at))
         tally.charge(_ONE_MORE, now, at)
 
     def told(self, name: str, dialect: str) -> Headers:
         """How it is with its limits, in headers; none without limits."""
-        tally = self._tallies.get(name)
-        if tally is None or not tally.limits.limited:
+        tally = self.of(name)
+        if not tally.limits.limited:
             return ()
         return tally.told(dialect, self._clock(), self._wall())
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from aiohttp import hdrs, web
 from yarl import URL
 
-from gateway.access.gate import Gate, Principal
+from gateway.access.gate import USER, Gate, Principal
 from gateway.access.keys import PREFIX
 
 WHO = web.RequestKey("who", Principal)
@@ -25,13 +25,15 @@ Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 
 
 def who_asks(gate: Gate, request: web.BaseRequest, *, near: bool) -> Principal:
-    """Raises Unauthorized for a key that is not good, BadRequest for two different ones."""
+    """Raises Unauthorized for a key that is not good, BadRequest for two different ones; of a person behind a key as ``Gate.through`` does."""
     headers = request.headers
     authorizations, api_keys = headers.getall(hdrs.AUTHORIZATION, ()), headers.getall("x-api-key", ())
     given = request.get(GIVEN)
     if given is not None:  # tools that can set nothing else may send some word as a key
-        return gate.principal(authorizations, (*api_keys, given), near=near)
-    return gate.principal(authorizations, api_keys, near=near)
+        api_keys = (*api_keys, given)
+    who = gate.principal(authorizations, api_keys, near=near)
+    users = headers.getall(USER, None)
+    return who if users is None else gate.through(who, users)
 
 
 def keyless(text: str) -> str:

@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
-from gateway.access.gate import EVERYBODY, NOBODY, Gate, require
+from gateway.access.gate import EVERYBODY, NOBODY, USER, Gate, require
 from gateway.access.rights import CHANGING, Right, needed
 from gateway.api.answers import Answer, moved, plain, rendered
 from gateway.api.bodies import BODIES, Bodies
@@ -22,6 +22,7 @@ from gateway.errors import (
     BadRequest,
     CorralError,
     Forbidden,
+    NotAllowed,
     NotHttp,
     StoreUnavailable,
     TooSlow,
@@ -85,11 +86,12 @@ def _guarded(gate: Gate, did: Callable[[Deed], None], route: str, handler: Handl
     async def guarded(request: web.Request) -> web.StreamResponse:
         right, near = needed(request.method, route), request.get(NEAR, False)
         if right is Right.NONE:
-            with contextlib.suppress(BadRequest, Unauthorized, StoreUnavailable):
+            with contextlib.suppress(BadRequest, NotAllowed, Unauthorized, StoreUnavailable):
                 request[WHO] = who_asks(gate, request, near=near)
             request.setdefault(WHO, NOBODY)
             return await handler(request)
-        request[WHO] = who = EVERYBODY if gate.open[near] else who_asks(gate, request, near=near)
+        told_apart = not gate.open[near] or USER in request.headers
+        request[WHO] = who = who_asks(gate, request, near=near) if told_apart else EVERYBODY
         if right not in CHANGING or request.method in ("GET", "HEAD"):
             require(who, right)
             return await handler(request)

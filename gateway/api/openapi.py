@@ -40,6 +40,8 @@ REQUEST_HEADERS = {
     "X-Corral-Host": "Inference, `/api/show`, `/api/route/explain` and the account's paths: a host's name. The request goes there, or "
     "fails; 400 for a name that is not configured. For tools that can set no headers, `relay.model_at_host = true` lets a model be named `llama3@gpu1`, "
     "where models are managed too; a header that names another host is then a 400.",
+    "X-Corral-User": "Every request with a key of `access.user_keys`: the person who asks through it, whose sessions and requests are then theirs (docs/access.md); from "
+    "others it is a 403.",
     "traceparent": "Inference: the caller's place in a trace, by W3C's Trace Context; `tracestate` goes along.",
     "X-Corral-Hosts": "Managing models, as in `gpu1,gpu3`: these hosts and no others, whatever the rules say, draining or not; an unknown name is a 400 "
     "that lists the known ones, and no name at all is a 400 too.",

@@ -274,7 +274,7 @@ def theirs(who: Principal, given: dict[str, str]) -> dict[str, str]:
     if who.whose is None:
         return given
     if given.get("principal", who.name) != who.name:
-        raise NotAllowed(f"the key {who.name!r} may know of its own requests alone: this takes the role operator")
+        raise NotAllowed(f"{who.name!r} may know of its own requests alone: this takes the role operator")
     return given | {"principal": who.name}
 
 

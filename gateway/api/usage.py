@@ -88,7 +88,7 @@ class UsageApi:
         rows = [
             _row(tally, keys.get(tally.name), self._tallies.standings(tally.name), at)
             for tally in sorted(self._tallies.all(), key=lambda one: one.name)
-            if who.sees(tally.name)
+            if who.sees(tally.name) or tally.name == who.key
         ]
         return KeyUsages(_moment(at), _moment(today.day * DAY_SECONDS), _moment(today.first * DAY_SECONDS), rows)
 

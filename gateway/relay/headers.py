@@ -94,6 +94,7 @@ _LOOKED_AT = {
     b"x-corral-detach": "detach",
     b"x-corral-priority": "priority",
     b"x-corral-deadline": "deadline",
+    b"x-corral-user": "user",
     b"traceparent": "traceparent",
     b"tracestate": "tracestate",
     b"x-request-id": "request_id",
@@ -116,6 +117,7 @@ class Inbound:
     detach = ""
     priority = ""
     deadline = ""
+    user = ""
     traceparent = ""
     tracestate = ""
     request_id = ""
