@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
 
-from dashboard.gateway import DEFAULT, GRAFANA, KEY, URL
+from dashboard.gateway import DEFAULT, GRAFANA, KEY, URL, USER_HEADER
 
 CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
@@ -28,6 +28,7 @@ HEADERS = (
 
 PAGES = ("chat", "talk", "sessions", "metrics", "usage", "fleet", "healthz")
 NAME = re.compile(r"/[\w-]+")
+HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class Shielded:
@@ -81,6 +82,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--grafana", metavar="URL", help=f"a Grafana with Corral's dashboards, to link to (default: ${GRAFANA})"
     )
+    made.add_argument(
+        "--user-header",
+        metavar="NAME",
+        help=f"the header by which a sign-on before the app says who looks at it, like X-Forwarded-User or Remote-User (default: ${USER_HEADER}): "
+        "sessions are then theirs. The gateway must list the key in access.user_keys, and nobody may reach the app but through the sign-on",
+    )
     made.add_argument("--listen", default="127.0.0.1:8501", metavar="ADDRESS:PORT", help="default 127.0.0.1:8501")
     return made
 
@@ -91,6 +98,10 @@ def main() -> None:
     address, _, port = given.listen.rpartition(":")
     if not port.isdigit():
         parser().error(f"--listen: {given.listen!r} is not like 127.0.0.1:8501")
+    user_header = given.user_header or os.environ.get(USER_HEADER, "")
+    if user_header and not HEADER.fullmatch(user_header):
+        parser().error(f"--user-header: {user_header!r} is no header's name, like X-Forwarded-User")
+    os.environ[USER_HEADER] = user_header
     os.environ[URL] = given.gateway or os.environ.get(URL) or DEFAULT
     os.environ[GRAFANA] = given.grafana or os.environ.get(GRAFANA, "")
     here = Path(__file__).parent

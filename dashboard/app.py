@@ -1,5 +1,6 @@
 """The app: what every page has, and which pages there are. Streamlit runs this file again for every change."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import streamlit as st
 
 from dashboard import refused
 from dashboard.browser import remember, remembered
-from dashboard.gateway import GatewayError
+from dashboard.gateway import NAMELESS, GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
 from dashboard.markup import plain, said
-from dashboard.state import gateway, gone_to, refuse, tell_failure
+from dashboard.state import gateway, gone_to, person, refuse, tell_failure
 from dashboard.views import chat, fleet, metrics, sessions, talk, usage
 
 HERE = Path(__file__).parent
@@ -31,6 +32,10 @@ def _cannot(error: GatewayError) -> None:
         )
         st.code(DATABASE, language="toml")
         return
+    if error.code == NAMELESS:
+        st.header(t("Nobody says who you are"))
+        st.caption(refused.told(error))
+        return
     st.header(t("The gateway refuses") if error.status else t("The gateway does not answer"))
     st.caption(refused.told(error) if error.status else said(error.message))
     if error.status:
@@ -47,6 +52,13 @@ def _cannot(error: GatewayError) -> None:
         st.rerun()
 
     again()
+
+
+def _whose() -> None:
+    """Whose sessions these are, where people are told apart."""
+    with contextlib.suppress(GatewayError):
+        if name := person():
+            st.caption(f":material/person: {plain(name)}")
 
 
 def main() -> None:
@@ -85,6 +97,7 @@ def main() -> None:
             required=True,
             on_change=_choose_language,
         )
+        _whose()
     if lost := st.query_params.pop("lost", None):
         refuse(t("There is no page {name} here.", name=plain(lost)))
     tell_failure()

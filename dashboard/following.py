@@ -130,11 +130,11 @@ class Hub:
         self._followed: dict[str, Following] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def follow(self, id_: str) -> Following:
-        """From a page's thread: what runs under this id, followed from its beginning."""
-        return self.gateway.call(self._follow(id_))
+    def follow(self, id_: str, gateway: Gateway) -> Following:
+        """From a page's thread: what runs under this id, followed from its beginning, as whoever looks asks for it."""
+        return gateway.call(self._follow(id_, gateway))
 
-    async def _follow(self, id_: str) -> Following:
+    async def _follow(self, id_: str, gateway: Gateway) -> Following:
         now = time.monotonic()
         for old in [one for one in self._followed.values() if one.over and now - one.ended > KEEP_SECONDS]:
             del self._followed[old.id]
@@ -143,19 +143,19 @@ class Hub:
             known.over and known.away
         ):  # given up, for the gateway could not be reached: who asks now has reached it
             following = self._followed[id_] = Following(id_)
-            for work in (self._read(following), self._look(following)):
-                task = self.gateway.loop.create_task(work, name=f"follow {id_}")
+            for work in (self._read(following, gateway), self._look(following, gateway)):
+                task = gateway.loop.create_task(work, name=f"follow {id_}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         return self._followed[id_]
 
-    async def _read(self, following: Following) -> None:
+    async def _read(self, following: Following, gateway: Gateway) -> None:
         """To its end, over connections that break; TRIES of them one after another without a line are enough."""
         left = TRIES
         while left:
             at = following.at
             try:
-                await self._read_on(following)
+                await self._read_on(following, gateway)
             except GatewayError as error:
                 following.end(error.message)
                 return
@@ -169,9 +169,9 @@ class Hub:
                 return
         following.end(f"the answer broke off: {why}")
 
-    async def _read_on(self, following: Following) -> None:
+    async def _read_on(self, following: Following, gateway: Gateway) -> None:
         path = f"/api/generations/{following.id}/stream"
-        async with self.gateway.http.get(path, params={"from": str(following.at)}) as answer:
+        async with gateway.http.get(path, params={"from": str(following.at)}, headers=gateway.person) as answer:
             if answer.status >= 400:
                 raise refusal(answer.status, await answer.read(), answer.headers)
             following.away = False
@@ -179,11 +179,11 @@ class Hub:
             async for line in answer.content:
                 following.take(line)
 
-    async def _look(self, following: Following) -> None:
+    async def _look(self, following: Following, gateway: Gateway) -> None:
         """How far it is, while it says nothing."""
         while not following.over and not following.at:
             with contextlib.suppress(GatewayError):
-                row = await self.gateway.ask("GET", f"/api/generations/{following.id}")
+                row = await gateway.ask("GET", f"/api/generations/{following.id}")
                 following.phase, following.host, following.age = row["phase"], row["host"], row["age_seconds"]
                 following.place, following.waits = row["queue_place"], row["queue_seconds"]
                 following.loads = row["predicted_load_seconds"] or 0.0

@@ -5,6 +5,7 @@ from a script wait for the loop; what is followed (``following.py``) runs there 
 """
 
 import asyncio
+import copy
 import json
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
@@ -16,7 +17,11 @@ import aiohttp
 URL = "CORRAL_GATEWAY"
 KEY = "CORRAL_API_KEY"
 GRAFANA = "CORRAL_GRAFANA_URL"
-"""Variables of the environment that name the gateway, what it is asked with, and a Grafana with the dashboards of ``grafana/out``, if there is one."""
+USER_HEADER = "CORRAL_USER_HEADER"
+"""Variables of the environment that name the gateway, what it is asked with, a Grafana with the dashboards of ``grafana/out``, if there is one, and the
+header by which a sign-on before the app says who looks at it."""
+NAMELESS = "nameless"
+"""The code of what the app itself refuses: to ask for somebody who is not named."""
 DEFAULT = "http://127.0.0.1:11434"
 
 T = TypeVar("T")
@@ -44,11 +49,15 @@ class GatewayError(Exception):
 
 
 class Gateway:
-    """One gateway at ``url``; ``key`` is sent as a bearer token. Made once for the process: ``close`` ends its thread."""
+    """One gateway at ``url``; ``key`` is sent as a bearer token. Made once for the process, with a view of it for each person who looks: ``close``
+    ends its thread."""
 
     def __init__(self, url: str, key: str = "") -> None:
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.person: dict[str, str] = {}
+        """The header by which each call says who asks; empty: the app itself."""
+        self._whole = self
         self._http: aiohttp.ClientSession | None = None
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
@@ -61,6 +70,12 @@ class Gateway:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
         self.loop.close()
+
+    def of(self, person: str) -> "Gateway":
+        """The same, as this person asks it: what it answers is theirs."""
+        same = copy.copy(self)
+        same.person = {"X-Corral-User": person}
+        return same
 
     def close(self) -> None:
         """Cancel what is followed, end the thread."""
@@ -118,11 +133,12 @@ class Gateway:
 
     @property
     def http(self) -> aiohttp.ClientSession:
-        """For what reads streams itself."""
-        if self._http is None:
+        """For what reads streams itself, with ``person`` among its headers."""
+        whole = self._whole
+        if whole._http is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=PATIENCE_SECONDS)
-            self._http = aiohttp.ClientSession(self.url, headers=self._headers, timeout=timeout, read_bufsize=2**20)
-        return self._http
+            whole._http = aiohttp.ClientSession(self.url, headers=self._headers, timeout=timeout, read_bufsize=2**20)
+        return whole._http
 
     async def _each(self, calls: list[tuple[str, str, Any, Mapping[str, Any], bool]]) -> list[Any]:
         room = asyncio.Semaphore(AT_ONCE)
@@ -152,7 +168,8 @@ class Gateway:
         given = {name: _worded(value) for name, value in (query or {}).items() if value is not None}
         try:
             async with asyncio.timeout(UPLOAD_SECONDS if body is not None else PATIENCE_SECONDS):
-                async with self.http.request(method, path, data=data, params=given, headers=headers) as answer:
+                said = {**self.person, **(headers or {})}
+                async with self.http.request(method, path, data=data, params=given, headers=said) as answer:
                     content = await answer.read()
         except TimeoutError:
             raise GatewayError(0, f"{self.url} did not answer in time") from None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.gateway import GatewayError
+from dashboard.gateway import NAMELESS, GatewayError
 from dashboard.i18n import t
 from dashboard.markup import plain, said
 
@@ -30,6 +30,7 @@ def sentence(error: GatewayError) -> str:
 
 def _sentences() -> dict[str, str]:
     return {
+        NAMELESS: t("Open this app at the address of the sign-on before it: only there you are known."),
         "internal": t("The gateway has failed."),
         "bad_request": t("The gateway does not take this."),
         "forbidden": t("The gateway does not let this app in."),

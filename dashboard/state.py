@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from dashboard.browser import remember
-from dashboard.following import Hub
-from dashboard.gateway import DEFAULT, KEY, URL, Gateway, GatewayError
+from dashboard.following import Following, Hub
+from dashboard.gateway import DEFAULT, KEY, NAMELESS, URL, USER_HEADER, Gateway, GatewayError
 from dashboard.i18n import t
 from dashboard.markup import plain
 from dashboard.refused import told
@@ -20,9 +20,34 @@ def hub() -> Hub:
     return Hub(Gateway(os.environ.get(URL, DEFAULT), os.environ.get(KEY, "")))
 
 
+def person() -> str:
+    """Who looks, as the sign-on before the app names them; empty where nobody is told apart. Raises GatewayError where it names nobody: what the
+    app itself may see is not theirs."""
+    header = os.environ.get(USER_HEADER)
+    if not header:
+        return ""
+    named = [name for name in st.context.headers.get_all(header) if name.strip()]
+    if len(named) != 1:
+        raise GatewayError(401, f"{header} does not say who asks", code=NAMELESS)
+    try:
+        return named[0].strip().encode("latin-1").decode()
+    except UnicodeError:
+        return named[0].strip()
+
+
 def gateway() -> Gateway:
-    """The gateway."""
-    return hub().gateway
+    """The gateway, as whoever looks asks it. Raises GatewayError where it is not known who that is."""
+    return asked_by(person())
+
+
+def asked_by(whose: str) -> Gateway:
+    """The gateway, as this person asks it."""
+    return hub().gateway.of(whose) if whose else hub().gateway
+
+
+def follow(id_: str) -> Following:
+    """What runs under this id. Raises GatewayError as ``gateway`` does."""
+    return hub().follow(id_, gateway())
 
 
 @st.cache_data(ttl=2, show_spinner=False)
@@ -41,11 +66,23 @@ class Look(NamedTuple):
     jobs: list[dict[str, Any]]
 
 
-@st.cache_data(ttl=1, show_spinner=False)
 def look() -> Look:
-    """One look, for all who look at this moment. Raises GatewayError."""
-    state, asked = gateway().get("/api/fleet"), gateway().get
+    """One look. Raises GatewayError."""
+    return _look(person())
+
+
+@st.cache_data(ttl=1, show_spinner=False)
+def _look(whose: str) -> Look:
+    """For all who look at this moment, but what one person sees is not for others."""
+    asked = asked_by(whose).get
+    state = asked("/api/fleet")
     return Look(state["hosts"], state["findings"], asked("/api/generations")["generations"], asked("/api/jobs")["jobs"])
+
+
+def look_anew() -> None:
+    """In a callback that has changed something: nobody is shown what was before."""
+    fleet.clear()
+    _look.clear()
 
 
 def open_session(id_: str | None) -> None:

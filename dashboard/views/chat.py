@@ -8,7 +8,7 @@ from dashboard.choosing import models
 from dashboard.gateway import GatewayError
 from dashboard.i18n import t
 from dashboard.paint import live
-from dashboard.state import attempted, fleet, gateway, hub, named, open_session
+from dashboard.state import attempted, fleet, follow, gateway, named, open_session
 from dashboard.views import attached
 from dashboard.views.messages import Doings, answer, as_it_was, message
 from dashboard.views.toolbar import choose_anew, choose_as, fields, settings, toolbar
@@ -97,7 +97,7 @@ def _page() -> None:
     _sessions()
     session, rows = _current()
     running = session["running"] if session else None
-    following = hub().follow(running) if running else None
+    following = follow(running) if running else None
     st.session_state["seen"] = (rows, following)
     if session is None:
         st.header(t("What would you like to know?"))

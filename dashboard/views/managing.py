@@ -7,7 +7,7 @@ import streamlit as st
 
 from dashboard import markup
 from dashboard.i18n import seconds, size, t
-from dashboard.state import attempted, fleet, gateway, look
+from dashboard.state import attempted, gateway, look_anew
 
 JOBS = 6
 KEEP_ALIVE = {"usual": None, "1 h": "1h", "12 h": "12h", "for ever": -1}
@@ -38,8 +38,7 @@ def _done(work: Any, said: str, *args: Any, **values: Any) -> None:
     """Carried out, and told."""
     if attempted(lambda: (work(*args, **values), True)):
         st.session_state["_done"] = said
-    fleet.clear()
-    look.clear()
+    look_anew()
 
 
 def _pull() -> None:

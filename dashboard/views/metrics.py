@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import charts, refused
 from dashboard.gateway import GRAFANA, GatewayError
 from dashboard.i18n import local, moment, number, seconds, short, t
-from dashboard.state import gateway, look
+from dashboard.state import asked_by, look, person
 from dashboard.views import pictures, requests
 
 RANGES = {
@@ -46,14 +46,14 @@ class Told(NamedTuple):
 
 
 @st.cache_data(ttl=5, show_spinner=False)
-def told(chosen: requests.Chosen) -> Told:
-    """One look for all who ask the same. Raises GatewayError."""
+def told(chosen: requests.Chosen, whose: str) -> Told:
+    """One look for all who ask the same and may see the same (``person``). Raises GatewayError."""
     length, step = RANGES[chosen.range]
     now = time.time()
     whom = chosen.query()
     steps = whom | {"step": step}
     before = whom | {"to": f"{now - length:.0f}"}
-    summary, earlier, series, tokens, models, pairs, errors = gateway().several(
+    summary, earlier, series, tokens, models, pairs, errors = asked_by(whose).several(
         ("/api/stats/summary", whom),
         ("/api/stats/summary", before),
         ("/api/stats/timeseries", steps),
@@ -81,7 +81,7 @@ def page() -> None:
 def _needs_database(chosen: requests.Chosen) -> None:
     """Raises GatewayError where there is none: then there is nothing that the page could show, now or later."""
     try:
-        told(chosen)
+        told(chosen, person())
     except GatewayError as error:
         if error.keeps_nothing:
             raise
@@ -158,7 +158,7 @@ def _toolbar(hosts: list[dict[str, Any]]) -> tuple[requests.Chosen, float | None
 def live(chosen: requests.Chosen) -> None:
     """What changes by itself."""
     try:
-        found = told(chosen)
+        found = told(chosen, person())
     except GatewayError as error:
         st.warning(refused.told(error), icon=":material/cloud_off:")
         return

@@ -9,7 +9,7 @@ from dashboard.browser import presets, remember
 from dashboard.conversation import Row, colors, newest, rounds, told
 from dashboard.gateway import GatewayError
 from dashboard.i18n import t
-from dashboard.state import attempted, fleet, gateway, hub
+from dashboard.state import attempted, fleet, follow, gateway
 from dashboard.views import participants
 from dashboard.views.figures import figures
 from dashboard.views.transcript import transcript
@@ -75,7 +75,7 @@ def page() -> None:
     _conversations()
     session = _session()
     running = session["running"] if session else None
-    following = hub().follow(running) if running else None
+    following = follow(running) if running else None
     heard = -1 if following is None else newest(following)  # before the messages are read: they have it all
     rows, whole = _messages(session)
     if following is not None:
@@ -175,9 +175,5 @@ def _export(session: Row) -> None:
         (t("As Markdown"), "export.md", "md", "text/markdown"),
         (t("As JSON"), "export", "json", "application/json"),
     ):
-        fetched = partial(_fetched, f"/api/sessions/{session['id']}/{path}")
+        fetched = partial(gateway().text, f"/api/sessions/{session['id']}/{path}")
         st.download_button(label, fetched, f"{name}.{suffix}", mime, on_click="ignore", width="stretch")
-
-
-def _fetched(path: str) -> str:
-    return str(gateway().call(gateway().ask("GET", path, text=True)))

@@ -76,10 +76,10 @@ class Demo:
         ended(self._simulator)
 
 
-def started(folder: Path, *module: str) -> subprocess.Popen[str]:
-    """One of our programs, with nothing of the tester's own settings."""
+def started(folder: Path, *module: str, **settings: str) -> subprocess.Popen[str]:
+    """One of our programs, with these settings of the environment and nothing of the tester's own."""
     usual = {name: value for name, value in os.environ.items() if not name.startswith("CORRAL_")}
-    environ = usual | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environ = usual | settings | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", *module]
     return subprocess.Popen(
         command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

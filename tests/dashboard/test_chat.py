@@ -102,12 +102,12 @@ def test_the_gateway_goes_away(app: Page, tmp_path: Path, monkeypatch: pytest.Mo
     body = {"message": {"content": "And?"}, "detach": True, "options": {"num_predict": 4000}}
     running = gateway.post(f"/api/sessions/{id_}/chat", body)["id"]
     at = app(session=id_)
-    following = state.hub().follow(running)
+    following = state.follow(running)
     for _ in range(400):
         if following.answer.chunks > 5:
             break
         time.sleep(0.02)
-    again = state.hub().follow(running)
+    again = state.follow(running)
     assert again is following
     demo.die()
     said = following.answer.content
@@ -119,7 +119,7 @@ def test_the_gateway_goes_away(app: Page, tmp_path: Path, monkeypatch: pytest.Mo
     assert at.chat_message[3].markdown[0].value.startswith(said[:20])
     following.away = True
     following.end("the answer broke off")
-    assert state.hub().follow(running) is not following
+    assert state.follow(running) is not following
     demo.come()
     at.run()
     assert at.chat_input[0].proto.value == "Are you there?"

@@ -85,7 +85,7 @@ def test_load_and_unload(view: View, gateway: Gateway) -> None:
     at.button(key="load_now").click().run()
     assert [toast.value for toast in at.toast] == ["It is being loaded."]
     until(lambda: "smollm2:135m" in loaded(gateway, "sim3"))
-    state.look.clear()
+    state.look_anew()
     at.run()
     at.button(key="unload_sim3_smollm2:135m").click().run()
     assert "smollm2:135m" in loaded(gateway, "sim3")
@@ -118,7 +118,7 @@ def test_pull_and_delete(view: View, gateway: Gateway) -> None:
     job = gateway.get("/api/jobs")["jobs"][-1]
     assert [part["host"] for part in job["hosts"]] == ["sim1", "sim3"]
     until(lambda: gateway.get(f"/api/jobs/{job['id']}")["outcome"] == "succeeded")
-    state.look.clear()
+    state.look_anew()
     at.run()
     assert f"pull **{plain(NEW)}**" in shown(at)
     at.button(key="ask_delete").click().run()
@@ -137,7 +137,7 @@ def test_a_pull_that_fails(view: View, gateway: Gateway) -> None:
     at.text_input(key="pull_model").set_value("not a name!")
     at.button(key="pull_now").click().run()
     until(lambda: gateway.get("/api/jobs")["jobs"][-1]["outcome"] == "failed")
-    state.look.clear()
+    state.look_anew()
     at.run()
     assert "sim1: invalid model name" in shown(at)
 
@@ -158,7 +158,7 @@ def test_stop_what_runs(view: View, gateway: Gateway) -> None:
     """By its button; who waits is told of."""
     body = {"model": MODEL, "prompt": "why", "options": {"num_predict": 2000}}
     ids = [gateway.post("/api/generate", body, headers={"X-Corral-Host": "sim1"}, detach=True)["id"] for _ in range(2)]
-    state.look.clear()
+    state.look_anew()
     at = view("fleet")
     assert at.metric[2].value == "1"
     assert "waits for a slot" in shown(at)

@@ -167,8 +167,7 @@ def test_one_that_is_gone(app: Callable[..., AppTest], gateway: Gateway) -> None
 def test_what_cannot_be_followed(app: Callable[..., AppTest], gateway: Gateway) -> None:
     """It is said, and the page does not ask for ever without a pause."""
     id_ = held(gateway, "Ann", "Bob", options=LONG, turns=50)
-    hub = state.hub()
-    following = hub.follow(gateway.get(f"/api/sessions/{id_}")["running"])
+    following = state.follow(gateway.get(f"/api/sessions/{id_}")["running"])
     following.end("it runs at another gateway")
     at = app(page="talk", talk=id_)
     assert not at.exception
