@@ -12,7 +12,7 @@ from dashboard.i18n import t
 from dashboard.state import attempted, fleet, follow, gateway
 from dashboard.views import participants
 from dashboard.views.figures import figures
-from dashboard.views.transcript import transcript
+from dashboard.views.transcript import as_it_was, transcript
 
 KNOWN = 200
 """So many messages are read, and counted in the figures."""
@@ -41,7 +41,7 @@ def _submit() -> None:
     else:
         done = _go_on(topic=content)
     if done is None:
-        st.session_state["talk_said"] = content  # to be sent again
+        st.session_state["talk_unsent"] = content
 
 
 def _go_on(**more: Any) -> Row | None:
@@ -67,7 +67,17 @@ def _stop() -> None:
 
 
 def page() -> None:
-    """One run."""
+    """One run. Where the gateway is gone, what was read stays. Raises GatewayError."""
+    try:
+        _page()
+    except GatewayError as error:
+        seen = st.session_state.get("talk_seen")
+        if not error.status and seen is not None:
+            as_it_was(*seen)
+        raise
+
+
+def _page() -> None:
     kept = presets()
     if kept is None:
         return  # the browser is about to tell; the form follows
@@ -78,8 +88,13 @@ def page() -> None:
     following = follow(running) if running else None
     heard = -1 if following is None else newest(following)  # before the messages are read: they have it all
     rows, whole = _messages(session)
+    st.session_state["talk_seen"] = None if session is None else (session, rows, following)
     if following is not None:
         rows = told(rows, following)
+    if unsent := st.session_state.pop(
+        "talk_unsent", ""
+    ):  # only now: of an input that a run does not draw Streamlit forgets it
+        st.session_state["talk_said"] = unsent
     together = participants.mode() != "dialogue" or any(len(spoken) > 1 for spoken in rounds(rows))
     st.set_page_config(layout="wide" if together or session is None else "centered")
     _toolbar(session, rows)

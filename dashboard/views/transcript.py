@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import markup, refused
-from dashboard.conversation import Row, colors, newest, over, rounds, turns
+from dashboard.conversation import Row, colors, newest, over, rounds, told, turns
 from dashboard.following import Following, Spoken
 from dashboard.i18n import number, seconds, t
 from dashboard.paint import Growing, live
@@ -40,6 +40,19 @@ def transcript(session: Row, rows: list[Row], following: Following | None, heard
         _elsewhere(session)
     else:
         live(lambda: _speaking(following, max([heard, *(row["seq"] for row in rows)]), shown[speaking:], paint))
+
+
+def as_it_was(session: Row, rows: list[Row], following: Following | None) -> None:
+    """What has been read, where there is no gateway with which it could go on."""
+    paint = colors(session["settings"])
+    answers = (
+        {} if following is None else {message: following.answers[turn] for turn, message in turns(following).items()}
+    )
+    shown = rows if following is None else told(rows, following)
+    for spoken in rounds(shown[-st.session_state.get("talk_shown", SHOWN) :]):
+        for message, place in _round(spoken, paint).items():
+            if (answer := answers.get(message)) is not None:
+                place.markdown(markup.shown(markup.split(answer.content, answer.thinking)[0]))
 
 
 def _at_once(one: Row, other: Row) -> bool:
@@ -101,12 +114,19 @@ def _speaking(following: Following, heard: int, tail: list[Row], paint: dict[str
     answers = {message: _Answer(place) for message, place in places.items()}
     if not answers:
         st.caption(t("It is about to go on…"))
+    away = st.empty()
     takes_turns = (len(answers) + 1) // 2  # two answers a frame: a browser has no time for eight
-    frame = 0
+    frame, told_away = 0, False
     while not following.over and not (over(following) & answers.keys()) and newest(following) <= heard:
         for turn, message in turns(following).items():
             if message in answers and (not frame or (frame + turn) % takes_turns == 0):
                 answers[message].show(following.answers[turn])
+        if following.away != told_away:
+            told_away = following.away
+            if told_away:
+                away.caption(f":material/cloud_off: {t('The gateway does not answer.')} {t('It is tried again.')}")
+            else:
+                away.empty()
         frame += 1
         yield True
     if following.events and following.events[-1]["event"] == "end":

@@ -1,14 +1,17 @@
 """The page of conversations: its form, what is begun with it, and what is shown of what is kept."""
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import state
-from dashboard.gateway import Gateway
+from dashboard.gateway import URL, Gateway
 from dashboard.views.participants import PRESETS_MOST
-from tests.dashboard.conftest import free
+from tests.dashboard.conftest import Demo, free
 
 MODEL = "llama3.2:1b"
 SHORT = {"num_predict": 8}
@@ -232,3 +235,37 @@ def test_it_is_opened_from_the_list_of_sessions(app: Callable[..., AppTest], gat
     assert not at.exception
     assert at.session_state["talk"] == id_
     assert {"Ann", "Bob"} <= {word for badge in badges(at) for word in ("Ann", "Bob") if word in badge}
+
+
+def test_the_gateway_goes_away(app: Callable[..., AppTest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read stays above the notice, what was being said too; what was sent meanwhile stands in the input once it is back."""
+    demo = Demo(tmp_path)
+    monkeypatch.setenv(URL, demo.url)
+    gateway = Gateway(demo.url)
+    id_ = held(gateway, "Ann", "Bob", turns=1)
+    (_, before) = free(gateway, id_)
+    more = {"session": id_, "topic": "And wine?", "turns": 2, "detach": True, "mode": "dialogue"}
+    more["participants"] = [{"model": MODEL, "name": name, "options": {"num_predict": 4000}} for name in ("Ann", "Bob")]
+    running = gateway.post("/api/chat/multi-model", more)["id"]
+    following = state.follow(running)
+    for _ in range(400):
+        if any(answer.chunks > 5 for answer in list(following.answers.values())):
+            break
+        time.sleep(0.02)
+    at = app(page="talk", talk=id_)
+    assert badges(at)
+    demo.die()
+    said = next(answer.content for answer in following.answers.values() if answer.chunks)
+    state.fleet.clear()
+    at.chat_input[0].set_value("Are you there?").run()
+    assert not at.exception
+    assert at.header[0].value == "The gateway does not answer"
+    shown = [" ".join(one.value for one in message.markdown) for message in at.chat_message]
+    assert [shown[0], shown[2]] == ["Is cheese a dessert?", "And wine?"]
+    assert before["content"] in shown[1]
+    assert said[:20] in shown[3]
+    demo.come()
+    at.run()
+    assert at.chat_input[0].proto.value == "Are you there?"
+    gateway.close()
+    demo.stop()
