@@ -1,13 +1,13 @@
 """The app: what every page has, and which pages there are. Streamlit runs this file again for every change."""
 
 import contextlib
-import logging
 from pathlib import Path
 
 import streamlit as st
 
 from dashboard import refused
 from dashboard.browser import remember, remembered
+from dashboard.edge import begin, edge, fragment, page_failed
 from dashboard.gateway import NAMELESS, GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
 from dashboard.markup import plain, said
@@ -15,7 +15,6 @@ from dashboard.state import gateway, gone_to, person, refuse, tell_failure
 from dashboard.views import chat, fleet, metrics, sessions, talk, usage
 
 HERE = Path(__file__).parent
-LOG = logging.getLogger("dashboard")
 DATABASE = '[database]\nurl = "sqlite:////var/lib/corral/corral.db"'
 
 
@@ -43,7 +42,7 @@ def _cannot(error: GatewayError) -> None:
         return
     st.caption(t("This page tries again by itself."))
 
-    @st.fragment(run_every=2.0)
+    @fragment(every=2.0)
     def again() -> None:
         try:
             gateway().get("/healthz")
@@ -101,15 +100,9 @@ def main() -> None:
     if lost := st.query_params.pop("lost", None):
         refuse(t("There is no page {name} here.", name=plain(lost)))
     tell_failure()
-    try:
+    begin()
+    with edge(_cannot, page_failed):
         page.run()
-    except GatewayError as error:
-        _cannot(error)
-    except Exception:  # the last edge: Streamlit's own box speaks English only, and offers no way on
-        LOG.exception("a page failed")
-        st.header(t("This page has failed"))
-        st.caption(t("That is a fault of the app's: its log says what happened."))
-        st.button(t("Try again"))
 
 
 main()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dashboard.edge import fragment
+
 FRAMES_PER_SECOND = 20
 SLICE_SECONDS = 1.5
 PIECE_CHARACTERS = 800
@@ -77,7 +79,7 @@ def live(draw: Callable[[], Iterator[bool]]) -> None:
     """Paint frame by frame what ``draw`` yields True for; at its end the page runs once more, and shows it as what it is."""
     first = [True]
 
-    @st.fragment(run_every=0.05)
+    @fragment(every=0.05)
     def loop() -> None:
         frame, until = draw(), time.monotonic() + SLICE_SECONDS
         while next(frame):

@@ -5,8 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import markup, refused
-from dashboard.gateway import GatewayError
+from dashboard import markup
+from dashboard.edge import fragment
 from dashboard.i18n import number, seconds, size, t
 from dashboard.state import Look, attempted, gateway, look, tell_failure
 from dashboard.views import explaining, managing
@@ -29,17 +29,13 @@ def page() -> None:
     explaining.section(hosts)
 
 
-@st.fragment(run_every=EVERY_SECONDS)
+@fragment(every=EVERY_SECONDS)
 def live() -> None:
     """What changes by itself."""
     if managing.asked():
         st.rerun()  # dialogs belong to the whole page: here the next look would close them
     tell_failure()
-    try:
-        seen = look()
-    except GatewayError as error:
-        st.warning(refused.told(error), icon=":material/cloud_off:")
-        return
+    seen = look()
     _numbers(seen)
     _findings(seen.findings)
     most = max((_held(host) for host in seen.hosts), default=0)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from dashboard import charts, refused
+from dashboard import charts
+from dashboard.edge import fragment
 from dashboard.gateway import GRAFANA, GatewayError
 from dashboard.i18n import local, moment, number, seconds, short, t
 from dashboard.state import asked_by, look, person
@@ -74,7 +75,7 @@ def page() -> None:
         _grafana()
     chosen, every = _toolbar(hosts)
     _needs_database(chosen)
-    st.fragment(run_every=every)(live)(chosen)
+    fragment(every)(live)(chosen)
     requests.section(chosen)
 
 
@@ -157,11 +158,7 @@ def _toolbar(hosts: list[dict[str, Any]]) -> tuple[requests.Chosen, float | None
 
 def live(chosen: requests.Chosen) -> None:
     """What changes by itself."""
-    try:
-        found = told(chosen, person())
-    except GatewayError as error:
-        st.warning(refused.told(error), icon=":material/cloud_off:")
-        return
+    found = told(chosen, person())
     since, until = (local(found.now[name]) for name in ("since", "until"))
     st.caption(
         t("{since} – {until}. Arrows compare with the same time before.", since=moment(since), until=moment(until))

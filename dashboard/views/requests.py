@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import streamlit as st
 
 from dashboard import charts, markup, refused
+from dashboard.edge import fragment
 from dashboard.gateway import GatewayError
 from dashboard.i18n import capital, local, number, seconds, t
 from dashboard.state import gateway
@@ -52,7 +53,7 @@ def _more() -> None:
     st.session_state["requests_shown"] = min(MOST, st.session_state.get("requests_shown", PAGE) + PAGE)
 
 
-@st.fragment
+@fragment()
 def _list(chosen: Chosen) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         everything = st.toggle(t("Also those that succeeded"), key="requests_all", persist_state="session")

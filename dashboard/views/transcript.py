@@ -8,6 +8,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import markup, refused
 from dashboard.conversation import Row, colors, newest, over, rounds, told, turns
+from dashboard.edge import fragment
 from dashboard.following import Following, Spoken
 from dashboard.i18n import number, seconds, t
 from dashboard.paint import Growing, live
@@ -183,7 +184,7 @@ def _elsewhere(session: Row) -> None:
     """It runs, and cannot be read here: at another gateway, or not any more."""
     st.caption(t("It cannot be followed from here word by word; what is said appears once it is kept."))
 
-    @st.fragment(run_every=1.0)
+    @fragment(every=1.0)
     def again() -> None:
         now = attempted(gateway().get, f"/api/sessions/{session['id']}")
         if now is None or now["running"] != session["running"] or now["messages"] != session["messages"]:

@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import charts, refused
+from dashboard.edge import fragment
 from dashboard.gateway import GatewayError
 from dashboard.i18n import local, moment, number, t
 from dashboard.state import gateway
@@ -20,10 +21,11 @@ def page() -> None:
     """One run."""
     st.set_page_config(layout="wide")
     st.header(t("Usage"), anchor=False)
-    st.fragment(run_every=EVERY_SECONDS)(live)()
+    live()
     _over_time()
 
 
+@fragment(every=EVERY_SECONDS)
 def live() -> None:
     """This minute, day and month, and what is left of each limit."""
     told = gateway().get("/api/usage")
@@ -76,7 +78,7 @@ def _limit(name: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@st.fragment
+@fragment()
 def _over_time() -> None:
     st.subheader(t("Tokens by key"), anchor=False)
     spans = {"24h": t("{count}h", count="24"), "7d": t("{count}d", count="7"), "30d": t("{count}d", count="30")}

@@ -129,7 +129,8 @@ def test_the_gateway_goes_away(view: View, monkeypatch: pytest.MonkeyPatch) -> N
     """A look that finds nobody says so; the next one may find somebody."""
     monkeypatch.setenv(URL, "http://127.0.0.1:9")
     at = AppTest.from_string(
-        'from dashboard.views import metrics, requests\nmetrics.live(requests.Chosen("24h"))'
+        "from dashboard.edge import fragment\nfrom dashboard.views import metrics, requests\n"
+        'fragment()(metrics.live)(requests.Chosen("24h"))'
     ).run()
     assert not at.exception
     assert at.warning[0].value.startswith("The gateway does not answer.")

@@ -104,6 +104,17 @@ def test_a_page_that_fails(app: Callable[..., AppTest], caplog: pytest.LogCaptur
     caplog.clear()
 
 
+@pytest.mark.parametrize("page", ["usage", "metrics", "fleet"])
+def test_a_part_that_the_gateway_refuses(
+    app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """Or that cannot ask it, in the page's own words."""
+    monkeypatch.setenv(URL, "http://127.0.0.1:9")
+    at = app(page=page)
+    assert not at.exception
+    assert any("The gateway does not answer" in one.value for one in (*at.header, *at.warning))
+
+
 def test_no_gateway(app: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said, and the page waits for it."""
     monkeypatch.setenv(URL, "http://127.0.0.1:9")
