@@ -2,11 +2,16 @@
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 KEY = "corral"
+QUIET_MS = 1500
+AHEAD = [path.name for path in sorted((Path(st.__file__).parent / "static" / "static" / "js").glob("PlotlyChart.*.js"))]
+"""Code of Streamlit's that the first chart waits for, 4.7 MB. A browser fetches and runs it ahead, once nothing on the page has moved for QUIET_MS and nobody has typed:
+to run it takes some tenths of a second, which a growing answer must not lose. Empty where Streamlit has named it otherwise: then the first chart waits."""
 _component = st.components.v2.component(
     "corral_prefs",
     js="""
@@ -18,6 +23,25 @@ export default function ({ data, setStateValue }) {
   sessionStorage.setItem(key, doc)
   localStorage.setItem(key, doc)
   if (next.language) document.cookie = key + "_lang=" + next.language + ";path=/;max-age=31536000;SameSite=Lax"
+  if (data.ahead.length && !window.corralAhead && !navigator.connection?.saveData) {
+    window.corralAhead = true
+    const base = document.querySelector("script[type=module][src]").src
+    const moves = ["keydown", "pointerdown"]
+    let waiting = 0
+    const fetched = () => {
+      seen.disconnect()
+      for (const move of moves) removeEventListener(move, moved, true)
+      for (const name of data.ahead) import(new URL(name, base).href)
+    }
+    const moved = () => {
+      clearTimeout(waiting)
+      waiting = setTimeout(fetched, data.quiet)
+    }
+    const seen = new MutationObserver(moved)
+    seen.observe(document.body, { subtree: true, childList: true, characterData: true })
+    for (const move of moves) addEventListener(move, moved, true)
+    moved()
+  }
   if (!data.known || Object.keys(next).some(name => next[name] !== data.known[name])) setStateValue("doc", doc)
 }
 """,
@@ -102,7 +126,8 @@ def remembered() -> dict[str, Any] | None:
     kept = st.session_state.setdefault("_kept", {})
     told = st.session_state.get("_told")
     known = None if told is None else {**told, **kept}
-    _component(key="_prefs", data={"key": KEY, "set": kept, "known": known}, on_doc_change=_hear)
+    data = {"key": KEY, "set": kept, "known": known, "ahead": AHEAD, "quiet": QUIET_MS}
+    _component(key="_prefs", data=data, on_doc_change=_hear)
     return known
 
 

@@ -60,6 +60,15 @@ def test_a_page_is_run_no_more_than_it_must(context: BrowserContext) -> None:
     assert len(asked) == 3
 
 
+def test_code_of_charts_is_fetched_ahead(context: BrowserContext) -> None:
+    """On the first page, so that the first look at Metrics need not wait for it."""
+    page = context.new_page()
+    with page.expect_response(re.compile(r"/static/js/PlotlyChart\..*\.js$")) as fetched:
+        page.goto("/")
+    assert fetched.value.ok
+    assert page.get_by_test_id("stChatInputTextArea").is_visible()
+
+
 @pytest.mark.parametrize("how", ["button", "escape"])
 def test_stop(context: BrowserContext, gateway: Gateway, how: str) -> None:
     """The host is free at once, and what there was is kept."""
