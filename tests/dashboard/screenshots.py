@@ -22,6 +22,7 @@ PAGES = {
     "talk": "stChatMessage",
     "sessions": "stMenuButton",
     "metrics": "stPlotlyChart",
+    "usage": "stPlotlyChart",
     "fleet": "stMetric",
 }
 """And what each has once it is there."""
