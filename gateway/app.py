@@ -41,6 +41,7 @@ from gateway.fleet.host import Host
 from gateway.fleet.jobs import Jobs
 from gateway.fleet.manage import Unloader
 from gateway.fleet.poller import Poller
+from gateway.fleet.residence import Load, Unload
 from gateway.fleet.tls import Contexts as LinkContexts
 from gateway.keeping import keeper, stored
 from gateway.listeners import Listeners
@@ -84,7 +85,7 @@ class Gateway:
         clock = self.clock = time.monotonic
         relay = config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)
-        self.fleet = configured(config, self.metrics.moved)
+        self.fleet = configured(config, self._moved)
         queue = config.queue
         self.admission = Admission(self.fleet, queue.limit, self.rng, config.routing.policy, queue.per_principal)
         self.log = LogWriter(config.log, self.metrics.log_dropped.labels().inc)
@@ -321,6 +322,11 @@ class Gateway:
     def reload(self) -> None:
         """Read the configuration again, and look at every source of hosts now."""
         self._lookout.reload()
+
+    def _moved(self, change: Load | Unload) -> None:
+        self.metrics.moved(change)
+        if isinstance(change, Load) and self.fleet.view(change.host, self.clock()).leaving:
+            self.poller.poke(change.host)  # what had to make room for it is a guess until somebody looks
 
     def _configure(self, hosts: tuple[Host, ...]) -> None:
         tell_changes(self.fleet.hosts, hosts)

@@ -88,7 +88,8 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
     """One slot held on a host, from choosing to closing. ``cold``: the model has to be loaded for it. ``until``: when it should be over.
-    ``known``: the host's cache was thought to know the prompt's beginning. ``reload``: why it is loaded anew, if it is there already."""
+    ``known``: the host's cache was thought to know the prompt's beginning. ``reload``: why it is loaded anew, if it is there already. ``joins``: the load
+    was under way, for somebody else, when it was taken."""
 
     number: int
     host: str
@@ -98,3 +99,4 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     until: float = 0.0
     known: bool = False
     reload: ReloadCause | None = None
+    joins: bool = False

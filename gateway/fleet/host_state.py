@@ -6,13 +6,14 @@ from typing import Any
 
 from gateway.fleet.ewma import Estimate, blend
 from gateway.fleet.health import Health
-from gateway.fleet.host import AvailableModel, Host, Lease, LoadedModel, RunnerOptions
+from gateway.fleet.host import AvailableModel, Host, Lease, LoadedModel, Observation, RunnerOptions
 from gateway.fleet.learned import Learned
 from gateway.fleet.memory import FLEET, Memory, Remembered
 from gateway.fleet.prompts import Chain, Known
 from gateway.fleet.prompts import after as prompts_after
 from gateway.fleet.regret import regrets
 from gateway.fleet.residence import Load, Unload, UnloadReason
+from gateway.fleet.room import leaving_for
 from gateway.fleet.slots import Slots
 from gateway.fleet.snapshot import HostView
 from gateway.record import Usage
@@ -31,6 +32,8 @@ class HostState:
     available: Mapping[str, AvailableModel] | None = None
     loaded: Mapping[str, LoadedModel] = field(default_factory=dict)
     loading: Mapping[str, float] = field(default_factory=dict)
+    leaving: frozenset[str] = frozenset()  # of what is loaded: what may have to make room
+    settled_at: float = float("-inf")  # when a load last ended: what was listed before that tells nothing of it
     runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     service_seconds: float | None = None
@@ -45,6 +48,7 @@ class HostState:
     load_rate: float | None = None
     vram_seen: int = 0
     models_seen: int = 0
+    models_most: int = 0
     newcomer: bool = False  # a model has come since the last poll
     full: bool = False
     pins: frozenset[str] = frozenset()  # canonical names of models that are to stay in memory
@@ -69,9 +73,10 @@ class HostState:
 
     # -- leases ----------------------------------------------------------------------------------------------------------------
 
-    def start(self, lease: Lease, digest: str, options: RunnerOptions) -> None:
-        """A request for this model goes there."""
+    def start(self, lease: Lease, digest: str, options: RunnerOptions, learned: Learned) -> None:
+        """A request for this model goes there. If it has to be loaded, what must make room for it is as good as gone."""
         if lease.cold and digest not in self.loading:
+            self.leaving |= self._leaving_for(digest, learned, lease.since, 0.0)
             self.loading = {**self.loading, digest: lease.since}
             self.memo = None
         if self.runners.get(digest) != options:
@@ -86,6 +91,45 @@ class HostState:
             self.prompts = {**self.prompts, digest: known}
 
     # -- what it has -----------------------------------------------------------------------------------------------------------
+
+    def proved(self, digest: str, model: str, learned: Learned, now: float) -> LoadedModel:
+        """An answer came: it is loaded, with the options that were sent last, and takes as much memory as it took elsewhere, until a poll tells."""
+        self.ended(digest, now)
+        self.leaving -= {digest}
+        context = dict(self.runners.get(digest, ())).get("num_ctx", 0)  # 0: the host's own
+        memory = self._memory_of(digest, learned)
+        return LoadedModel(model, digest, memory, memory, context, "", {})
+
+    def ended(self, digest: str, now: float) -> None:
+        """It is loaded, or will not be."""
+        self.loading = {key: since for key, since in self.loading.items() if key != digest}
+        self.settled_at, self.memo = max(self.settled_at, now), None
+
+    def listed(self, loaded: Iterable[LoadedModel], began: float) -> dict[str, LoadedModel]:
+        """What a poll that began then saw in memory, by digest, and what has been proved since."""
+        since = self.loaded.values() if began < self.settled_at else ()
+        return {model.digest: model for model in (*[one for one in since if not one.row], *loaded)}
+
+    def make_room(self, seen: Observation, learned: Learned) -> None:
+        """Judge by a poll what may have to leave for what is being loaded: nothing, once there is room for it beside what is listed."""
+        if not self.loading:
+            if seen.began >= self.settled_at:
+                self.leaving = frozenset()
+            return
+        self.leaving, found = frozenset(), frozenset[str]()
+        for digest, since in self.loading.items():
+            self.memo = None
+            found |= self._leaving_for(digest, learned, seen.at, seen.began - since)
+        self.leaving, self.memo = found, None
+
+    def _leaving_for(self, digest: str, learned: Learned, now: float, age: float) -> frozenset[str]:
+        if not self.loaded:
+            return frozenset()
+        memory = self._memory_of(digest, learned)
+        return leaving_for(self.view(learned, now), digest, memory, self.slots.busy(), age)
+
+    def _memory_of(self, digest: str, learned: Learned) -> int:
+        return learned.sizes.get(digest) or self.size_of(digest)
 
     def size_of(self, digest: str) -> int:
         """Bytes on disk; 0: not listed."""
@@ -134,7 +178,7 @@ class HostState:
         if lease.digest is None:
             return
         self.memo = None
-        if lease.cold and usage.load_seconds:
+        if lease.cold and not lease.joins and usage.load_seconds:
             self.learn_load(lease.digest, usage.load_seconds, now, memory)
         cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
         estimate = self.estimates.get(lease.digest, Estimate()).after(
@@ -168,9 +212,10 @@ class HostState:
         """As routing sees it."""
         if self.memo is None:
             self.memo = {}
-            self.vram_taken = sum([model.vram for model in self.loaded.values()])
+            staying = {digest: model for digest, model in self.loaded.items() if digest not in self.leaving}
+            self.vram_taken = sum([model.vram for model in staying.values()])
             self.regrets = regrets(
-                *(self.loaded, self.runners, self.estimates, self.load_rate, learned.demand, learned.copies, now)
+                *(staying, self.runners, self.estimates, self.load_rate, learned.demand, learned.copies, now)
             )
             self.regret = sum(self.regrets.values())
             self.pinned = frozenset(
@@ -198,6 +243,7 @@ class HostState:
             self.load_rate,
             self.vram_seen,
             self.models_seen,
+            self.models_most,
             self.full,
             self.vram_taken,
             self.regrets,
@@ -207,4 +253,5 @@ class HostState:
             self.slots.count,
             self.slots.limits,
             self.slots.crowded(),
+            self.leaving,
         )

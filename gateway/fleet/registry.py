@@ -178,6 +178,7 @@ class Fleet:
     def _holds(self, state: HostState, loaded: Mapping[str, LoadedModel]) -> None:
         self.learned.moved(state.loaded, loaded)
         state.loaded = loaded
+        state.leaving = state.leaving.intersection(loaded)
 
     def _moved(self, change: Load | Unload) -> None:
         if (state := self._states.get(change.host)) is not None:
@@ -229,13 +230,15 @@ class Fleet:
         digest = state.available[model].digest if state.available and model in state.available else None
         sent = state.runners.get(digest) if digest is not None else options
         reload = None
-        if sent != options and (there := state.loaded.get(digest or "")) is not None:
+        joins = digest in state.loading
+        cold = cold or joins
+        if sent != options and digest not in state.leaving and (there := state.loaded.get(digest or "")) is not None:
             reload = reload_cause(options, sent, there)
             cold = cold or reload is not None
-        held = state.prompts.get(digest, ()) if digest is not None and not cold else ()
+        held = state.prompts.get(digest, ()) if digest is not None and (joins or not cold) else ()
         known = bool(prefix and best(held, prefix))
         until = now + seconds if seconds else 0.0
-        lease = Lease(self._next_lease, name, digest, cold, now, until, known, reload)
+        lease = Lease(self._next_lease, name, digest, cold, now, until, known, reload, joins)
         self._next_lease += 1
         self._leases[lease.number] = (lease, state)
         self.leases_granted += 1
@@ -244,12 +247,12 @@ class Fleet:
         if digest is not None:
             if wanted:
                 self.learned.asked(digest, options, now)
-                state.will_know(digest, prefix, now, cold=cold)
-            state.start(lease, digest, options)
+                state.will_know(digest, prefix, now, cold=cold and not joins)
+            state.start(lease, digest, options, self.learned)
         return lease
 
-    def release(self, lease: Lease) -> bool:
-        """Give the slot back. False if it was given back before."""
+    def release(self, lease: Lease, now: float = 0.0) -> bool:
+        """Give the slot back. False if it was given back before. ``now`` matters where a load is given up with it."""
         held = self._leases.pop(lease.number, None)
         if held is None:
             return False
@@ -257,8 +260,7 @@ class Fleet:
         state.slots.give_back(lease)
         self._touch(state)
         if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
-            state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
-            state.memo = None
+            state.ended(lease.digest or "", now)
         return True
 
     def _loads_for_another(self, left: Lease) -> bool:
@@ -280,13 +282,9 @@ class Fleet:
         if lease.digest is None or (not lease.cold and lease.digest in state.loaded):
             return
         self._change(state)
-        state.loading = {digest: since for digest, since in state.loading.items() if digest != lease.digest}
-        there = state.loaded.get(lease.digest)
+        proof, there = state.proved(lease.digest, model, self.learned, now), state.loaded.get(lease.digest)
         if there is None or lease.reload is not None:
-            context = dict(state.runners.get(lease.digest, ())).get(
-                "num_ctx", 0
-            )  # 0: the host's own, until a poll tells
-            proof = LoadedModel(model, lease.digest, 0, 0, context, "", {}) if there is None else recast(there, context)
+            proof = proof if there is None else recast(there, proof.context)
             self._holds(state, {**state.loaded, lease.digest: proof})
 
     # -- learning --------------------------------------------------------------------------------------------------------------
@@ -300,7 +298,7 @@ class Fleet:
         self._learns_of(state, Event.POLL_OK, seen.at)
         state.version, state.latency_seconds, state.seen_at = seen.version, seen.latency_seconds, seen.at
         if seen.loaded is not None:
-            self._holds(state, {model.digest: model for model in seen.loaded})
+            self._holds(state, state.listed(seen.loaded, seen.began))
             state.runners = {
                 digest: options
                 for digest, options in state.runners.items()
@@ -309,6 +307,7 @@ class Fleet:
             state.prompts = {digest: known for digest, known in state.prompts.items() if digest in state.runners}
             state.measure(seen.loaded, seen.at, self.memory)
             self.learned.loaded(seen.loaded)
+            state.make_room(seen, self.learned)
         if seen.available is not None:
             state.available = {canonical(model.name): model for model in seen.available}
             # What is listed still, or again, is a ghost indeed.

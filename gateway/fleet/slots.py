@@ -1,6 +1,6 @@
 """A host's slots: who holds them, and how many there are, over all models and for each."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from gateway.fleet.host import Lease
 from gateway.fleet.parallel import FOUND_MOST, WAIT_SECONDS, Parallel, Run
@@ -80,6 +80,10 @@ class Slots:
                 del self._out[lease.digest]
             if len(self._ended) > ENDED_MOST:
                 del self._ended[next(iter(self._ended))]
+
+    def busy(self) -> Collection[str]:
+        """The models of which requests are out."""
+        return self._out.keys()
 
     def is_full(self, digest: str | None) -> bool:
         """Whether one more request for a model would have to wait."""

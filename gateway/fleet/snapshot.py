@@ -35,6 +35,7 @@ class HostView:
             "health",
             "host",
             "latency_seconds",
+            "leaving",
         ),
         *(
             "leased_at",
@@ -43,6 +44,7 @@ class HostView:
             "loaded",
             "loading",
             "memo",
+            "models_most",
             "models_seen",
             "most",
             "name",
@@ -78,8 +80,9 @@ class HostView:
         load_rate: float | None = None,  # bytes per second, over all models that were loaded here
         vram_seen: int = 0,  # the most memory that models were seen to use at once
         models_seen: int = 0,  # the most models that were seen loaded at once
+        models_most: int = 0,  # as many as it keeps loaded at most, as was found out; 0: it was not
         full: bool = False,  # models had to leave for others: the most that was seen is all there is
-        vram_taken: int = 0,  # by what is loaded now
+        vram_taken: int = 0,  # by what is loaded now, and does not leave
         regrets: Mapping[str, float] = _NOTHING,  # digest → what others would wait if it left
         regret: float = 0.0,  # their sum
         pinned: frozenset[str] = frozenset(),  # digests of models that are to stay in memory here
@@ -87,6 +90,7 @@ class HostView:
         slots: int = 0,  # requests that may be out at once; 0: as configured
         parallel: Mapping[str, int] = _NOTHING,  # digest → requests for it that run at once, where that was found out
         crowded: Mapping[str, float] = _NOTHING,  # digest → when one of these should be over, where as many are out
+        leaving: frozenset[str] = frozenset(),  # of what is loaded, what may have to make room for what is being loaded
     ) -> None:
         self.host, self.name, self.slots = host, host.name, slots or host.slots or 1
         self.parallel, self.crowded = parallel, crowded
@@ -99,6 +103,7 @@ class HostView:
         self.version, self.latency_seconds, self.seen_at = version, latency_seconds, seen_at
         self.draining, self.ghosts, self.prompts = draining, ghosts, prompts
         self.vram_seen, self.models_seen, self.vram_taken, self.full = vram_seen, models_seen, vram_taken, full
+        self.leaving, self.models_most = leaving, models_most
         self.regrets, self.regret, self.pinned = regrets, regret, pinned
         self.memo: dict[Any, Any] = {} if memo is None else memo
 

@@ -195,7 +195,7 @@ class Admission:
 
     def release(self, lease: Lease, now: float) -> None:
         """Give a slot back and hand it to whoever is next."""
-        if self._fleet.release(lease) and self._waiters:
+        if self._fleet.release(lease, now) and self._waiters:
             self.assign(now)
 
     def answered(self, lease: Lease, model: str, now: float, trigger: Trigger = Trigger.REQUEST) -> None:
@@ -352,7 +352,7 @@ class Admission:
             self._shares[waiter.request.priority].served(waiter.party, route.costs[0].held, waiter.request.share)
         self._leave(waiter)
         if not there:
-            self._fleet.release(grant.lease)
+            self._fleet.release(grant.lease, now)
 
     def _refuse(self, waiter: Waiter, verdict: Unroutable | DeadlineUnmet) -> None:
         self._leave(waiter)

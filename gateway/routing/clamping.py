@@ -51,7 +51,8 @@ def clamped(request: InferenceRequest, snapshot: FleetSnapshot) -> InferenceRequ
 def _context(request: InferenceRequest, view: HostView) -> int:
     """With how many tokens this host would serve the request without a load, were it to ask for so many; 0: with none."""
     digest = view.digest_of(request.model)
-    loaded = view.loaded.get(digest) if digest is not None and digest not in view.loading else None
+    there = digest is not None and digest not in view.loading and digest not in view.leaving
+    loaded = view.loaded.get(digest or "") if there else None
     if loaded is None or not loaded.context or reject(request, view, frozenset()) is not None:
         return 0
     wanted = _with(request.runner_options, loaded.context)

@@ -103,7 +103,7 @@ def _price(request: InferenceRequest, view: HostView, row: AvailableModel, avera
     """What does not depend on the prompt, nor on who else waits."""
     digest, snapshot = row.digest, averages.snapshot
     estimate = view.estimates.get(digest, UNMEASURED)
-    loaded = view.loaded.get(digest)
+    loaded = view.loaded.get(digest) if digest not in view.leaving else None
     fit = loaded is not None and (
         fits(request.runner_options, view.runners.get(digest), loaded)
         or left_to_ollama(request.model, snapshot.reloads)

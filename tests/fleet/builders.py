@@ -32,9 +32,9 @@ def digest_of(model: str) -> str:
     return hashlib.sha256(model.encode()).hexdigest()
 
 
-def host(name: str = "gpu1", slots: int = 1) -> Host:
+def host(name: str = "gpu1", slots: int = 1, vram_bytes: int = 0) -> Host:
     """A configured host."""
-    return Host(name, f"http://{name}.test:11434", slots)
+    return Host(name, f"http://{name}.test:11434", slots, vram_bytes=vram_bytes)
 
 
 def available(name: str = TEXT, digest: str = "", modified_at: str = "", size: int = SIZE) -> AvailableModel:
@@ -64,6 +64,7 @@ def observation(
         0.001,
         None if holds is None else tuple(map(loaded, holds)),
         None if has is None else tuple(map(available, has)),
+        at,
     )
 
 

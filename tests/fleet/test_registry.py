@@ -216,11 +216,11 @@ def test_a_host_that_is_full(proved: bool) -> None:
 
 
 def test_the_first_byte_proves_that_a_model_is_loaded() -> None:
-    """Whatever the last poll said; what the proof cannot tell is zero."""
+    """Whatever the last poll said; what the proof cannot tell is taken from what the model took elsewhere, or takes on disk."""
     made = fleet()
     made.answered(made.lease("gpu1", TEXT, LARGE_CONTEXT, 0.0, cold=True), TEXT, 1.0)
     (proof,) = made.view("gpu1", 1.0).loaded.values()
-    assert (proof.name, proof.digest, proof.context, proof.vram, proof.row) == (TEXT, DIGEST, 8192, 0, {})
+    assert (proof.name, proof.digest, proof.context, proof.vram, proof.row) == (TEXT, DIGEST, 8192, SIZE, {})
 
 
 def test_an_answer_does_not_replace_what_a_poll_saw() -> None:

@@ -1,5 +1,6 @@
 """The waiting room: who is granted a slot, who waits, in which order, and that nobody is forgotten or counted twice."""
 
+import msgspec
 import pytest
 
 from gateway.dialects.request import Priority
@@ -9,7 +10,7 @@ from gateway.record import Route
 from gateway.routing.admission import ELDEST_EVERY, LOOK_AHEAD, RETRY_AFTER_SECONDS
 from gateway.routing.policy import Unroutable, choose
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import host, observation, told
+from tests.fleet.builders import SIZE, host, observation, told
 from tests.routing.room import Client, First, Room, granted
 
 CONTEXT = (("num_ctx", 8192),)
@@ -28,13 +29,31 @@ def test_a_free_slot_is_taken_at_once() -> None:
 
 def test_one_load_at_a_time() -> None:
     """Who needs a load, of the same model or another, waits here until the host has loaded what it loads; what is loaded goes on."""
-    room = Room(host(slots=3), holds=(OTHER,))
+    room = Room(host(slots=3, vram_bytes=2 * SIZE), holds=(OTHER,))
     first, second, third = (room.come(Client(model)) for model in (TEXT, TEXT, OTHER))
     assert first.grant.lease.cold
     assert (second.verdicts, third.grant.lease.cold) == ([], False)
     assert room.fleet.view("gpu1", 0.0).loading == {first.grant.lease.digest: 0.0}
     room.admission.answered(first.grant.lease, TEXT, 2.0)
     assert not second.grant.lease.cold
+
+
+def test_a_load_takes_what_must_make_room_for_it() -> None:
+    """Who wants that waits for both loads; a poll that shows it still changes nothing while it is in use, and after the first one ended only a newer one tells."""
+    room = Room(host(slots=4, vram_bytes=SIZE), holds=(OTHER,))
+    using, loads, wants = (room.come(Client(model)) for model in (OTHER, TEXT, OTHER))
+    assert (using.grant.lease.cold, loads.grant.lease.cold, wants.verdicts) == (False, True, [])
+    (_, outlook), *_ = room.admission.outlook(0.0)
+    assert outlook.waits_for == "load"
+    room.fleet.observe("gpu1", observation(20.0, holds=[OTHER]))
+    room.admission.assign(20.0)
+    assert wants.verdicts == []
+    room.end(using, 21.0)
+    room.admission.answered(loads.grant.lease, TEXT, 22.0)
+    assert wants.grant.lease.cold
+    room.end(wants, 23.0)
+    room.fleet.observe("gpu1", msgspec.structs.replace(observation(24.0, holds=[OTHER]), began=21.5))
+    assert room.come(Client(OTHER), 24.0).grant.lease.cold
 
 
 def test_an_unknown_model_is_refused_at_once() -> None:
