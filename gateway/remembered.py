@@ -15,6 +15,7 @@ class What(StrEnum):
     VRAM_BYTES = "vram_bytes"  # the most that models were seen to use at once
     PARALLEL = "parallel"  # of a model on a host: requests that it runs at once
     MODELS = "models"  # the most that were seen loaded at once
+    MODELS_MOST = "models_most"  # how many it keeps loaded at most, as far as its memory is not the reason
     OUTPUT_TOKENS = "output_tokens"  # of a model: how long its answers are
     MEMORY_BYTES = "memory_bytes"  # how much memory it takes
 

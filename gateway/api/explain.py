@@ -113,8 +113,14 @@ class Unrouted(msgspec.Struct, frozen=True):
         str,
         doc("the code of the error that it would get: `no_host` or `model_not_found`"),
     ]
-    costs: Annotated[list[Priced], doc("empty")]
     rejected: Annotated[tuple[Rejected, ...], doc("every host")]
+    predicted_seconds: Annotated[None, doc("nobody knows")] = None
+    runner_up: Annotated[None, doc("nobody")] = None
+    costs: Annotated[tuple[Priced, ...], doc("empty")] = ()
+    policies: Annotated[dict[Policy, str], doc("empty: no policy finds a host")] = {}
+    queue_place: Annotated[None, doc("it would be refused")] = None
+    queue_seconds: Annotated[None, doc("idem")] = None
+    waits_for: Annotated[None, doc("idem")] = None
 
 
 class Explain:
@@ -179,7 +185,7 @@ class Explain:
         chosen = hosts[self._admission.policy]
         if isinstance(chosen, Unroutable):
             error = ModelNotFound if chosen.unknown_model else NoHost
-            return Unrouted(_asked(inference), None, error.code, [], chosen.rejected)
+            return Unrouted(_asked(inference), None, error.code, chosen.rejected)
         others = {policy: route.host for policy, route in hosts.items() if isinstance(route, Route)}
         told = self._admission.foretell(inference, now)
         return _explained(inference, chosen, {view.name: view for view in snapshot.hosts}, others, told)

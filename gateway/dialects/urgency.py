@@ -52,7 +52,7 @@ def in_words(priority: Priority) -> PriorityWord:
 def deadline_of(said: str) -> float:
     """The seconds that ``X-Corral-Deadline`` says. Raises BadRequest."""
     try:
-        seconds = float(said)
+        seconds = 0.0 if "_" in said else float(said)  # Python reads 1_0 as 10
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= DEADLINE_MOST_SECONDS:

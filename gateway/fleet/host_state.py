@@ -13,13 +13,14 @@ from gateway.fleet.prompts import Chain, Known
 from gateway.fleet.prompts import after as prompts_after
 from gateway.fleet.regret import regrets
 from gateway.fleet.residence import Load, Unload, UnloadReason
-from gateway.fleet.room import leaving_for
+from gateway.fleet.room import leaving_for, most_loaded
 from gateway.fleet.slots import Slots
 from gateway.fleet.snapshot import HostView
 from gateway.record import Usage
 from gateway.remembered import What
 
 CACHED_PREFILL_SECONDS = 0.05
+ENOUGH_SHARE = 0.8  # of a host's memory: who had to leave though no more was taken left for another reason
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class HostState:
     models_seen: int = 0
     models_most: int = 0
     newcomer: bool = False  # a model has come since the last poll
+    evicted: int = 0  # so many have left for another since then
     full: bool = False
     pins: frozenset[str] = frozenset()  # canonical names of models that are to stay in memory
     pinned: frozenset[str] = frozenset()  # digests of those that it has
@@ -150,6 +152,24 @@ class HostState:
         if count >= self.models_seen:
             self.models_seen = count
             memory.keep(self.host, "", What.MODELS, count, now)
+        if 0 < self.models_most < count:
+            self._keeps_at_most(count, now, memory)
+
+    def told(self, before: Mapping[str, LoadedModel], learned: Learned, now: float, memory: Memory) -> None:
+        """A poll was taken in whole; ``before``: what was loaded until then. If models left for others though there was memory, it is their number that counts."""
+        gone = [model for digest, model in before.items() if digest not in self.loaded]
+        count = len(self.loaded.keys() | self.loading.keys())
+        if self.evicted and self.evicted == len(gone) and count < most_loaded(self.models_most, self.models_seen):
+            coming = [self._memory_of(digest, learned) for digest in self.loading if digest not in self.loaded]
+            used = sum([model.vram for model in self.loaded.values()]) + sum(coming)
+            least = used + min([model.vram for model in gone])
+            if least <= ENOUGH_SHARE * max(self.host.vram_bytes, self.vram_seen):
+                self._keeps_at_most(count, now, memory)
+        self.newcomer, self.evicted = False, 0
+
+    def _keeps_at_most(self, count: int, now: float, memory: Memory) -> None:
+        self.models_most, self.memo = count, None
+        memory.keep(self.host, "", What.MODELS_MOST, count, now)
 
     def moved(self, change: Load | Unload) -> None:
         """A model that had to leave when another came shows that what was ever in use is all there is."""
@@ -157,6 +177,7 @@ class HostState:
             self.newcomer = True
         elif change.reason is UnloadReason.EVICTED and (self.newcomer or self.loading):
             self.full = True
+            self.evicted += 1
             self.memo = None
 
     def ran(self, lease: Lease, digest: str, usage: Usage, memory: Memory) -> bool:
@@ -205,6 +226,7 @@ class HostState:
         self.load_rate = self.load_rate or known.load_rate
         self.vram_seen = max(self.vram_seen, known.vram_bytes)
         self.models_seen = max(self.models_seen, known.models)
+        self.models_most = self.models_most or known.models_most
         self.estimates = {**known.estimates, **self.estimates}
         self.slots.remember(known.parallel)
 

@@ -28,6 +28,7 @@ class Remembered(NamedTuple):
     models: int
     estimates: dict[str, Estimate]
     parallel: dict[str, int]
+    models_most: int
 
 
 class Memory:
@@ -104,7 +105,8 @@ class Memory:
         service, rate = values.get(("", What.SERVICE_SECONDS)), values.get(("", What.LOAD_RATE))
         vram, models = (int(values.get(("", what), 0)) for what in (What.VRAM_BYTES, What.MODELS))
         parallel = {digest: int(value) for (digest, what), value in values.items() if what is What.PARALLEL}
-        return Remembered(service, rate, vram, models, estimates, parallel)
+        most = int(values.get(("", What.MODELS_MOST), 0))
+        return Remembered(service, rate, vram, models, estimates, parallel, most)
 
     def everywhere(self, what: What) -> dict[str, float]:
         """What is remembered of models wherever they are, by digest."""

@@ -298,6 +298,7 @@ class Fleet:
         self._learns_of(state, Event.POLL_OK, seen.at)
         state.version, state.latency_seconds, state.seen_at = seen.version, seen.latency_seconds, seen.at
         if seen.loaded is not None:
+            before = state.loaded
             self._holds(state, state.listed(seen.loaded, seen.began))
             state.runners = {
                 digest: options
@@ -314,7 +315,7 @@ class Fleet:
             state.ghosts = state.ghosts.intersection(state.available)
         if seen.loaded is not None:  # last: who is told may look at the fleet
             self._residence.seen(name, seen.loaded, state.loading, began=seen.began, now=seen.at, wall=seen.wall)
-            state.newcomer = False
+            state.told(before, self.learned, seen.at, self.memory)
 
     def note(self, name: str, event: Event, now: float, why: str = "") -> None:
         """Take in one piece of evidence about a host's health."""

@@ -36,7 +36,7 @@ def room_for(view: HostView, digest: str, memory: int) -> Room:
 
 def _room(view: HostView, digest: str, memory: int, others: int, taken: int) -> Room:
     short = memory + taken - max(view.host.vram_bytes, view.vram_seen)
-    beyond = others + 1 - (view.models_most or max(MODELS_LOADED, view.models_seen))
+    beyond = others + 1 - most_loaded(view.models_most, view.models_seen)
     if not others or (short <= 0 and beyond <= 0):
         return Room(others, 0.0, False, 0, 0)
     share = min(1.0, max(short / taken if taken else 1.0, max(1, beyond) / others))
@@ -44,6 +44,11 @@ def _room(view: HostView, digest: str, memory: int, others: int, taken: int) -> 
         return Room(others, share, False, short, beyond)
     held = [model.vram for key in view.pinned if key != digest and (model := _staying(view, key)) is not None]
     return Room(others, share, bool(held) and (len(held) == others or short > taken - sum(held)), short, beyond)
+
+
+def most_loaded(found: int, seen: int) -> int:
+    """How many models a host keeps loaded at once: ``found`` out by one that left though there was memory (0: none has), else Ollama's own limit, unless more were seen."""
+    return found or max(MODELS_LOADED, seen)
 
 
 def leaving_for(view: HostView, digest: str, memory: int, busy: Collection[str], age: float) -> frozenset[str]:

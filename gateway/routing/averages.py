@@ -17,6 +17,7 @@ class Averages:
         self.snapshot = snapshot
         self._service: float | None = None
         self._found: dict[str, list[Estimate]] = {}
+        self._load_rate: float | None = -1.0  # not asked for yet
         self._load: dict[str, float | None] = {}
         self._prefill: dict[str, float] = {}
         self._decode: dict[str, float] = {}
@@ -33,6 +34,12 @@ class Averages:
         if digest not in self._load:
             self._load[digest] = _mean([estimate.load_seconds for estimate in self._estimates(digest)])
         return self._load[digest]
+
+    def load_rate(self) -> float | None:
+        """Bytes per second of loads; None if no host has measured it."""
+        if self._load_rate == -1.0:
+            self._load_rate = _mean([host.load_rate for host in self.snapshot.hosts])
+        return self._load_rate
 
     def prefill_rate(self, digest: str) -> float:
         """Prompt tokens per second; the default if no host has measured it."""

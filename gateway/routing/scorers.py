@@ -5,7 +5,7 @@
 
 from typing import NamedTuple
 
-from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
+from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest, Kind
 from gateway.fleet.host import AvailableModel, LoadedModel, RunnerOptions
 from gateway.fleet.prompts import best, missed
 from gateway.fleet.regret import DEFAULT_LOAD_BASE_SECONDS, default_load_seconds
@@ -31,10 +31,12 @@ OVERDUE = 0.25  # of the seconds for which a lease is held there: one that shoul
 
 
 class Price(NamedTuple):
-    """Whether a runner that fits is there; seconds of a load, and what others pay for it; tokens per second as measured there (0: not yet)."""
+    """Whether a runner that fits is there; seconds of a load, those of them by which hosts do not compare, and what others pay for it; tokens per second
+    as measured there (0: not yet)."""
 
     warm: bool
     load: float
+    left: float
     harm: float
     prefill_rate: float
     decode_rate: float
@@ -72,7 +74,7 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
             own and not view.loading and len(view.memo) < MEMO_LIMIT
         ):  # what others measure changes, and a load gets shorter
             view.memo[key] = price
-    warm, load, evicting, prefill_rate, decode_rate = price
+    warm, load, left, evicting, prefill_rate, decode_rate = price
     taken = view.leases + view.elsewhere
     wait = prefill = cached = 0.0
     if taken >= slots or (ahead and not warm and taken + ahead >= slots):
@@ -91,10 +93,12 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
                 cached = -min(blocks * BLOCK_TOKENS, request.prompt_tokens) / rate
             else:
                 evicting = missed(known, at_once, now) * BLOCK_TOKENS / rate
-    answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
+    answer = 0.0
+    if request.kind is Kind.INFER:  # else it only loads
+        answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
     fault = penalty(view, now) if view.failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
-    total = wait + load + prefill + cached + fault + evicting + slow
+    total = wait + load - left + prefill + cached + fault + evicting + slow
     held = load + prefill + cached + answer
     return total, wait, load, prefill, cached, fault, evicting, slow, held
 
@@ -104,17 +108,19 @@ def _price(request: InferenceRequest, view: HostView, row: AvailableModel, avera
     digest, snapshot = row.digest, averages.snapshot
     estimate = view.estimates.get(digest, UNMEASURED)
     loaded = view.loaded.get(digest) if digest not in view.leaving else None
-    fit = loaded is not None and (
-        fits(request.runner_options, view.runners.get(digest), loaded)
-        or left_to_ollama(request.model, snapshot.reloads)
+    warm = (
+        loaded is not None
+        and digest not in view.loading
+        and fits(request.runner_options, view.runners.get(digest), loaded)
     )
-    warm = fit and digest not in view.loading
-    load = evicting = 0.0
+    load = left = evicting = 0.0
     if not warm:
         load = load_time(request.runner_options, view, digest, row.size, averages, snapshot.taken_at)
-        if load > 0.0 and digest not in view.loading:
+        if loaded is not None and left_to_ollama(request.model, snapshot.reloads):
+            left = load  # it is foretold, but no reason to go elsewhere
+        elif load > 0.0 and digest not in view.loading:
             evicting = harm(view, digest, snapshot.sizes.get(digest, row.size))
-    return Price(warm, load, evicting, estimate.prefill_rate or 0.0, estimate.decode_rate or 0.0)
+    return Price(warm, load, left, evicting, estimate.prefill_rate or 0.0, estimate.decode_rate or 0.0)
 
 
 def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahead: int) -> Quote:
@@ -122,7 +128,7 @@ def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahea
     now = averages.snapshot.taken_at
     wait = queue_wait(view, averages, ahead, now, view.slots)
     prefill = request.prompt_tokens / DEFAULT_PREFILL_RATE
-    answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE
+    answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE if request.kind is Kind.INFER else 0.0
     load, fault, slow = DEFAULT_LOAD_BASE_SECONDS, penalty(view, now), DECODE_SHARE * answer
     total, held = wait + load + prefill + fault + slow, load + prefill + answer
     return total, wait, load, prefill, 0.0, fault, 0.0, slow, held
@@ -164,10 +170,12 @@ def load_time(options: RunnerOptions, view: HostView, digest: str, size: int, av
 
 
 def load_seconds(view: HostView, digest: str, size: int, averages: Averages) -> float:
-    """A load from nothing: as measured there, or at the host's pace for other models, or as it took elsewhere, or the default."""
+    """A load from nothing: as measured there, or at the host's pace for other models, or as it took elsewhere, or at the pace of the others, or the default."""
     seconds = measured_load(digest, size, view.estimates, view.load_rate)
     if seconds is None:
         seconds = averages.load_seconds(digest)
+    if seconds is None and size and (pace := averages.load_rate()):
+        seconds = size / pace
     return default_load_seconds(size) if seconds is None else seconds
 
 

@@ -13,7 +13,7 @@ from tests.fleet.builders import SIZE, digest_of, host, observation, told
 
 DIGEST = digest_of(TEXT)
 GPU1 = host("gpu1")
-NOTHING = Remembered(None, None, 0, 0, {}, {})
+NOTHING = Remembered(None, None, 0, 0, {}, {}, 0)
 
 
 def row(value: float = 2.0, *, weight: float = 3.0, at: float = 0.0, **changes: object) -> Measured:
@@ -65,7 +65,7 @@ def test_what_was_kept_before() -> None:
         [row(2.0, at=-5.0), row(40.0, what=What.DECODE_RATE, at=-5.0), row(1e9, digest="", what=What.LOAD_RATE)]
     )
     assert memory.new() == []
-    assert memory.of(GPU1) == Remembered(None, 1e9, 0, 0, {DIGEST: Estimate(9.0, None, 40.0)}, {})
+    assert memory.of(GPU1) == Remembered(None, 1e9, 0, 0, {DIGEST: Estimate(9.0, None, 40.0)}, {}, 0)
     memory.keep(GPU1, DIGEST, What.DECODE_RATE, 50.0, 11.0)
     assert [one.weight for one in memory.new()] == [4.0]
 

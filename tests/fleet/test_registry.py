@@ -7,6 +7,7 @@ from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import BreakerPolicy, Event, State
 from gateway.fleet.prompts import Known
 from gateway.fleet.registry import SAMPLES_PER_SECOND, Fleet
+from gateway.fleet.room import room_for
 from tests.builders import OTHER, TEXT
 from tests.fleet.builders import SIZE, available, digest_of, host, loaded, observation, told
 
@@ -351,6 +352,42 @@ def test_the_most_that_was_seen_in_memory() -> None:
     view = made.view("gpu1", 1.0)
     assert (view.vram_seen, view.models_seen) == (2 * SIZE, 2)
     assert made.snapshot(1.0).sizes == {DIGEST: SIZE, digest_of(OTHER): SIZE}
+
+
+def test_how_many_models_a_host_keeps() -> None:
+    """Found out by one that has to leave for another though there is memory; more that are seen at once are right; and a restart forgets it not."""
+    made = Fleet([host(vram_bytes=8 * SIZE)])
+    held = (loaded(TEXT, expires_at="2050-01-01T00:00:00Z"),)
+    made.observe("gpu1", msgspec.structs.replace(observation(0.0), loaded=held))
+    assert made.view("gpu1", 0.0).models_most == 0
+    lease = made.lease("gpu1", OTHER, (), 1.0, cold=True)
+    assert made.view("gpu1", 1.0).leaving == frozenset()
+    made.observe("gpu1", observation(2.0, holds=[]))
+    assert made.view("gpu1", 2.0).models_most == 1, "and that is being loaded"
+    made.answered(lease, OTHER, 3.0)
+    made.observe("gpu1", observation(4.0, holds=[OTHER]))
+    assert room_for(made.view("gpu1", 4.0), DIGEST, SIZE).share == 1.0
+    made.lease("gpu1", TEXT, (), 5.0, cold=True)
+    assert made.view("gpu1", 5.0).leaving == {digest_of(OTHER)}
+    again = Fleet([host(vram_bytes=8 * SIZE)])
+    again.recall(made.memory.new())
+    assert again.view("gpu1", 5.0).models_most == 1
+    made.observe("gpu1", observation(6.0, holds=[TEXT, OTHER]))
+    assert made.view("gpu1", 6.0).models_most == 2
+
+
+@pytest.mark.parametrize(
+    ("vram", "expires_at"), [(2.4, ""), (8.0, "2026-01-01T00:00:00Z")], ids=["hardly any memory", "its time was up"]
+)
+def test_what_leaves_for_another_reason(vram: float, expires_at: str) -> None:
+    """Tells nothing of how many are kept."""
+    made = Fleet([host(vram_bytes=int(vram * SIZE))])
+    held = (loaded(TEXT, expires_at=expires_at),)
+    made.observe("gpu1", msgspec.structs.replace(observation(0.0), loaded=held))
+    made.answered(made.lease("gpu1", OTHER, (), 1.0, cold=True), OTHER, 3.0)
+    seen = msgspec.structs.replace(observation(4.0, holds=[OTHER]), wall=1_800_000_000.0)
+    made.observe("gpu1", seen)
+    assert made.view("gpu1", 4.0).models_most == 0
 
 
 # -- draining -----------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from simulator.host import SimulatedHost
 from tests.builders import call, simulated
 from tests.conftest import Corral
-from tests.contract.raw import Answer
+from tests.contract.raw import Answer, ask
 from tests.stage import SECONDS, Client, Stage
 
 LLAMA, QWEN, SMALL = "llama3.1:8b", "qwen2.5:7b", "gemma3:1b"
@@ -116,3 +117,18 @@ async def test_room_that_nobody_knew_of(corral: Corral) -> None:
     assert (await stage.ask(call("/api/generate", LLAMA))).status == 200
     assert host.ledger.loads == 2
     assert not any([record.cold for record in await stage.records.until(2)][1:])
+
+
+async def test_a_host_that_keeps_one_model(corral: Corral) -> None:
+    """Is found out by the first that has to leave though there is memory for both. From then on that is a price, and known as soon as a load begins."""
+    host = simulated("gpu1", QWEN, SMALL, max_loaded=1, load_bytes_per_second=1e10)
+    stage = await corral(host, slots=3, links={"gpu1": {"vram_bytes": 24 * 1024**3}})
+    for model in (QWEN, SMALL):
+        assert (await stage.ask(call("/api/generate", model))).status == 200
+        await stage.polled()
+    body = json.dumps({"model": QWEN, "prompt": "Hello"}).encode()
+    explained = json.loads((await ask(stage.url, "POST", "/api/route/explain", body)).body)
+    assert explained["costs"][0]["harm"] > 0
+    async with loading(stage, host, QWEN) as first, stage.begun(call("/api/generate", SMALL), "small") as second:
+        await stage.row("small", "queued")
+        assert [(await client.answer()).status for client in (first, second)] == [200, 200]

@@ -367,6 +367,8 @@ async def test_explained_refusals(corral: Corral) -> None:
     stage = await corral(simulated())
     unknown = await explained(stage, call("/api/chat", "nobody"))
     assert (unknown["host"], unknown["reason"]) == (None, "model_not_found")
+    assert set(unknown) == set(await explained(stage, call("/api/chat")))
+    assert (unknown["predicted_seconds"], unknown["queue_place"], unknown["policies"]) == (None, None, {})
     assert [(left["host"], left["code"]) for left in unknown["rejected"]] == [("gpu1", "model_missing")]
     for body, path in (
         (call("/api/chat").body, "/api/chat"),

@@ -121,7 +121,7 @@ def hurried(path: str, seconds: object, **more: object) -> Call:
     return call(path, headers={"X-Corral-Deadline": str(seconds)}, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("said", ["soon", "0", "-1", "nan", "inf", "86401"])
+@pytest.mark.parametrize("said", ["soon", "0", "-1", "nan", "inf", "1_0", "86401"])
 async def test_a_deadline_that_is_none(corral: Corral, said: str) -> None:
     """Is refused, with what could be said."""
     stage = await corral(simulated())

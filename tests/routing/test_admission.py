@@ -69,6 +69,27 @@ def test_a_burst_spreads() -> None:
     assert sorted(hosts) == sorted("aabbcc")
 
 
+def test_a_cold_fleet_is_used() -> None:
+    """Many models at once go to as many hosts; and of two that are asked for in turn, each finds a host of its own, though only one was ever measured."""
+    names = ("m1", "m2", "m3")
+    room = Room(*map(host, "abc"), holds=())
+    for name in "abc":
+        room.fleet.observe(name, observation(0.0, has=names))
+    clients = [room.come(Client(f"{name}:latest")) for name in names]
+    assert sorted(client.grant.route.host for client in clients) == ["a", "b", "c"]
+    room = Room(*map(host, "ab"), holds=())
+    for number in range(6):
+        now = 20.0 * number
+        client = room.come(Client((TEXT, OTHER)[number % 2]), now)
+        lease = client.grant.lease
+        room.admission.answered(lease, client.request.model, now + 1.0)
+        room.fleet.learn(lease, 2.0, told(1.0 if lease.cold else 0.0, 20.0, 500.0))
+        room.end(client, now + 2.0)
+        assert lease.cold is (number < 2)
+    held = [list(view.loaded) for view in room.fleet.snapshot(200.0).hosts]
+    assert sorted(map(len, held)) == [1, 1]
+
+
 # -- waiting --------------------------------------------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ HARM: dict[str, tuple[HostView, float]] = {
     "one of two must go, the other is not asked for": (host(vram=2.0, holds=[OTHER, "m1"]), 3.0),
     "memory for all, but no more models": (host(vram=9.0, holds=CROWD), 6.0 / MODELS_LOADED),
     "more models were seen at once": (host(vram=9.0, holds=CROWD, models_seen=9), 0.0),
+    "memory for all, but one model at a time": (host(vram=9.0, holds=[OTHER], models_most=1), 6.0),
     "it is there with other options": (host(vram=9.0, holds=[TEXT]), 4.0),
     "it is there with other options, beside another": (host(vram=9.0, holds=[TEXT, OTHER]), 4.0),
     "it is being loaded": (host(vram=9.0, holds=[TEXT], loading={DIGEST: 1.0}), 0.0),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest
+from gateway.config import ReloadsConfig
+from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest, Kind
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.health import Health, State
 from gateway.fleet.host import Lease, RunnerOptions
@@ -36,7 +37,19 @@ from gateway.routing.scorers import (
     queue_wait,
 )
 from tests.builders import OTHER, TEXT
-from tests.fleet.builders import SIZE, available, digest_of, host, loaded, observation, request, snapshot, told, view
+from tests.fleet.builders import (
+    SIZE,
+    available,
+    changed,
+    digest_of,
+    host,
+    loaded,
+    observation,
+    request,
+    snapshot,
+    told,
+    view,
+)
 from tests.profiles import PROPERTY
 
 DIGEST = digest_of(TEXT)
@@ -163,6 +176,7 @@ WARM = {
     "loaded with other options": (view(holds=[TEXT], runners={DIGEST: CONTEXT}), (), False),
     "being loaded": (view(holds=[TEXT], loading={DIGEST: 9.0}, runners={DIGEST: ()}), (), False),
     "not there": (view(), (), False),
+    "has to make room": (view(holds=[TEXT], leaving=frozenset([DIGEST])), (), False),
 }
 
 
@@ -170,6 +184,32 @@ WARM = {
 def test_warm(host: HostView, options: RunnerOptions, expected: bool) -> None:
     """Nothing has to be loaded; then a load costs nothing."""
     assert (priced(request(runner_options=options), host, snapshot(host)).load_time == 0.0) is expected
+
+
+def test_a_load_that_is_left_to_ollama() -> None:
+    """Is foretold and waited for, and makes no host dearer: requests go where the model is. Where it is not, it is a load like any other."""
+    rules = (ReloadsConfig((TEXT,), "leave"),)
+    other, fit, cold = view(holds=[TEXT], runners={DIGEST: CONTEXT}), view(holds=[TEXT]), view()
+    reloaded, served, loads = (priced(request(), one, snapshot(one, reloads=rules)) for one in (other, fit, cold))
+    assert (reloaded.load_time, served.load_time, loads.load_time) == (LOADING, 0.0, LOADING)
+    assert reloaded.first_token == served.first_token + LOADING
+    assert (reloaded.total, loads.total) == (served.total, served.total + LOADING)
+
+
+def test_who_only_loads_gets_no_answer() -> None:
+    """A request without a prompt costs what the load does."""
+    cost = priced(request(kind=Kind.LOAD), view(), snapshot())
+    assert (cost.load_time, cost.decode, cost.held) == (LOADING, 0.0, LOADING)
+
+
+def test_a_fleet_of_which_one_host_was_used() -> None:
+    """A model that nobody has loaded loads everywhere at that host's pace: it is no dearer where nothing was ever measured, and nobody has to make room there."""
+    used = view("a", load_rate=SIZE / 0.5, holds=[OTHER], vram_seen=SIZE)
+    used = changed(used, vram_taken=SIZE, regrets={digest_of(OTHER): 6.0}, regret=6.0)
+    new = view("b")
+    first, second = (priced(request(), one, snapshot(used, new)) for one in (used, new))
+    assert (first.load_time, second.load_time) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert first.total > second.total
 
 
 def test_a_host_that_has_not_told_its_models() -> None:
