@@ -1,10 +1,13 @@
 """What a gateway does with its database beside asking it: bring it back, write what requests leave behind
 and what hosts were measured to be, keep house."""
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from gateway.config import DatabaseConfig
 from gateway.record import GenerationRecord
+from gateway.store.alone import Claim
 from gateway.store.engine import Database
 from gateway.store.janitor import Janitor
 from gateway.store.measured import Measurements
@@ -35,6 +38,7 @@ class Keeper:
         self.measurements = measurements
         self.records = Records(database, replica, clock, wall, label=label, counted=counted, flushed=flushed)
         self.janitor = Janitor(database, config, self.records, clock, wall, deleted)
+        self._claim = Claim(Path(str(database.url.database))) if database.sqlite else None
         self._tasks = Tasks()
 
     def __repr__(self) -> str:
@@ -47,6 +51,8 @@ class Keeper:
     async def start(self, seconds: float) -> None:
         """Wait for the database, but not for longer than this; the rest happens in tasks."""
         await self.database.start(seconds)
+        if self._claim is not None:
+            await asyncio.to_thread(self._claim.take)
         self._tasks.spawn("database", self.database.run())
         self.records.start()
         self._tasks.spawn("janitor", self.janitor.run())
@@ -58,3 +64,5 @@ class Keeper:
         await self._tasks.close()
         await self.measurements.close()
         await self.database.close()
+        if self._claim is not None:
+            self._claim.close()
