@@ -170,12 +170,12 @@ def load_time(options: RunnerOptions, view: HostView, digest: str, size: int, av
 
 
 def load_seconds(view: HostView, digest: str, size: int, averages: Averages) -> float:
-    """A load from nothing: as measured there, or at the host's pace for other models, or as it took elsewhere, or at the pace of the others, or the default."""
+    """A load from nothing: as measured there, or at the host's pace for other models, or as it took elsewhere, or at others' pace, or the default."""
     seconds = measured_load(digest, size, view.estimates, view.load_rate)
     if seconds is None:
         seconds = averages.load_seconds(digest)
     if seconds is None and size and (pace := averages.load_rate()):
-        seconds = size / pace
+        seconds = DEFAULT_LOAD_BASE_SECONDS + size / pace
     return default_load_seconds(size) if seconds is None else seconds
 
 

@@ -79,14 +79,14 @@ def test_a_cold_fleet_is_used() -> None:
     assert sorted(client.grant.route.host for client in clients) == ["a", "b", "c"]
     room = Room(*map(host, "ab"), holds=())
     for number in range(6):
-        now = 20.0 * number
+        now = 40.0 * number
         client = room.come(Client((TEXT, OTHER)[number % 2]), now)
         lease = client.grant.lease
-        room.admission.answered(lease, client.request.model, now + 1.0)
-        room.fleet.learn(lease, 2.0, told(1.0 if lease.cold else 0.0, 20.0, 500.0))
-        room.end(client, now + 2.0)
+        room.admission.answered(lease, client.request.model, now + 20.0)
+        room.fleet.learn(lease, 22.0, told(20.0 if lease.cold else 0.0, 20.0, 500.0))
+        room.end(client, now + 22.0)
         assert lease.cold is (number < 2)
-    held = [list(view.loaded) for view in room.fleet.snapshot(200.0).hosts]
+    held = [list(view.loaded) for view in room.fleet.snapshot(300.0).hosts]
     assert sorted(map(len, held)) == [1, 1]
 
 
