@@ -84,17 +84,18 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
         wait = max(wait, crowd_wait(until, view, averages, ahead, now))
     if load > 0.0 and view.loading and digest not in view.loading:
         wait = max(wait, load_under_way(view, averages, now))
-    if request.prompt_tokens:
+    tokens = request.prompt_tokens
+    if tokens:
         rate = prefill_rate or averages.prefill_rate(digest)
-        prefill = request.prompt_tokens / rate
+        prefill = tokens / rate
         if load == 0.0 and (known := view.prompts.get(digest)):
             blocks = best(known, request.prefix) if request.prefix else 0
             if blocks:
-                cached = -min(blocks * BLOCK_TOKENS, request.prompt_tokens) / rate
+                cached = -min(blocks * BLOCK_TOKENS, tokens) / rate
             else:
                 evicting = missed(known, at_once, now) * BLOCK_TOKENS / rate
     answer = 0.0
-    if request.kind is Kind.INFER:  # else it only loads
+    if tokens or request.kind is Kind.INFER:  # else it only loads
         answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
     fault = penalty(view, now) if view.failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
