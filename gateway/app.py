@@ -34,6 +34,7 @@ from gateway.api.show import Show
 from gateway.api.site import CUT_SECONDS
 from gateway.api.stats import StatsApi
 from gateway.api.stopping import Stopping
+from gateway.chance import Unguessable
 from gateway.config import Config
 from gateway.fleet.client import HostClient
 from gateway.fleet.discovery import Discovery, configured, tell_changes
@@ -81,7 +82,7 @@ class Gateway:
     def __init__(self, config: Config, *, seed: int | None = None) -> None:
         self.config = config
         self.rng = random.Random(seed)
-        self.chance = random.SystemRandom()  # for ids, by which answers are read: nobody may guess one
+        self.chance = Unguessable()  # for ids, by which answers are read: nobody may guess one
         clock = self.clock = time.monotonic
         relay = config.relay
         self.metrics = Metrics(self._live, self._known_model, genai_semconv=config.metrics.genai_semconv)

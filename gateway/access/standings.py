@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from gateway.access.limits import Limit
 from gateway.errors import OverBudget, RateLimited
 
 Headers = tuple[tuple[str, str], ...]
-AGAIN_SECONDS = 1.0  # for who has too much under way: nobody knows when it ends
+AGAIN_SECONDS: Final = 1.0  # for who has too much under way: nobody knows when it ends
 _WORDS: Mapping[Limit, str] = {
     "month": "has used up its {} tokens of this month",
     "day": "has used up its {} tokens of this day",
@@ -60,5 +61,5 @@ def _names(pattern: str) -> Mapping[str, tuple[str, str, str]]:
     }
 
 
-_OPENAI = _names("x-ratelimit-WHAT-UNIT")
-_ANTHROPIC = _names("anthropic-ratelimit-UNIT-WHAT")
+_OPENAI: Final = _names("x-ratelimit-WHAT-UNIT")
+_ANTHROPIC: Final = _names("anthropic-ratelimit-UNIT-WHAT")

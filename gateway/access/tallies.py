@@ -7,17 +7,17 @@ had begun: where the host does not tell its tokens, they are estimated. Nothing 
 
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.access.keys import Key, of_key
 from gateway.access.limits import NO_LIMITS, Limit, Limits
 from gateway.access.standings import AGAIN_SECONDS, Headers, Standing, headers, refusal
 from gateway.access.windows import DAY_SECONDS, NOTHING, Calendar, Minute, Spent, calendar
 
-SETTLE_SECONDS = 0.001  # for each stream: so often they are looked at, at most
-DAYS_MOST = 62  # of which the last word may not be kept yet
-_NO_DAY = Calendar(-1, 0, 0)
-_ONE_MORE = Spent(1)
+SETTLE_SECONDS: Final = 0.001  # for each stream: so often they are looked at, at most
+DAYS_MOST: Final = 62  # of which the last word may not be kept yet
+_NO_DAY: Final = Calendar(-1, 0, 0)
+_ONE_MORE: Final = Spent(1)
 
 
 class Stream(Protocol):
@@ -38,7 +38,7 @@ class Elsewhere(NamedTuple):
     running: int = 0
 
 
-NOWHERE = Elsewhere()
+NOWHERE: Final = Elsewhere()
 
 
 class Tally:

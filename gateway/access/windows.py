@@ -1,11 +1,11 @@
 """How much of something there was in the last minute, this day, this month. Times are passed in."""
 
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-MINUTE_SECONDS = 60
-DAY_SECONDS = 86400
-_SLOTS = MINUTE_SECONDS + 1
+MINUTE_SECONDS: Final = 60
+DAY_SECONDS: Final = 86400
+_SLOTS: Final = MINUTE_SECONDS + 1
 
 
 class Spent(NamedTuple):
@@ -25,7 +25,7 @@ class Spent(NamedTuple):
         return Spent(self[0] + more[0], self[1] + more[1], self[2] + more[2])
 
 
-NOTHING = Spent()
+NOTHING: Final = Spent()
 
 
 class Minute:

@@ -150,7 +150,7 @@ class Visitor(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """As aiohttp's; what completes no request is watched."""
-        super().data_received(data)
+        RequestHandler.data_received(self, data)
         messages = self._messages
         if messages:
             message, body = messages[-1]

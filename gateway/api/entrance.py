@@ -6,15 +6,16 @@
 """
 
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import hdrs, web
+from multidict import istr
 
 from gateway.api.caller import Handler
 from gateway.places import Place
 from gateway.proxies import UNIX, Proxies
 
-_REAL_IP = "X-Real-IP"
+_REAL_IP: Final = istr("X-Real-IP")
 
 
 class Entrance:
@@ -23,15 +24,15 @@ class Entrance:
     def __init__(self, place: Place, proxies: Proxies) -> None:
         self.proxies = proxies
         self.near = place.near
-        self._unix = bool(place.path) and not place.proxied  # whoever a PROXY header names came by no socket
+        self._by_socket = bool(place.path) and not place.proxied  # whoever a PROXY header names came by no socket
 
     def leading(self, inside: Handler, outside: Handler) -> Handler:
         """A handler of all requests: callers on this machine to ``inside``, others to ``outside``."""
         direct = inside if self.near else outside
-        unix = self._unix
+        unix = self._by_socket
 
         def entered(request: Any) -> Awaitable[web.StreamResponse]:
-            headers = request.headers
+            headers = request._message.headers
             if hdrs.X_FORWARDED_FOR in headers or hdrs.FORWARDED in headers or _REAL_IP in headers:
                 request._transport_peername = self._client(request)
                 return outside(request)
@@ -43,5 +44,5 @@ class Entrance:
 
     def _client(self, request: web.BaseRequest) -> str:
         known = request._transport_peername  # request.remote would keep what it says now
-        peer = UNIX if self._unix else str(known[0]) if isinstance(known, tuple) else ""
+        peer = UNIX if self._by_socket else str(known[0]) if isinstance(known, tuple) else ""
         return self.proxies.client(peer, ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, ())))

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final, cast
 
 import msgspec
 from aiohttp import hdrs, web
@@ -47,8 +47,13 @@ from gateway.store.audit import Deed
 from gateway.telemetry.context import Contexts, current
 from gateway.turns.recording import Recorder
 
-THREAD_BYTES = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
-PAUSED_BYTES = 64 * 1024  # from here on aiohttp may have paused the connection, and has to know that the body was taken
+_UNLOAD: Final = Kind.UNLOAD
+_INFER: Final = Right.INFER
+
+THREAD_BYTES: Final = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
+PAUSED_BYTES: Final = (
+    64 * 1024
+)  # from here on aiohttp may have paused the connection, and has to know that the body was taken
 Unload = Callable[[InferenceRequest], Awaitable[tuple[HostAnswer, str]]]
 Rejected = Callable[[str], None]
 TurnedAway = Callable[[Refusal], None]
@@ -116,14 +121,15 @@ class Inference:
         handlers = self._handlers | {prefix + path: handler for path, handler in self._handlers.items()}
 
         def dispatched(request: Any) -> Awaitable[web.StreamResponse]:
-            if request.method != "POST":
+            message = (
+                request._message
+            )  # where request.method, .raw_path and .headers are made from, by an interpreted property each
+            if message.method != "POST":
                 return otherwise(request)
-            handler = handlers.get(request.raw_path) or handlers.get(
-                request.path
-            )  # the second decodes, and has no query
+            handler = handlers.get(message.path) or handlers.get(request.path)  # the second decodes, and has no query
             if handler is None:
                 return otherwise(request)
-            headers = request.headers
+            headers = message.headers
             if hdrs.ORIGIN in headers or not manners.hosts[headers.get(hdrs.HOST, "")]:
                 return otherwise(request)
             return handler(request, otherwise, near)
@@ -138,7 +144,7 @@ class Inference:
     ) -> web.StreamResponse:
         generations = self._generations
         received = generations.clock()
-        headers = inbound(request.raw_headers)
+        headers = inbound(cast("Any", request)._message.raw_headers)
         if headers.expect and otherwise is not None:
             return await otherwise(request)  # aiohttp says 100-continue, then calls us again
         id_ = new_id(generations.wall(), self._rng.getrandbits(52))
@@ -150,7 +156,7 @@ class Inference:
             query = request.rel_url.raw_query_string if "?" in request.raw_path else ""
             asked = headers.detach or "detach" in query
             detach, query = detaching(query, headers.detach) if asked else (False, query)
-            if inference.kind is Kind.UNLOAD:
+            if inference.kind is _UNLOAD:
                 response: web.StreamResponse = await self._unloaded(inference, id_, request, near)
             elif detach:
                 tracked = True
@@ -241,7 +247,7 @@ class Inference:
     def _who(self, request: web.Request, near: bool) -> Principal:
         """Raises CorralError for who may not infer."""
         who = who_asks(self._gate, request, near=near)
-        require(who, Right.INFER)
+        require(who, _INFER)
         return who
 
     async def _unloaded(self, inference: InferenceRequest, id_: str, request: web.Request, near: bool) -> web.Response:
@@ -291,10 +297,10 @@ class Inference:
 
     def _asked_by(self, who: Principal, inference: InferenceRequest) -> InferenceRequest:
         """The same, of that principal. Raises Unauthorized and NotAllowed for what is not theirs to do, RateLimited once they have had enough."""
-        if inference.kind is Kind.UNLOAD:
+        if inference.kind is _UNLOAD:
             require(who, Right.MANAGE)
         permit(who, inference.model, inference.pin)
-        if who.name and inference.kind is not Kind.UNLOAD:
+        if who.name and inference.kind is not _UNLOAD:
             self._tallies.admit(who.name, inference.endpoint.dialect)
         return asked_by(who, inference)
 

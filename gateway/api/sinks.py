@@ -7,7 +7,7 @@ returned response is only asked for ``prepare``, ``write_eof`` and ``keep_alive`
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from aiohttp import web
 
@@ -18,10 +18,12 @@ from gateway.record import Trace
 from gateway.relay.exchange import ClientGone
 from gateway.relay.headers import RawHeaders, passing, response_head, value_of
 
-_OURS = ("X-Corral-Generation", "X-Corral-Host", "X-Request-Id")
-_CHUNKED = b"Transfer-Encoding: chunked\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
-_SIZES = [b"%x\r\n" % size for size in range(4096)]  # a chunk's first line; tokens are short
+_SINGLE: Final = Framing.SINGLE
+
+_OURS: Final = ("X-Corral-Generation", "X-Corral-Host", "X-Request-Id")
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_SIZES: Final = [b"%x\r\n" % size for size in range(4096)]  # a chunk's first line; tokens are short
 
 
 def _named(trace: Trace) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ class TransportSink:
         "_empty",
         "_head",
         "_id",
+        "_keep_alive",
         "_protocol",
         "_request",
         "_told",
@@ -88,8 +91,10 @@ class TransportSink:
         self._trace = trace
         self._cors = cors
         self._told = told
-        self._transport: Any = request.transport
-        self._protocol: Any = request.protocol
+        plain: Any = request  # what request.keep_alive and request.transport say, by an interpreted property each
+        self._keep_alive: bool = not plain._message.should_close
+        self._protocol: Any = plain._protocol
+        self._transport: Any = self._protocol.transport
         self._id = generation
         self._head = b""
         self._chunked = True
@@ -102,12 +107,14 @@ class TransportSink:
     @staticmethod
     def suits(request: web.Request) -> bool:
         """HTTP/1.1 and a transport that is still there."""
-        return request.version == (1, 1) and request.transport is not None
+        plain: Any = request
+        protocol = plain._protocol
+        return bool(plain._message.version == (1, 1) and protocol is not None and protocol.transport is not None)
 
     def begin(self, status: int, headers: RawHeaders, framing: Framing, host: str) -> None:
         self.status = status
         self._empty = status in (204, 304)
-        length = value_of(headers, b"content-length") if framing is Framing.SINGLE else b""
+        length = value_of(headers, b"content-length") if framing is _SINGLE else b""
         self._chunked = not length and not self._empty
         trace = self._trace
         ours = (
@@ -118,7 +125,7 @@ class TransportSink:
         if self._cors or self._told:
             more = (*self._told, *_to_pages(self._cors, trace, self._told))
             ours += "".join([f"{name}: {value}\r\n" for name, value in more]).encode()
-        if not self._request.keep_alive:
+        if not self._keep_alive:
             ours += b"Connection: close\r\n"
         self._head = response_head(status, headers, self._framing(length), ours)
 
@@ -171,7 +178,7 @@ class TransportSink:
 
     def response(self) -> web.StreamResponse:
         """What the handler returns."""
-        return Relayed(self.status, keep_alive=self.finished and not self.aborted and bool(self._request.keep_alive))
+        return Relayed(self.status, keep_alive=self.finished and not self.aborted and self._keep_alive)
 
 
 class ResponseSink:
@@ -210,7 +217,7 @@ class ResponseSink:
         self._response.headers["X-Corral-Host"] = host
         self._response.headers.extend(self._trace.answer)
         self._response.headers.extend((*self._told, *_to_pages(self._cors, self._trace, self._told)))
-        if framing is Framing.SINGLE and (length := value_of(headers, b"content-length")):
+        if framing is _SINGLE and (length := value_of(headers, b"content-length")):
             self._response.content_length = int(length)
         elif self._request.version < (1, 1):
             self._response.force_close()  # how such a client learns where the answer ends; aiohttp only thinks of it

@@ -10,9 +10,9 @@ from aiohttp.typedefs import Middleware
 from gateway.access.gate import Gate
 from gateway.access.rights import behind
 from gateway.api.caller import NEAR, Handler, KeyInPath
-from gateway.api.door import Door, Doorway, Visitor
+from gateway.api.door import Door, Doorway
 from gateway.api.entrance import Entrance
-from gateway.api.framing import amiss
+from gateway.api.framing import looked_at
 from gateway.api.handler import Part
 from gateway.api.manners import under
 from gateway.api.openapi import OpenApi
@@ -84,18 +84,7 @@ def dispatching(
         keyed.again = dispatch(keyed, near)
         return keyed.again
 
-    server.request_handler = _looked_at(entrance.leading(way(True), way(False)), prefix)
-
-
-def _looked_at(serve: Handler, prefix: str) -> Handler:
-    """Before all others: nobody serves what could be read in two ways."""
-
-    def first(request: Any) -> Awaitable[web.StreamResponse]:
-        visitor: Visitor = request.protocol
-        error = amiss(request._message, bulky=visitor.bulky)
-        return serve(request) if error is None else visitor.refused(request, error, prefix)
-
-    return first
+    server.request_handler = looked_at(entrance.leading(way(True), way(False)), prefix)
 
 
 async def delivered(running: web.AppRunner) -> None:

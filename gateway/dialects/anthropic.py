@@ -2,13 +2,13 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.openai import error_end
 from gateway.dialects.request import Endpoint, Farewell
 
-_TYPES = {
+_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -18,7 +18,7 @@ _TYPES = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
-_BLOCK = re.compile(rb'"type":"content_block_(?:start|delta|stop)","index":(\d{1,6})')
+_BLOCK: Final = re.compile(rb'"type":"content_block_(?:start|delta|stop)","index":(\d{1,6})')
 
 
 def error_body(status: int, message: str, _code: str, id_: str) -> bytes:

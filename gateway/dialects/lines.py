@@ -9,12 +9,13 @@ id. None depends on how the bytes were cut into reads.
 
 from enum import StrEnum
 from math import inf
+from typing import Final
 
-KEEP_BYTES = 2048
-HEAD_BYTES = 512
-HOLD_LIMIT_BYTES = 1024 * 1024
-_COMPACT_AFTER = 16
-_LARGE_BYTES = 8192  # such a read is not kept whole
+KEEP_BYTES: Final = 2048
+HEAD_BYTES: Final = 512
+HOLD_LIMIT_BYTES: Final = 1024 * 1024
+_COMPACT_AFTER: Final = 16
+_LARGE_BYTES: Final = 8192  # such a read is not kept whole
 
 
 class Framing(StrEnum):
@@ -25,16 +26,19 @@ class Framing(StrEnum):
     SSE = "sse"
 
 
-_TERMINATORS = {Framing.SINGLE: b"", Framing.NDJSON: b"\n", Framing.SSE: b"\n\n"}
+_NDJSON: Final = Framing.NDJSON
+_SSE: Final = Framing.SSE
+_SINGLE: Final = Framing.SINGLE
+_TERMINATORS: Final = {_SINGLE: b"", _NDJSON: b"\n", _SSE: b"\n\n"}
 
 
 def framing_of(content_type: bytes) -> Framing:
     """The framing that a Content-Type announces."""
     if content_type.startswith(b"application/x-ndjson"):
-        return Framing.NDJSON
+        return _NDJSON
     if content_type.startswith(b"text/event-stream"):
-        return Framing.SSE
-    return Framing.SINGLE
+        return _SSE
+    return _SINGLE
 
 
 def _newlines(data: bytes) -> int:

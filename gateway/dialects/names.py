@@ -2,13 +2,14 @@
 
 import re
 from functools import lru_cache
+from typing import Final
 
-DEFAULT_HOST = "registry.ollama.ai"
-DEFAULT_NAMESPACE = "library"
-DEFAULT_TAG = "latest"
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}\Z")
-MAX_LENGTH = 600  # host 350 + namespace, model and tag of 80 each, and the separators
+DEFAULT_HOST: Final = "registry.ollama.ai"
+DEFAULT_NAMESPACE: Final = "library"
+DEFAULT_TAG: Final = "latest"
+_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
+_HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}\Z")
+MAX_LENGTH: Final = 600  # host 350 + namespace, model and tag of 80 each, and the separators
 
 
 @lru_cache(maxsize=4096)

@@ -3,15 +3,17 @@
 import json
 import re
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from gateway.dialects.ending import Ended, Ending, LastLine
 from gateway.dialects.request import Endpoint, Farewell
 
-_DURATIONS = re.compile(rb'[\],]\s*"total_duration"\s*:\s*\d+')
-_decode_last = msgspec.json.Decoder(LastLine).decode
+_COMPLETE: Final = Ended.COMPLETE
+
+_DURATIONS: Final = re.compile(rb'[\],]\s*"total_duration"\s*:\s*\d+')
+_decode_last: Final = msgspec.json.Decoder(LastLine).decode
 
 
 def error_body(_status: int, message: str, _code: str, _id: str) -> bytes:
@@ -26,7 +28,7 @@ def ending(tail: bytes) -> Ending:
     # may have pushed it out of the tail; only a last line has durations.
     _, found, after = line.rpartition(b'"done":')
     if after.startswith(b"true") if found else _DURATIONS.search(line[-300:]):
-        return Ending(Ended.COMPLETE, extra_events=1)
+        return Ending(_COMPLETE, extra_events=1)
     if line.startswith(b'{"error":'):
         return Ending(Ended.ERROR, message_of(line), extra_events=1)
     return _as_json(line)
@@ -39,7 +41,7 @@ def _as_json(line: bytes) -> Ending:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Ending(Ended.UNFINISHED)
     if last.done:
-        return Ending(Ended.COMPLETE, extra_events=1)
+        return Ending(_COMPLETE, extra_events=1)
     return Ending(Ended.ERROR, message_of(line), extra_events=1) if last.error else Ending(Ended.UNFINISHED)
 
 
@@ -85,8 +87,8 @@ def _endpoint(path: str, operation: str, prompt_keys: tuple[str, ...], empty: di
     )
 
 
-QUOTED = 'model "{}" not found, try pulling it first'
-PLAIN = "model '{}' not found"
+QUOTED: Final = 'model "{}" not found, try pulling it first'
+PLAIN: Final = "model '{}' not found"
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     _endpoint(

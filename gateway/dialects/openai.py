@@ -6,15 +6,15 @@ Ollama swallows a failure in the middle of a stream: it looks like a clean end, 
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 from gateway.dialects.ending import Ended, Ending
 from gateway.dialects.request import Endpoint, Farewell
 
-_TYPES = {400: "invalid_request_error", 404: "not_found_error", 429: "rate_limit_error"}
-_STREAM_ID = re.compile(rb'"id":"((?:chatcmpl-|cmpl-|resp_)[^"]{1,64})"')
-_SEQUENCE = re.compile(rb'"sequence_number":(\d{1,9})')
-_OUR_CODES = (
+_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error", 429: "rate_limit_error"}
+_STREAM_ID: Final = re.compile(rb'"id":"((?:chatcmpl-|cmpl-|resp_)[^"]{1,64})"')
+_SEQUENCE: Final = re.compile(rb'"sequence_number":(\d{1,9})')
+_OUR_CODES: Final = (
     "queue_full",
     "deadline_unmet",
     "no_host",
@@ -141,7 +141,7 @@ def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
-PLAIN = "model '{}' not found"
+PLAIN: Final = "model '{}' not found"
 
 
 def _endpoint(

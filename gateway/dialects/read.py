@@ -6,7 +6,7 @@ spellings, which could be read in two ways, is refused. Bytes after the first JS
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import zstandard
@@ -18,13 +18,16 @@ from gateway.dialects.urgency import Background
 from gateway.errors import BadRequest
 from gateway.record import NO_TRACE, Trace
 
-ZSTD_LIMIT_BYTES = 20 * 1024 * 1024  # as Ollama: middleware/cloud_proxy.go
-RUNNER_KEYS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
-RUNNER_KEYS_SET = frozenset(RUNNER_KEYS)
-PROMPT_TOKENS_LIMIT = 32768  # an estimate; images in the body must not make it absurd
-BLANKS_LIMIT = 64  # an empty list may have blanks in it; a longer one has more
+_INFER: Final = Kind.INFER
+_NORMAL: Final = Priority.NORMAL
+
+ZSTD_LIMIT_BYTES: Final = 20 * 1024 * 1024  # as Ollama: middleware/cloud_proxy.go
+RUNNER_KEYS: Final = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+RUNNER_KEYS_SET: Final = frozenset(RUNNER_KEYS)
+PROMPT_TOKENS_LIMIT: Final = 32768  # an estimate; images in the body must not make it absurd
+BLANKS_LIMIT: Final = 64  # an empty list may have blanks in it; a longer one has more
 # Keys that are plainly in lower case, so that most bodies need no look at each.
-_LOWER = frozenset(
+_LOWER: Final = frozenset(
     [
         "model",
         "prompt",
@@ -43,16 +46,16 @@ _LOWER = frozenset(
         "temperature",
     ]
 )
-TOO_DEEP = "invalid JSON in the request body: nested too deeply"
-_EMPTY = (b'""', b"[]", b"null")
+TOO_DEEP: Final = "invalid JSON in the request body: nested too deeply"
+_EMPTY: Final = (b'""', b"[]", b"null")
 # Go's time.ParseDuration: each number has its unit, except a lone 0. No part can match in two ways: matching is linear.
-_ZERO_DURATION = re.compile(r"[+-]?(?:0|(?:(?:0+(?:\.0*)?|\.0+)(?:ns|us|µs|μs|ms|s|m|h))+)\Z")
-SMALL_BYTES = 128  # of a number, a word, a truth or a duration
-NAME_LIMIT = (
+_ZERO_DURATION: Final = re.compile(r"[+-]?(?:0|(?:(?:0+(?:\.0*)?|\.0+)(?:ns|us|µs|μs|ms|s|m|h))+)\Z")
+SMALL_BYTES: Final = 128  # of a number, a word, a truth or a duration
+NAME_LIMIT: Final = (
     4096  # of a model, as sent; the longest that Ollama knows has some 600 characters, but blanks may stand around it
 )
-_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
-_INT64 = 2**63
+_TRAILING: Final = re.compile(r"trailing characters \(byte (\d+)\)")
+_INT64: Final = 2**63
 
 
 def read(
@@ -95,8 +98,8 @@ def read(
     name = canonical(requested)
     if priority is None:
         idle = background is not None and background.knows(endpoint, body, fields)
-        priority = Priority.BACKGROUND if idle else Priority.NORMAL
-    kind = _kind(endpoint, fields) if endpoint.load_key else Kind.INFER
+        priority = Priority.BACKGROUND if idle else _NORMAL
+    kind = _kind(endpoint, fields) if endpoint.load_key else _INFER
     return InferenceRequest(
         id_,
         endpoint,
@@ -113,7 +116,7 @@ def read(
         pin,
         trace,
         priority,
-        deadline_seconds if kind is Kind.INFER else 0.0,  # to load a model takes its time
+        deadline_seconds if kind is _INFER else 0.0,  # to load a model takes its time
     )
 
 
@@ -184,7 +187,7 @@ def plain(endpoint: Endpoint, body: bytes, encoding: str) -> bytes:
     return body
 
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def fields_of(body: bytes) -> dict[str, Any]:
@@ -250,7 +253,7 @@ def _number(value: Any) -> Any:
     return value if isinstance(value, int) and -_INT64 <= value < _INT64 else None
 
 
-_decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
+_decode_options: Final = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 
 
 def _value(fields: dict[str, Any], key: str) -> Any:
@@ -266,7 +269,7 @@ def _value(fields: dict[str, Any], key: str) -> Any:
         raise BadRequest(f"the value of {key!r} is not valid JSON") from None
 
 
-_decode_text = msgspec.json.Decoder(str | None).decode
+_decode_text: Final = msgspec.json.Decoder(str | None).decode
 
 
 def text_of(fields: dict[str, Any], key: str) -> str:
@@ -292,7 +295,7 @@ def flag_of(fields: dict[str, Any], key: str, *, default: bool) -> bool:
 def _kind(endpoint: Endpoint, fields: dict[str, Any]) -> Kind:
     prompt = fields.get(endpoint.load_key)
     if prompt is not None and (len(prompt) >= BLANKS_LIMIT or bytes(prompt).translate(None, b" \t\r\n") not in _EMPTY):
-        return Kind.INFER
+        return _INFER
     keep_alive = _value(fields, "keep_alive")
     if isinstance(keep_alive, str):
         return Kind.UNLOAD if _ZERO_DURATION.match(keep_alive) else Kind.LOAD

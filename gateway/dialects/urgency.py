@@ -6,7 +6,7 @@ of a user. Editors complete code while somebody types: with a ``suffix``, and ea
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -14,26 +14,26 @@ from gateway.dialects.request import Endpoint, Priority
 from gateway.errors import BadRequest
 from gateway.keyconfig import PriorityWord
 
-DEADLINE_MOST_SECONDS = 86400.0
-HEAD_BYTES = 2048  # of a body in which a known prompt is looked for; a short system prompt may stand before it
-MESSAGES_BYTES = 256 * 1024  # more than that are no such request
-PROMPTS = (  # as Open WebUI ships them; that of an answer from documents begins with "### Task:" too, and somebody waits for it
+DEADLINE_MOST_SECONDS: Final = 86400.0
+HEAD_BYTES: Final = 2048  # of a body in which a known prompt is looked for; a short system prompt may stand before it
+MESSAGES_BYTES: Final = 256 * 1024  # more than that are no such request
+PROMPTS: Final = (  # as Open WebUI ships them; that of an answer from documents begins with "### Task:" too, and somebody waits for it
     "### Task:\nGenerate a concise",  # titles
     "### Task:\nGenerate 1-3 broad tags",
     "### Task:\nSuggest 3-5 relevant follow-up",
     "### Task:\nAnalyze the chat history to determine",  # queries for a search
     "### Task:\nYou are an autocompletion system",
 )
-_PLAIN = re.compile(r"[A-Za-z0-9 #.,:;_-]*")  # what JSON writes in one way only
+_PLAIN: Final = re.compile(r"[A-Za-z0-9 #.,:;_-]*")  # what JSON writes in one way only
 _WORDS: dict[Priority, PriorityWord] = {
     Priority.INTERACTIVE: "interactive",
     Priority.NORMAL: "normal",
     Priority.BACKGROUND: "background",
 }
 _PRIORITIES: dict[str, Priority] = {word: priority for priority, word in _WORDS.items()}
-_NO_SUFFIX = (b'""', b"null")
-_decode_messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-_decode_text = msgspec.json.Decoder(str).decode
+_NO_SUFFIX: Final = (b'""', b"null")
+_decode_messages: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 def priority_of(said: str) -> Priority:

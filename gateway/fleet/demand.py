@@ -1,8 +1,9 @@
 """How much something is asked for: a rate that fades. Frozen values, replaced by ``after``."""
 
 from math import exp
+from typing import Final
 
-FADE_SECONDS = 300.0  # what was asked so long ago counts about a third
+FADE_SECONDS: Final = 300.0  # what was asked so long ago counts about a third
 
 
 class Demand:
@@ -26,4 +27,4 @@ class Demand:
         return Demand(self.rate(now) + 1.0 / FADE_SECONDS, now)
 
 
-NO_DEMAND = Demand(0.0, 0.0)
+NO_DEMAND: Final = Demand(0.0, 0.0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from gateway.fleet.ewma import Estimate, blend
 from gateway.fleet.health import Health
@@ -19,8 +19,8 @@ from gateway.fleet.snapshot import HostView
 from gateway.record import Usage
 from gateway.remembered import What
 
-CACHED_PREFILL_SECONDS = 0.05
-ENOUGH_SHARE = 0.8  # of a host's memory: who had to leave though no more was taken left for another reason
+CACHED_PREFILL_SECONDS: Final = 0.05
+ENOUGH_SHARE: Final = 0.8  # of a host's memory: who had to leave though no more was taken left for another reason
 
 
 @dataclass(slots=True)

@@ -4,13 +4,14 @@ Bounded: what was asked for longest ago is forgotten.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from gateway.fleet.demand import NO_DEMAND, Demand
 from gateway.fleet.ewma import OUTLIER_FACTOR
 from gateway.fleet.host import LoadedModel, RunnerOptions
 
-MODELS_LIMIT = 4096
-LENGTH_ALPHA = 0.05  # lengths differ from answer to answer far more than from day to day
+MODELS_LIMIT: Final = 4096
+LENGTH_ALPHA: Final = 0.05  # lengths differ from answer to answer far more than from day to day
 
 
 class Learned:

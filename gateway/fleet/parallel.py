@@ -13,16 +13,16 @@ chunk of an answer says how long it took in all, and how much of that was loadin
 """
 
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.fleet.ewma import blend
 
-FOUND_MOST = 8  # where no slots are configured
-WAIT_SECONDS = 0.25  # what is shorter than that may be the network's, or a tokenizer's
-ALONE_MOST_SECONDS = 1.0  # that an answer may take beside its parts though it runs alone: images, a grammar
+FOUND_MOST: Final = 8  # where no slots are configured
+WAIT_SECONDS: Final = 0.25  # what is shorter than that may be the network's, or a tokenizer's
+ALONE_MOST_SECONDS: Final = 1.0  # that an answer may take beside its parts though it runs alone: images, a grammar
 WAITS, PROOFS = 3, 3
 PAUSE_SECONDS, PAUSE_MOST_SECONDS = 600.0, 14_400.0
-RUNS_REMEMBERED = 16
+RUNS_REMEMBERED: Final = 16
 
 
 class Run(NamedTuple):

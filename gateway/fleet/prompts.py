@@ -4,13 +4,13 @@ A prompt is known by a chain of hashes, one for each block of it from the beginn
 """
 
 from math import exp
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 Chain = tuple[int, ...]
-SIMILAR = 0.1  # of a prompt: a slot that knows less is no better than any other
-CONTINUES = 0.75  # of conversations: that there is another turn
-SLOTS_MOST = 32  # of one model on one host that are remembered: each decision looks at all of them
-PAUSE_SECONDS = 90.0  # one that has been silent for so long is a third as likely to go on
+SIMILAR: Final = 0.1  # of a prompt: a slot that knows less is no better than any other
+CONTINUES: Final = 0.75  # of conversations: that there is another turn
+SLOTS_MOST: Final = 32  # of one model on one host that are remembered: each decision looks at all of them
+PAUSE_SECONDS: Final = 90.0  # one that has been silent for so long is a third as likely to go on
 
 
 class Known(NamedTuple):

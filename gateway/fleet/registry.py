@@ -6,6 +6,7 @@ Everything handed out is frozen; mappings are replaced whole, never changed in p
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
+from typing import Final
 
 from gateway.config import ReloadsConfig
 from gateway.dialects.names import canonical
@@ -22,7 +23,9 @@ from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Usage
 from gateway.remembered import Measured, What
 
-SAMPLES_PER_SECOND = 100
+_HEALTHY: Final = State.HEALTHY
+
+SAMPLES_PER_SECOND: Final = 100
 
 
 _NOTHING: frozenset[str] = frozenset()
@@ -270,22 +273,22 @@ class Fleet:
 
     def answered(self, lease: Lease, model: str, now: float, trigger: Trigger = Trigger.REQUEST) -> None:
         """The first byte came: the model is loaded there, whatever the last poll said. ``trigger``: if it was loaded, for what."""
-        state = self._leases[lease.number][1]
-        if lease.digest is not None:
-            since = lease.since if lease.cold else None
-            self._residence.proved(lease.host, lease.digest, model, trigger, since=since, now=now, cause=lease.reload)
+        state, digest, cold = self._leases[lease.number][1], lease.digest, lease.cold
+        if digest is not None:
+            since = lease.since if cold else None
+            self._residence.proved(lease.host, digest, model, trigger, since=since, now=now, cause=lease.reload)
         if state.ghosts:
             state.ghosts -= {model}
             self._touch(state)
-        if state.health.state is not State.HEALTHY or state.health.attempt_failures:
+        if state.health.state is not _HEALTHY or state.health.attempt_failures:
             self._learns_of(state, Event.ATTEMPT_OK, now)
-        if lease.digest is None or (not lease.cold and lease.digest in state.loaded):
+        if digest is None or (not cold and digest in state.loaded):
             return
         self._change(state)
-        proof, there = state.proved(lease.digest, model, self.learned, now), state.loaded.get(lease.digest)
+        proof, there = state.proved(digest, model, self.learned, now), state.loaded.get(digest)
         if there is None or lease.reload is not None:
             proof = proof if there is None else recast(there, proof.context)
-            self._holds(state, {**state.loaded, lease.digest: proof})
+            self._holds(state, {**state.loaded, digest: proof})
 
     # -- learning --------------------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,15 @@ Meanwhile is HORIZON_SECONDS: what is not wanted for so long Ollama unloads by i
 
 from collections.abc import Mapping
 from math import exp
+from typing import Final
 
 from gateway.fleet.demand import Demand
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.host import LoadedModel, RunnerOptions
 
-HORIZON_SECONDS = 300.0
-DEFAULT_LOAD_RATE = 1e9  # bytes per second from disk
-DEFAULT_LOAD_BASE_SECONDS = 2.0  # runner start, before the first byte is read
+HORIZON_SECONDS: Final = 300.0
+DEFAULT_LOAD_RATE: Final = 1e9  # bytes per second from disk
+DEFAULT_LOAD_BASE_SECONDS: Final = 2.0  # runner start, before the first byte is read
 
 
 def load_seconds(digest: str, size: int, estimates: Mapping[str, Estimate], load_rate: float | None) -> float | None:

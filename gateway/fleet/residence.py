@@ -19,11 +19,11 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from enum import StrEnum
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.fleet.host import LoadedModel, ReloadCause
 
-SLACK_SECONDS = 2.0  # between our clock and a host's, and for a model that goes a moment before its time
+SLACK_SECONDS: Final = 2.0  # between our clock and a host's, and for a model that goes a moment before its time
 
 
 class Trigger(StrEnum):

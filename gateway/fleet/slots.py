@@ -1,13 +1,15 @@
 """A host's slots: who holds them, and how many there are, over all models and for each."""
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from typing import Final
 
 from gateway.fleet.host import Lease
 from gateway.fleet.parallel import FOUND_MOST, WAIT_SECONDS, Parallel, Run
 from gateway.record import Usage
 
-MODELS_MOST = 512  # of which it is known how many requests run at once
-ENDED_MOST = 64
+MODELS_MOST: Final = 512  # of which it is known how many requests run at once
+ENDED_MOST: Final = 64
 _NONE: Mapping[str, float] = {}
 _NOBODY: Mapping[int, "Out"] = {}
 
@@ -36,9 +38,8 @@ class Slots:
         self.ends: list[float] = []  # when each lease should be over, where that is known
         self.limits: Mapping[str, int] = {}
         self._out: dict[str, dict[int, Out]] = {}  # by digest and lease
-        self._ended: dict[
-            int, Out
-        ] = {}  # a moment ago: what they showed is learned when the slot is somebody else's already
+        # a moment ago: what they showed is learned when the slot is somebody else's already
+        self._ended: OrderedDict[int, Out] = OrderedDict()
         self._parallel: dict[str, Parallel] = {}
 
     def __repr__(self) -> str:
@@ -54,32 +55,37 @@ class Slots:
 
     def take(self, lease: Lease) -> None:
         """One is taken."""
+        since, until, digest = lease.since, lease.until, lease.digest
         self.leases += 1
-        self.leased_at = lease.since
-        if lease.until:
-            self.ends.append(lease.until)
-        if lease.digest is None:
+        self.leased_at = since
+        if until:
+            self.ends.append(until)
+        if digest is None:
             return
-        mine = self._out.setdefault(lease.digest, {})
+        mine = self._out.get(digest)
+        if mine is None:
+            mine = self._out[digest] = {}
         count = len(mine) + 1
-        for other in mine.values():
-            other.alone = False
-            if lease.since - other.since <= WAIT_SECONDS:  # this one may be there before it
-                other.beside = max(other.beside, count)
-        mine[lease.number] = Out(lease.since, lease.until, count)
+        for other in reversed(mine.values()):
+            other.alone = False  # where there are more of them, they have not been that for long
+            if other.beside >= count or since - other.since > WAIT_SECONDS:
+                break  # so it is for all before it, which saw whatever this one saw
+            other.beside = count  # this one may be there before it
+        mine[lease.number] = Out(since, until, count)
 
     def give_back(self, lease: Lease) -> None:
         """It is free again."""
         self.leases -= 1
-        if lease.until:
-            self.ends.remove(lease.until)
-        if lease.digest is not None:
-            mine = self._out[lease.digest]
-            self._ended[lease.number] = mine.pop(lease.number)
+        if until := lease.until:
+            self.ends.remove(until)
+        digest, number = lease.digest, lease.number
+        if digest is not None:
+            mine = self._out[digest]
+            self._ended[number] = mine.pop(number)
             if not mine:
-                del self._out[lease.digest]
+                del self._out[digest]
             if len(self._ended) > ENDED_MOST:
-                del self._ended[next(iter(self._ended))]
+                self._ended.popitem(last=False)
 
     def busy(self) -> Collection[str]:
         """The models of which requests are out."""
@@ -107,13 +113,15 @@ class Slots:
 
     def learn(self, lease: Lease, digest: str, usage: Usage, *, ours: bool) -> int | None:
         """Take in what a whole answer shows: the model's limit as it was proved, if anything is another now. ``ours``: no other gateway uses the host."""
+        there = usage.total_seconds - usage.load_seconds
+        if there < WAIT_SECONDS:
+            return None  # it tells no durations, or was too short to tell
+        worked = usage.prefill_seconds + usage.decode_seconds
+        idle = max(0.0, there - worked)
         out = self._ended.get(lease.number) or self._out.get(digest, _NOBODY).get(lease.number)
-        if out is None or not usage.total_seconds or not usage.decode_seconds:
-            return None  # it tells no durations
-        ended, worked = lease.since + usage.total_seconds, usage.prefill_seconds + usage.decode_seconds
-        idle = max(0.0, usage.total_seconds - usage.load_seconds - worked)
-        if worked < WAIT_SECONDS and idle < WAIT_SECONDS:
-            return None  # too short to tell
+        if out is None or not usage.decode_seconds or (worked < WAIT_SECONDS and idle < WAIT_SECONDS):
+            return None
+        ended = lease.since + usage.total_seconds
         known = self._parallel.get(digest)
         if known is None:
             known = self._parallel[digest] = Parallel(self.configured or 1, self.configured or FOUND_MOST)

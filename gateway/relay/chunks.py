@@ -8,7 +8,7 @@ bound loses its oldest chunks; a reader who wanted them is told how many are gon
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from gateway.dialects.lines import Framing
 from gateway.dialects.request import Endpoint
@@ -16,8 +16,8 @@ from gateway.errors import CorralError
 from gateway.record import Phase
 from gateway.relay.headers import RawHeaders
 
-CHUNK_COST_BYTES = 64  # what Python adds to each
-BATCH_BYTES = 64 * 1024
+CHUNK_COST_BYTES: Final = 64  # what Python adds to each
+BATCH_BYTES: Final = 64 * 1024
 
 
 class Head(NamedTuple):

@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from gateway.errors import ConfigError
@@ -17,7 +17,7 @@ from gateway.relay.headers import OfHost
 from gateway.relay.upstream import Connection, UpstreamError
 from gateway.tasks import Tasks
 
-RESOLVE_SECONDS = 30.0
+RESOLVE_SECONDS: Final = 30.0
 SWEEP_SECONDS = 30.0
 
 

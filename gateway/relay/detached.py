@@ -8,6 +8,7 @@ them. What stops one is what stops any (operator, session, deadline, shutdown), 
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Final
 
 from gateway.access.gate import EVERYBODY, Principal, asked_by, permit
 from gateway.access.tallies import Tallies
@@ -27,8 +28,8 @@ from gateway.relay.shelf import Shelf
 from gateway.tasks import Tasks
 from gateway.telemetry.context import Contexts
 
-_JSON = "application/json"
-_OF_OUR_OWN = inbound([(b"Content-Type", _JSON.encode())])
+_JSON: Final = "application/json"
+_OF_OUR_OWN: Final = inbound([(b"Content-Type", _JSON.encode())])
 
 
 class Detached:

@@ -6,18 +6,19 @@ length, as answers are.
 
 import contextlib
 import re
+from typing import Final
 
 import msgspec
 
 from gateway.dialects.request import InferenceRequest
 
-LEFT_OUT = "[left out]"
-SHARED_LEAST = 12  # characters in a row that are no coincidence
-SAID_MOST = 2000
-SEARCHED_BYTES = 1024 * 1024  # of a request; of a longer one its beginning and its end
-_STEP = SHARED_LEAST // 2  # a shared run has a window of so many that begins at a multiple of it
+LEFT_OUT: Final = "[left out]"
+SHARED_LEAST: Final = 12  # characters in a row that are no coincidence
+SAID_MOST: Final = 2000
+SEARCHED_BYTES: Final = 1024 * 1024  # of a request; of a longer one its beginning and its end
+_STEP: Final = SHARED_LEAST // 2  # a shared run has a window of so many that begins at a multiple of it
 # Ollama quotes an answer in "error parsing tool call: raw='…'". Names and paths are shorter.
-_QUOTED = re.compile(r"(?<!\w)(['\"`])(?:(?!\1).){80,}(?:\1|\Z)|raw=.*", re.DOTALL)
+_QUOTED: Final = re.compile(r"(?<!\w)(['\"`])(?:(?!\1).){80,}(?:\1|\Z)|raw=.*", re.DOTALL)
 
 
 def discreet(said: str, request: InferenceRequest) -> str:

@@ -5,7 +5,7 @@ An error status is collected instead, so that the relay can try another host; ev
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.dialects.ending import Ended
 from gateway.dialects.lines import Framing, Meter, framing_of
@@ -20,8 +20,17 @@ from gateway.relay.headers import NUM_CTX, RawHeaders, value_of
 from gateway.relay.upstream import Connection, UpstreamError
 from gateway.routing.admission import Admission
 
-COLLECT_LIMIT_BYTES = 64 * 1024
-HIGH_WATER_BYTES = 64 * 1024  # where asyncio's and uvloop's transports call writing paused
+_PREFILL: Final = Phase.PREFILL
+_STREAMING: Final = Phase.STREAMING
+_REQUEST: Final = Trigger.REQUEST
+_LOAD: Final = Kind.LOAD
+_SINGLE: Final = Framing.SINGLE
+_NDJSON: Final = Framing.NDJSON
+_COMPLETE: Final = Ended.COMPLETE
+_OK: Final = Outcome.OK
+
+COLLECT_LIMIT_BYTES: Final = 64 * 1024
+HIGH_WATER_BYTES: Final = 64 * 1024  # where asyncio's and uvloop's transports call writing paused
 
 
 class ClientGone(Exception):
@@ -104,7 +113,7 @@ class Exchange:
         self._connection = connection
         self._waiter = waiter = self.generation.future()
         connection.send(self, head, body)
-        self.generation.phase = Phase.PREFILL
+        self.generation.phase = _PREFILL
         self.generation.cold = self._lease.cold
         return waiter
 
@@ -209,8 +218,8 @@ class Exchange:
     def _first(self, meter: Meter, now: float) -> None:
         generation = self.generation
         generation.first_byte = now
-        generation.phase = Phase.STREAMING
-        trigger = Trigger.PRELOAD if generation.request.kind is Kind.LOAD else Trigger.REQUEST
+        generation.phase = _STREAMING
+        trigger = Trigger.PRELOAD if generation.request.kind is _LOAD else _REQUEST
         self._admission.answered(self._lease, generation.request.model, now, trigger)
         if (raw := self.sink.raw) is not None and meter.terminator and self._connection is not None:
             self._pass, self._backlog = raw
@@ -238,18 +247,18 @@ def account(exchange: Exchange, meter: Meter) -> None:
     """Write what passed into the generation: also of an answer that was cut short."""
     generation = exchange.generation
     generation.bytes_out = meter.size
-    streamed = meter.framing is not Framing.SINGLE
+    streamed = meter.framing is not _SINGLE
     if not exchange.complete:
         generation.usage = Usage(output_tokens=generation.tokens if streamed else 0)
     elif exchange.status >= 400:
         generation.ended(outcome_of(exchange.status), f"answered {exchange.status}")
     elif streamed:
         ending = generation.request.endpoint.ending(meter.tail)
-        whole = ending.ended is Ended.COMPLETE
-        final = meter.last_line if meter.framing is Framing.NDJSON else meter.tail
+        whole = ending.ended is _COMPLETE
+        final = meter.last_line if meter.framing is _NDJSON else meter.tail
         generation.usage = usage_of(final, max(0, generation.tokens - ending.extra_events), complete=whole)
         if whole:
-            generation.ended(Outcome.OK)
+            generation.ended(_OK)
         else:
             generation.ended(
                 Outcome.UPSTREAM_ERROR,
@@ -257,4 +266,4 @@ def account(exchange: Exchange, meter: Meter) -> None:
             )
     else:
         generation.usage = usage_of(meter.tail, 0, complete=True)
-        generation.ended(Outcome.OK)
+        generation.ended(_OK)

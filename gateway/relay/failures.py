@@ -1,5 +1,7 @@
 """Why a generation was not served: the errors that callers see, and the outcomes they are."""
 
+from typing import Final
+
 from gateway.dialects.request import InferenceRequest
 from gateway.errors import (
     BadRequest,
@@ -14,8 +16,8 @@ from gateway.errors import (
 from gateway.record import CancelSource, GenerationRecord, Outcome
 from gateway.routing.policy import Unroutable
 
-BUSY = (429, 503)
-RETRY_AFTER_SECONDS = 5.0
+BUSY: Final = (429, 503)
+RETRY_AFTER_SECONDS: Final = 5.0
 _MISSING: dict[int, type[CorralError]] = {404: ModelNotFound}
 STOPPED: dict[CancelSource, type[CorralError]] = {
     CancelSource.CLIENT: Cancelled,
@@ -24,7 +26,7 @@ STOPPED: dict[CancelSource, type[CorralError]] = {
     CancelSource.SHUTDOWN: ShuttingDown,
     CancelSource.ORPHAN: Cancelled,
 }
-_OUTCOMES = {
+_OUTCOMES: Final = {
     "model_not_found": Outcome.CLIENT_ERROR,
     "bad_request": Outcome.CLIENT_ERROR,
     "no_host": Outcome.NO_HOST,

@@ -1,11 +1,13 @@
 """Lines that Corral itself tells, kept for whoever reads them as an answer's are."""
 
+from typing import Final
+
 from gateway.dialects.endpoints import ENDPOINTS
 from gateway.dialects.lines import Framing
 from gateway.relay.chunks import Chunks, Head
 from gateway.relay.shelf import Shelf, Stop
 
-_HEAD = Head(200, ((b"Content-Type", b"application/x-ndjson"),), Framing.NDJSON, "")
+_HEAD: Final = Head(200, ((b"Content-Type", b"application/x-ndjson"),), Framing.NDJSON, "")
 
 
 class Feed(Chunks):

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -25,11 +25,15 @@ from gateway.relay.intents import Intent
 from gateway.routing.waiting import NEVER
 from gateway.telemetry.tracing import Tracer
 
+_QUEUED: Final = Phase.QUEUED
+_DONE: Final = Phase.DONE
+_OK: Final = Outcome.OK
+
 Sink = Callable[[GenerationRecord], None]
 log = logging.getLogger(__name__)
-_NOTHING_USED = Usage()
-FLUSH_SECONDS = 0.02
-PAST = 256  # records that can be looked at after their end, with all that the database keeps of few
+_NOTHING_USED: Final = Usage()
+FLUSH_SECONDS: Final = 0.02
+PAST: Final = 256  # records that can be looked at after their end, with all that the database keeps of few
 
 
 class Generation:
@@ -62,7 +66,7 @@ class Generation:
         self._owner = owner
         self.request = request
         self.received = received
-        self.phase = Phase.QUEUED
+        self.phase = _QUEUED
         self.usage = _NOTHING_USED
         self.attempts: tuple[Attempt, ...] = ()
 
@@ -91,7 +95,7 @@ class Generation:
     @property
     def host(self) -> str | None:
         """Where it runs now."""
-        return self.route.host if self.route and self.phase is not Phase.QUEUED else None
+        return self.route.host if self.route and self.phase is not _QUEUED else None
 
     @property
     def received_at(self) -> float:
@@ -205,7 +209,7 @@ class Generation:
             request.client,
             outcome,
             self.reason,
-            Phase.DONE if outcome is Outcome.OK else self.phase,
+            _DONE if outcome is _OK else self.phase,
             self.cancelled_by if cancelled else None,
             self.status,
             self.attempts[-1].host if self.attempts else None,

@@ -6,11 +6,11 @@ and none of the caller's credentials (Ollama would pass them on to its cloud). H
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Final
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
+_HOP_BY_HOP: Final = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -22,7 +22,7 @@ _HOP_BY_HOP = frozenset(
         b"content-length",
     )
 )
-_NOT_TO_HOSTS = _HOP_BY_HOP | {
+_NOT_TO_HOSTS: Final = _HOP_BY_HOP | {
     b"host",
     b"expect",
     b"accept-encoding",  # nothing between us and the host shall compress what the meter reads
@@ -46,7 +46,7 @@ _NOT_TO_HOSTS = _HOP_BY_HOP | {
     b"tracestate",
     b"baggage",  # may hold anything of the caller's
 }
-_NOT_TO_CLIENTS = _HOP_BY_HOP | {
+_NOT_TO_CLIENTS: Final = _HOP_BY_HOP | {
     b"access-control-allow-origin",
     b"access-control-allow-credentials",
     b"access-control-allow-headers",
@@ -56,10 +56,10 @@ _NOT_TO_CLIENTS = _HOP_BY_HOP | {
     b"x-request-id",  # ours
     b"traceresponse",
 }
-OURS = b"x-corral-"
-NUM_CTX = b"X-Corral-Num-Ctx"  # what was sent in place of the num_ctx that was asked for
+OURS: Final = b"x-corral-"
+NUM_CTX: Final = b"X-Corral-Num-Ctx"  # what was sent in place of the num_ctx that was asked for
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _STATUS_LINES[499] = b"HTTP/1.1 499 Client Closed Request\r\n"
 
 
@@ -83,7 +83,7 @@ class _Roles(dict[bytes, str]):
 
 
 PASSING, NOTED_PASSING, NOTED, DROPPED = "passing", "noted and passing", "noted", "dropped"
-_LOOKED_AT = {
+_LOOKED_AT: Final = {
     b"connection": "connection",
     b"content-type": "content_type",
     b"content-encoding": "content_encoding",
@@ -99,8 +99,8 @@ _LOOKED_AT = {
     b"tracestate": "tracestate",
     b"x-request-id": "request_id",
 }
-_from_client = _Roles(_NOT_TO_HOSTS, frozenset(_LOOKED_AT))
-_from_host = _Roles(_NOT_TO_CLIENTS)
+_from_client: Final = _Roles(_NOT_TO_HOSTS, frozenset(_LOOKED_AT))
+_from_host: Final = _Roles(_NOT_TO_CLIENTS)
 _from_host[NUM_CTX] = PASSING  # of ours, or of a Corral behind this one
 
 

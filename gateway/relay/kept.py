@@ -5,6 +5,7 @@ A chunk is one NDJSON line or one SSE event, as it came; an answer in one piece 
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from gateway.dialects.lines import Framing
 from gateway.errors import CorralError
@@ -13,7 +14,7 @@ from gateway.relay.chunks import Chunks, Head
 from gateway.relay.generations import Generation
 from gateway.relay.headers import RawHeaders
 
-_TERMINATORS = {Framing.NDJSON: b"\n", Framing.SSE: b"\n\n"}
+_TERMINATORS: Final = {Framing.NDJSON: b"\n", Framing.SSE: b"\n\n"}
 
 
 class KeptAnswer(Chunks):

@@ -13,6 +13,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
@@ -36,11 +37,18 @@ from gateway.routing.admission import NOBODY, Admission, Grant, Verdict
 from gateway.routing.clamping import clamped
 from gateway.routing.policy import Unroutable
 
-STALE_WITHIN_SECONDS = 0.25
-LAST_WORDS_SECONDS = 2.0  # for a client that is slow to take them
-_BROKEN = (502, 504)
+_QUEUED: Final = Phase.QUEUED
+_CONNECTING: Final = Phase.CONNECTING
+_CANCELLED: Final = AttemptOutcome.CANCELLED
+_ATTEMPT_OK: Final = AttemptOutcome.OK
+_OK: Final = Outcome.OK
+_SINGLE: Final = Framing.SINGLE
+
+STALE_WITHIN_SECONDS: Final = 0.25
+LAST_WORDS_SECONDS: Final = 2.0  # for a client that is slow to take them
+_BROKEN: Final = (502, 504)
 # What Ollama says in a 500 that is the host's trouble, not the request's (docs/errors.md).
-_HOST_TROUBLE = (
+_HOST_TROUBLE: Final = (
     "process has terminated",
     "timed out waiting for",
     "out of memory",
@@ -154,7 +162,7 @@ class Relay:
         return _granted(generation, verdict)
 
     async def _wait(self, generation: Generation, tried: frozenset[str]) -> Verdict:
-        generation.phase = Phase.QUEUED
+        generation.phase = _QUEUED
         future = generation.future()
         verdict: Verdict | None = None
 
@@ -196,7 +204,7 @@ class Relay:
         request = generation.request
         while True:
             started = self._clock()
-            outcome, why = AttemptOutcome.CANCELLED, ""
+            outcome, why = _CANCELLED, ""
             try:
                 origin = self._connections.origin(host)
                 target = origin.base_path + request.endpoint.path
@@ -215,15 +223,15 @@ class Relay:
                 outcome, why = error.outcome, error.why
             finally:
                 now = self._clock()
-                if outcome is AttemptOutcome.CANCELLED:
+                if outcome is _CANCELLED:
                     generation.cancel_noticed = generation.cancel_noticed or now
                     exchange.close()
                     now = self._clock()
                     if exchange.complete and exchange.streaming:
-                        outcome = AttemptOutcome.OK  # it came after the last byte
+                        outcome = _ATTEMPT_OK  # it came after the last byte
                 if exchange.meter is not None:
                     account(exchange, exchange.meter)
-                if outcome is AttemptOutcome.OK and generation.outcome is Outcome.UPSTREAM_ERROR:
+                if outcome is _ATTEMPT_OK and generation.outcome is Outcome.UPSTREAM_ERROR:
                     outcome, why = AttemptOutcome.MIDSTREAM_ERROR, generation.reason  # whole for HTTP alone
                 attempt = Attempt(host, outcome, started - generation.received, now - started, exchange.status, why)
                 generation.attempts += (attempt,)
@@ -291,7 +299,7 @@ class Relay:
 
     def _learn(self, exchange: Exchange, lease: Lease, now: float) -> None:
         generation = exchange.generation
-        if generation.outcome is not Outcome.OK:
+        if generation.outcome is not _OK:
             self._fleet.note(lease.host, Event.ATTEMPT_FAILED, now, generation.reason)
             return
         self._fleet.ran(lease, generation.usage)
@@ -327,7 +335,7 @@ class Relay:
 
     def _farewell(self, generation: Generation, sink: Sink, message: str, code: str, *, cancelled: bool) -> None:
         meter = generation.meter
-        if meter is None or meter.framing is Framing.SINGLE or not meter.whole_lines:
+        if meter is None or meter.framing is _SINGLE or not meter.whole_lines:
             sink.abort()
             return
         request = generation.request
@@ -348,7 +356,7 @@ class Relay:
 
 def _granted(generation: Generation, grant: Grant) -> Lease:
     generation.route = grant.route
-    generation.phase = Phase.CONNECTING
+    generation.phase = _CONNECTING
     return grant.lease
 
 
@@ -368,7 +376,7 @@ def _ended(exchange: Exchange) -> tuple[AttemptOutcome, str]:
     if exchange.status >= 400:
         outcome = AttemptOutcome.HTTP_429 if exchange.status == 429 else AttemptOutcome.HTTP_4XX
         return outcome, discreet(message_of(exchange.collected), exchange.generation.request)
-    return AttemptOutcome.OK, ""
+    return _ATTEMPT_OK, ""
 
 
 async def _flush_soon(sink: Sink) -> None:

@@ -8,17 +8,17 @@ back to the pool only after a whole, clean answer; in every other case it is clo
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
 from gateway.record import AttemptOutcome
 
-HEAD_LIMIT_BYTES = 64 * 1024
-HEADERS_LIMIT = 128
-ONE_WRITE_BYTES = 64 * 1024
-_EARLY = "a body before its answer"
-_CHUNK_SIZES = {b"%x\r\n" % size: size for size in range(1, 4096)}  # size lines as everybody writes them
+HEAD_LIMIT_BYTES: Final = 64 * 1024
+HEADERS_LIMIT: Final = 128
+ONE_WRITE_BYTES: Final = 64 * 1024
+_EARLY: Final = "a body before its answer"
+_CHUNK_SIZES: Final = {b"%x\r\n" % size: size for size in range(1, 4096)}  # size lines as everybody writes them
 # A host that lost its power says nothing any more, and is noticed all the same: in a silence by the kernel's questions, while something
 # is on its way to it by what its kernel does not acknowledge. Both take as long. A kernel that lives answers both, whatever its Ollama
 # does, as long as it has room: a body that may fill it waits longer for the host to read on.

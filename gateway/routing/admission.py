@@ -15,7 +15,7 @@ Who says until when the first byte has to come (``due``) is refused as soon as i
 import heapq
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.dialects.request import InferenceRequest, Priority
 from gateway.errors import DeadlineUnmet, QueueFull
@@ -31,10 +31,12 @@ from gateway.routing.ranks import Policy
 from gateway.routing.shares import Shares
 from gateway.routing.waiting import NEVER, Kind, KindKey, Waiter, add, any_free, spread
 
+_PREDICTIVE: Final = Policy.PREDICTIVE
+
 NOBODY: frozenset[str] = frozenset()
-RETRY_AFTER_SECONDS = 5.0  # for who is refused where nobody knows how long those who wait will take
-LOOK_AHEAD = 32  # of one kind: those behind are decided on when somebody before them has left
-ELDEST_EVERY = 16
+RETRY_AFTER_SECONDS: Final = 5.0  # for who is refused where nobody knows how long those who wait will take
+LOOK_AHEAD: Final = 32  # of one kind: those behind are decided on when somebody before them has left
+ELDEST_EVERY: Final = 16
 
 
 class Grant:
@@ -67,7 +69,7 @@ class Admission:
     """Grants leases. ``limit``: requests that may wait, in all; ``per_principal``: of one principal, 0: as many."""
 
     def __init__(
-        self, fleet: Fleet, limit: int, rng: Chance, policy: str = Policy.PREDICTIVE, per_principal: int = 0
+        self, fleet: Fleet, limit: int, rng: Chance, policy: str = _PREDICTIVE, per_principal: int = 0
     ) -> None:
         self._fleet = fleet
         self._rng = rng
@@ -267,7 +269,7 @@ class Admission:
         if not self._may(costs, waiter.request.model):
             self._wait_on(kind, waiter.request.model, route, snapshot, ahead)
             return None
-        kind.back = costs.load_time + costs.harm if self.policy is Policy.PREDICTIVE else 0.0
+        kind.back = costs.load_time + costs.harm if self.policy is _PREDICTIVE else 0.0
         if kind.back > back and self._younger < ELDEST_EVERY:
             return kind.back
         if now + route.predicted_seconds > waiter.due:
@@ -280,7 +282,7 @@ class Admission:
         """The first of its kind waits: those behind it too, but for one who, counting them all, finds a free host cheaper."""
         count, more = 1, {route.host: 1}
         index = 1
-        if self.policy is Policy.PREDICTIVE:
+        if self.policy is _PREDICTIVE:
             count = min(kind.count, LOOK_AHEAD)
             views: dict[str, HostView] = {view.name: view for view in snapshot.hosts}
             index, more = spread(route.costs, views, Averages(snapshot), lambda costs: self._may(costs, model), count)

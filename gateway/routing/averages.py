@@ -1,13 +1,15 @@
 """What the hosts of one snapshot know together: the guess for a host that has not measured something itself. Unknown is never free."""
 
+from typing import Final
+
 from gateway.fleet.ewma import Estimate
 from gateway.fleet.snapshot import FleetSnapshot
 
-DEFAULT_SERVICE_SECONDS = 10.0
-DEFAULT_PREFILL_RATE = 500.0  # tokens per second
-DEFAULT_DECODE_RATE = 30.0  # tokens per second
-DEFAULT_OUTPUT_TOKENS = 256.0
-UNMEASURED = Estimate()
+DEFAULT_SERVICE_SECONDS: Final = 10.0
+DEFAULT_PREFILL_RATE: Final = 500.0  # tokens per second
+DEFAULT_DECODE_RATE: Final = 30.0  # tokens per second
+DEFAULT_OUTPUT_TOKENS: Final = 256.0
+UNMEASURED: Final = Estimate()
 
 
 class Averages:

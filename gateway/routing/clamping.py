@@ -8,6 +8,8 @@ Only where a ``[[reloads]]`` rule says so (``policy = "clamp"``), and only to na
 A prompt so long that its estimate is cut off is never clamped.
 """
 
+from typing import Final
+
 import msgspec
 
 from gateway.dialects.context import output_limit, with_context
@@ -18,8 +20,8 @@ from gateway.fleet.runners import differences, rule_for
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.routing.filters import reject
 
-PROMPT_SHARE = 1.6  # a token is four bytes of English, and less of much else
-TEMPLATE_TOKENS = 256
+PROMPT_SHARE: Final = 1.6  # a token is four bytes of English, and less of much else
+TEMPLATE_TOKENS: Final = 256
 ANSWER_TOKENS, ANSWERS = 1024, 4.0
 
 

@@ -10,10 +10,12 @@
 What there is room for: fleet/room.py.
 """
 
+from typing import Final
+
 from gateway.fleet.room import room_for
 from gateway.fleet.snapshot import HostView
 
-PINNED_SECONDS = 600.0
+PINNED_SECONDS: Final = 600.0
 
 
 def harm(view: HostView, digest: str, memory: int) -> float:

@@ -3,10 +3,14 @@
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Final
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.health import State
 from gateway.fleet.snapshot import HostView
+
+_EJECTED: Final = State.EJECTED
+_TRIAL: Final = State.TRIAL
 
 
 class Rejection(StrEnum):
@@ -22,7 +26,7 @@ class Rejection(StrEnum):
     UNKNOWN = "inventory_unknown"
 
 
-LASTING = (Rejection.PINNED, Rejection.NOT_ALLOWED, Rejection.TRIED, Rejection.MODEL_MISSING, Rejection.DRAINING)
+LASTING: Final = (Rejection.PINNED, Rejection.NOT_ALLOWED, Rejection.TRIED, Rejection.MODEL_MISSING, Rejection.DRAINING)
 
 
 def reaches(request: InferenceRequest, host: str) -> bool:
@@ -50,9 +54,9 @@ def reject(request: InferenceRequest, view: HostView, tried: AbstractSet[str]) -
     if view.draining:
         return Rejection.DRAINING
     state = view.state
-    if state is State.EJECTED:
+    if state is _EJECTED:
         return Rejection.EJECTED
-    if state is State.TRIAL and view.leases:
+    if state is _TRIAL and view.leases:
         return Rejection.TRIAL_BUSY
     return None
 

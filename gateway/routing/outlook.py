@@ -6,7 +6,7 @@ next. One decision stands for all of a kind. It is a forecast: who comes later m
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heapreplace
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from gateway.errors import DeadlineUnmet
 from gateway.fleet.snapshot import FleetSnapshot
@@ -16,7 +16,7 @@ from gateway.routing.policy import Unroutable
 from gateway.routing.waiting import KindKey, Waiter
 
 WaitsFor = Literal["slot", "load", "host"]
-KINDS_MOST = 32  # that are decided on; what others can expect is not told
+KINDS_MOST: Final = 32  # that are decided on; what others can expect is not told
 
 
 class Outlook(NamedTuple):

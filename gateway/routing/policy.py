@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from heapq import nsmallest
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.health import State
@@ -14,6 +14,11 @@ from gateway.routing.filters import LASTING, Rejection, in_words, reject
 from gateway.routing.ranks import Policy, rank
 from gateway.routing.scorers import costs as score
 from gateway.routing.scorers import quote
+
+_PREDICTIVE: Final = Policy.PREDICTIVE
+_ONLY_CANDIDATE: Final = RouteReason.ONLY_CANDIDATE
+_LOADED: Final = RouteReason.LOADED
+_AFFINITY: Final = RouteReason.AFFINITY
 
 
 class Chance(Protocol):
@@ -30,7 +35,7 @@ class Unroutable(NamedTuple):
     rejected: tuple[Rejected, ...]
 
 
-HOSTS_TOLD = 64
+HOSTS_TOLD: Final = 64
 """Of those that might have taken a request, and of those left out: nobody reads about more."""
 
 _NOBODY: AbstractSet[str] = frozenset()
@@ -43,7 +48,7 @@ def choose(
     rng: Chance,
     tried: AbstractSet[str] = _NOBODY,
     ahead: Mapping[str, int] = _NOTHING,
-    policy: Policy = Policy.PREDICTIVE,
+    policy: Policy = _PREDICTIVE,
 ) -> Route | Unroutable:
     """The cheapest host for ``request``, or the first by another ``policy``.
 
@@ -74,7 +79,7 @@ def choose(
     averages = Averages(snapshot)
     if len(fit) == 1:
         only = score(request, fit[0], averages, ahead.get(fit[0].name, 0))
-        why_it = RouteReason.PINNED if request.pin else RouteReason.ONLY_CANDIDATE
+        why_it = RouteReason.PINNED if request.pin else _ONLY_CANDIDATE
         return Route(only.host, RouteReason.FALLBACK if panic else why_it, (only,), rejected)
     if len(fit) > HOSTS_TOLD:
         fit = _foremost(fit, request, averages, ahead, policy)
@@ -117,9 +122,9 @@ def _reason(ranking: tuple[Costs, ...], *, panic: bool) -> RouteReason:
         return RouteReason.FALLBACK
     chosen = ranking[0]
     if chosen.affinity < 0:
-        return RouteReason.AFFINITY
+        return _AFFINITY
     if chosen.load_time > 0:
         return RouteReason.COLD_LOAD
     if any(costs.load_time > 0 for costs in ranking[1:]):
-        return RouteReason.LOADED
+        return _LOADED
     return RouteReason.LEAST_BUSY

@@ -5,6 +5,7 @@ waiting room, which is more than balancers that know them by name have: whoever 
 """
 
 from enum import StrEnum
+from typing import Final
 
 from gateway.fleet.snapshot import HostView
 
@@ -21,9 +22,12 @@ class Policy(StrEnum):
     WARM_FIRST = "warm_first"
 
 
+_PREDICTIVE: Final = Policy.PREDICTIVE
+
+
 def rank(policy: Policy, total: float, load_time: float, view: HostView, ahead: int) -> Rank:
     """Where this host stands, whose ``Costs`` are these. Of equals: the one with fewer leases, then the one used longest ago (its caches are the least missed)."""
-    if policy is Policy.PREDICTIVE:
+    if policy is _PREDICTIVE:
         return total, float(view.leases), view.leased_at
     busy = float(view.leases + view.elsewhere + ahead)
     blocked = load_time > 0 and bool(view.loading)  # one load at a time

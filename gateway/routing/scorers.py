@@ -3,7 +3,7 @@
 ``docs/routing.md`` explains each with its formula.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.dialects.request import BLOCK_TOKENS, InferenceRequest, Kind
 from gateway.fleet.host import AvailableModel, LoadedModel, RunnerOptions
@@ -22,12 +22,14 @@ from gateway.routing.averages import (
 )
 from gateway.routing.eviction import harm
 
-PENALTY_SECONDS = 5.0  # for one fresh failure
-PENALTY_HALF_LIFE_SECONDS = 30.0
-DECODE_SHARE = 0.25  # a second after the first token is a quarter as long as one before it
-HARM_SHARE = 0.5  # others' seconds are those of requests that may never come, or find another host
-MEMO_LIMIT = 64  # models and runner options that are remembered of a host, until it changes
-OVERDUE = 0.25  # of the seconds for which a lease is held there: one that should be over has at least so many left
+PENALTY_SECONDS: Final = 5.0  # for one fresh failure
+PENALTY_HALF_LIFE_SECONDS: Final = 30.0
+DECODE_SHARE: Final = 0.25  # a second after the first token is a quarter as long as one before it
+HARM_SHARE: Final = 0.5  # others' seconds are those of requests that may never come, or find another host
+MEMO_LIMIT: Final = 64  # models and runner options that are remembered of a host, until it changes
+OVERDUE: Final = (
+    0.25  # of the seconds for which a lease is held there: one that should be over has at least so many left
+)
 
 
 class Price(NamedTuple):

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from heapq import heapify, heapreplace
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from gateway.dialects.request import InferenceRequest
 from gateway.fleet.snapshot import FleetSnapshot, HostView
 from gateway.record import Costs
 from gateway.routing.averages import Averages
 
-NEVER = inf
+NEVER: Final = inf
 KindKey = tuple[str, Any, str, tuple[str, ...], AbstractSet[str]]
 
 

@@ -7,15 +7,16 @@ kept is decided at the end (``sampling.py``).
 import random
 import re
 from contextvars import ContextVar
+from typing import Final
 
 from gateway.config import TracingConfig
 from gateway.record import Trace
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-_STATE_MOST = 512
-_NEVER_ID = ("0" * 32, "0" * 16)
-_SHARE_DIGITS = 14  # of a trace id, from its end: W3C has them random
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_STATE_MOST: Final = 512
+_NEVER_ID: Final = ("0" * 32, "0" * 16)
+_SHARE_DIGITS: Final = 14  # of a trace id, from its end: W3C has them random
 
 current: ContextVar[Trace | None] = ContextVar("current", default=None)
 """The request on whose behalf this runs: of what is logged meanwhile. Inherited by the tasks that it starts."""

@@ -9,10 +9,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-_UNITS = ("seconds", "bytes", "tokens")
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_UNITS: Final = ("seconds", "bytes", "tokens")
 Rows = Iterable[tuple[tuple[str, ...], float]]
 
 

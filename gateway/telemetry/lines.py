@@ -4,7 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -12,9 +12,9 @@ from gateway.fleet.jobs import Job
 from gateway.record import GenerationRecord, Outcome
 from gateway.telemetry.context import current
 
-COSTS_LIMIT = 3  # the cheapest hosts of a decision; all are in the route explainer
-PATH_MOST = 200  # characters of a path that anybody may ask for
-CALM = frozenset((Outcome.OK, Outcome.CANCELLED, Outcome.CLIENT_ERROR))
+COSTS_LIMIT: Final = 3  # the cheapest hosts of a decision; all are in the route explainer
+PATH_MOST: Final = 200  # characters of a path that anybody may ask for
+CALM: Final = frozenset((Outcome.OK, Outcome.CANCELLED, Outcome.CLIENT_ERROR))
 """Outcomes that are nothing to warn of."""
 
 
@@ -120,6 +120,9 @@ def generation_pretty(record: GenerationRecord, lines: bytearray) -> None:
     lines += _shown(text)
 
 
+_FRACTIONS: Final = [f".{milliseconds:03d}Z" for milliseconds in range(1000)]
+
+
 @lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -128,13 +131,13 @@ def _second(seconds: int) -> str:
 def timestamp(seconds: float) -> str:
     """RFC 3339 with milliseconds, UTC."""
     milliseconds = int(seconds * 1000)
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+    return _second(milliseconds // 1000) + _FRACTIONS[milliseconds % 1000]
 
 
-_encoder = msgspec.json.Encoder(enc_hook=str)
-_encode_into = _encoder.encode_into  # copies nothing
-_COMMA = 0x2C
-_COMMANDS = re.compile(
+_encoder: Final = msgspec.json.Encoder(enc_hook=str)
+_encode_into: Final = _encoder.encode_into  # copies nothing
+_COMMA: Final = 0x2C
+_COMMANDS: Final = re.compile(
     rb"\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
 )  # C1, separators of lines, turns of direction
 

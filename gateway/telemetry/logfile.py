@@ -29,7 +29,7 @@ class LogFile:
         if self._path:
             self._follow()
         before = b"\n" if self._torn else b""
-        data, at = before + lines, 0
+        data, at = before + lines if before else lines, 0
         try:
             while at < len(data):
                 at += self._stream.write(memoryview(data)[at:])

@@ -126,14 +126,18 @@ class LogWriter:
     def _write(self) -> None:
         lost = 0
         while (batch := self._batches.get()) is not None:
-            lines = self._in_words(batch)
-            if lost:
-                self._message(_were_lost(lost), lines)
-            failed = self._file.write(lines)
-            now_lost = min(failed, len(batch))
-            lost = lost + now_lost if failed else 0
-            for _ in range(now_lost):
-                self._dropped()
+            lost = self._written(batch, lost)  # and their memory is free before there are others
+
+    def _written(self, batch: list[Line], lost: int) -> int:
+        """Write these, after ``lost`` others that could not be; how many cannot now, with those."""
+        lines = self._in_words(batch)
+        if lost:
+            self._message(_were_lost(lost), lines)
+        failed = self._file.write(lines)
+        now_lost = min(failed, len(batch))
+        for _ in range(now_lost):
+            self._dropped()
+        return lost + now_lost if failed else 0
 
     def _in_words(self, batch: list[Line]) -> bytearray:
         lines = bytearray()

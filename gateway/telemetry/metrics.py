@@ -6,6 +6,7 @@ host by its configured name, everything else by an enum.
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -22,9 +23,12 @@ from gateway.telemetry.gauges import Live, read
 from gateway.telemetry.genai import GenAi
 from gateway.telemetry.series import Series
 
+_OK: Final = Outcome.OK
+_ATTEMPT_OK: Final = AttemptOutcome.OK
+
 MODEL_LABELS_LIMIT, HOST_LABELS_LIMIT = 200, 256
-NO_HOST = ""
-PIECE = 60  # label sets that are put into words at a time: histograms take some 5 us each
+NO_HOST: Final = ""
+PIECE: Final = 60  # label sets that are put into words at a time: histograms take some 5 us each
 
 
 class Metrics(Catalogue):
@@ -50,7 +54,7 @@ class Metrics(Catalogue):
 
     def observe(self, record: GenerationRecord) -> None:
         """Count one finished generation."""
-        model = self.model_label(record.model, answered=record.outcome is Outcome.OK)
+        model = self.model_label(record.model, answered=record.outcome is _OK)
         host = self.host_label(record.host or NO_HOST)
         key = (record.operation, model, record.outcome, host)
         series = self._series.get(key)
@@ -60,13 +64,13 @@ class Metrics(Catalogue):
         series.observe(record, trace)
         attempts = record.attempts
         for attempt in attempts:
-            if attempt.outcome is not AttemptOutcome.OK or attempt is not attempts[-1]:
+            if attempt.outcome is not _ATTEMPT_OK or attempt is not attempts[-1]:
                 where = self.host_label(attempt.host)
                 self.attempts.labels(where, attempt.outcome).inc()
                 self.attempt_duration.labels(where, attempt.outcome).observe(attempt.seconds)
                 if attempt is not attempts[-1]:
                     self.retries.labels(where, attempt.outcome).inc()
-        if record.outcome is not Outcome.OK:
+        if record.outcome is not _OK:
             self._observe_failure(record, model, host)
         if self._genai is not None:
             self._genai.observe(record, model)

@@ -1,9 +1,13 @@
 """Which traces are kept: decided at a generation's end, when it is known what became of it. That costs the others next to nothing."""
 
+from typing import Final
+
 from gateway.config import TracingConfig
 from gateway.record import GenerationRecord, Outcome
 
-ERRORS = frozenset((Outcome.UPSTREAM_ERROR, Outcome.TIMEOUT, Outcome.NO_HOST, Outcome.REJECTED, Outcome.GATEWAY_ERROR))
+ERRORS: Final = frozenset(
+    (Outcome.UPSTREAM_ERROR, Outcome.TIMEOUT, Outcome.NO_HOST, Outcome.REJECTED, Outcome.GATEWAY_ERROR)
+)
 """Outcomes that are the service's fault: what the caller did wrong, or did not want any more, is none of them."""
 
 

@@ -1,12 +1,16 @@
 """What one kind of request touches: its counters and histograms, looked up once."""
 
 from collections.abc import Callable
+from typing import Final
 
 from gateway.record import Accounting, AttemptOutcome, GenerationRecord, Route
 from gateway.telemetry.catalogue import Catalogue
 from gateway.telemetry.families import Counter
 
-_EVAL = ("load", "prompt_eval", "eval")
+_OK: Final = AttemptOutcome.OK
+_REPORTED: Final = Accounting.REPORTED
+
+_EVAL: Final = ("load", "prompt_eval", "eval")
 
 
 class Series:
@@ -27,8 +31,8 @@ class Series:
         self._decisions: dict[tuple[str, str], Counter] = {}
         self._excluded: dict[tuple[str, str], Counter] = {}
         if host:
-            self._ok = catalogue.attempts.labels(host, AttemptOutcome.OK)
-            self._ok_duration = catalogue.attempt_duration.labels(host, AttemptOutcome.OK)
+            self._ok = catalogue.attempts.labels(host, _OK)
+            self._ok_duration = catalogue.attempt_duration.labels(host, _OK)
             self._ttft = catalogue.ttft.labels(model, host)
             self._tpot = catalogue.tpot.labels(model, host)
             self._gap = catalogue.gap.labels(model, host)
@@ -57,7 +61,7 @@ class Series:
                 self._duration.exemplify(duration, trace, record.received_at + duration)
             return
         last = record.attempts[-1]
-        if last.outcome is AttemptOutcome.OK:
+        if last.outcome is _OK:
             self._ok.inc()
             self._ok_duration.observe(last.seconds)
         if (first := record.first_token_seconds) is not None:
@@ -73,19 +77,21 @@ class Series:
 
     def _observe_usage(self, record: GenerationRecord) -> None:
         usage = record.usage
-        if usage.input_tokens:
-            self._input[usage.accounting].inc(usage.input_tokens)
-        if usage.output_tokens:
-            self._output[usage.accounting].inc(usage.output_tokens)
-        if usage.accounting is Accounting.REPORTED:
-            if usage.input_tokens or usage.output_tokens:
-                self._input_size.observe(usage.input_tokens)
-                self._output_size.observe(usage.output_tokens)
-            self._load.inc(usage.load_seconds)
+        accounting, tokens_in, tokens_out = usage.accounting, usage.input_tokens, usage.output_tokens
+        if tokens_in:
+            self._input[accounting].inc(tokens_in)
+        if tokens_out:
+            self._output[accounting].inc(tokens_out)
+        if accounting is _REPORTED:
+            if tokens_in or tokens_out:
+                self._input_size.observe(tokens_in)
+                self._output_size.observe(tokens_out)
+            load = usage.load_seconds
+            self._load.inc(load)
             self._prompt.inc(usage.prefill_seconds)
             self._eval.inc(usage.decode_seconds)
-            if record.cold and usage.load_seconds:
-                self._loading.observe(usage.load_seconds)
+            if load and record.cold:
+                self._loading.observe(load)
 
     def _observe_route(self, route: Route) -> None:
         where = (route.host, route.reason)

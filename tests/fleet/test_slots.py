@@ -3,8 +3,11 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.fleet.host import Host, Lease
+from gateway.fleet.parallel import WAIT_SECONDS
 from gateway.fleet.registry import Fleet
 from gateway.fleet.slots import ENDED_MOST, MODELS_MOST, Slots
 from gateway.record import Usage
@@ -166,3 +169,30 @@ def test_what_is_remembered_counts_up_to_what_is_configured() -> None:
     state.remember({"a": 4, "b": 1})
     assert (state.limits, state.limit_of("a")) == ({"b": 1}, 2)
     assert fleet.view("gpu1", 0.0).slots == 2
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.01, 0.1, 0.24, 0.26]), st.integers(0, 30)), max_size=60)
+)
+def test_who_was_there_with_whom(moves: list[tuple[bool, float, int]]) -> None:
+    """As counted the long way: how many were out when one came or a moment later, and whether another was, ever."""
+    slots, now = Slots(100), 0.0
+    out: dict[int, Lease] = {}
+    beside: dict[int, int] = {}
+    alone: dict[int, bool] = {}
+    for number, (comes, pause, which) in enumerate(moves):
+        now += pause
+        if comes or not out:
+            out[number] = lease(number, since=now)
+            slots.take(out[number])
+            alone[number] = len(out) == 1
+            for one, held in out.items():
+                alone[one] = alone[one] and len(out) == 1
+                if now - held.since <= WAIT_SECONDS:
+                    beside[one] = max(beside.get(one, 0), len(out))
+        else:
+            slots.give_back(out.pop(sorted(out)[which % len(out)]))
+        there = slots._out.get("a", {})
+        assert {one: (held.beside, held.alone) for one, held in there.items()} == {
+            one: (beside[one], alone[one]) for one in out
+        }
