@@ -326,8 +326,9 @@ class Gateway:
 
     def _moved(self, change: Load | Unload) -> None:
         self.metrics.moved(change)
-        if isinstance(change, Load) and self.fleet.view(change.host, self.clock()).leaving:
-            self.poller.poke(change.host)  # what had to make room for it is a guess until somebody looks
+        name = change.host  # which may have left the fleet
+        if isinstance(change, Load) and name in self.fleet.names and self.fleet.view(name, self.clock()).leaving:
+            self.poller.poke(name)  # what had to make room for it is a guess until somebody looks
 
     def _configure(self, hosts: tuple[Host, ...]) -> None:
         tell_changes(self.fleet.hosts, hosts)

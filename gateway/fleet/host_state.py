@@ -118,17 +118,19 @@ class HostState:
             if seen.began >= self.settled_at:
                 self.leaving = frozenset()
             return
-        self.leaving, found = frozenset(), frozenset[str]()
+        asked, self.leaving, found = self.leaving, frozenset(), frozenset[str]()
         for digest, since in self.loading.items():
             self.memo = None
-            found |= self._leaving_for(digest, learned, seen.at, seen.began - since)
+            found |= self._leaving_for(digest, learned, seen.at, seen.began - since, asked)
         self.leaving, self.memo = found, None
 
-    def _leaving_for(self, digest: str, learned: Learned, now: float, age: float) -> frozenset[str]:
+    def _leaving_for(
+        self, digest: str, learned: Learned, now: float, age: float, asked: frozenset[str] = frozenset()
+    ) -> frozenset[str]:
         if not self.loaded:
             return frozenset()
         memory = self._memory_of(digest, learned)
-        return leaving_for(self.view(learned, now), digest, memory, self.slots.busy(), age)
+        return leaving_for(self.view(learned, now), digest, memory, self.slots.busy(), age, asked)
 
     def _memory_of(self, digest: str, learned: Learned) -> int:
         return learned.sizes.get(digest) or self.size_of(digest)

@@ -51,13 +51,16 @@ def most_loaded(found: int, seen: int) -> int:
     return found or max(MODELS_LOADED, seen)
 
 
-def leaving_for(view: HostView, digest: str, memory: int, busy: Collection[str], age: float) -> frozenset[str]:
+def leaving_for(
+    view: HostView, digest: str, memory: int, busy: Collection[str], age: float, asked: frozenset[str] = frozenset()
+) -> frozenset[str]:
     """The models that may have to leave so that ``digest`` can be loaded, in the order in which Ollama has them leave: those that nobody uses, those of
     them that are to stay for long (pinned ones) last, then those in use (``busy``), as soon as they are not.
 
     Among equals Ollama goes by the names of files, which nobody is told: where one of two must go, either may. ``age``: seconds from the load's begin to
     this look at the host. Those that nobody uses stay if they are still there when they have had the time to go; that is less where it is a guess
-    that there is no room, as the memory is not known.
+    that there is no room, as the memory is not known. ``asked``: those that had to leave before this look: Ollama waits for the one that it has asked to
+    leave, even if another is free meanwhile.
     """
     others = [key for key in view.loaded if key != digest]  # what may have left for another load may be there still
     room = _room(view, digest, memory, len(others), sum([view.loaded[key].vram for key in others]))
@@ -76,7 +79,7 @@ def leaving_for(view: HostView, digest: str, memory: int, busy: Collection[str],
         leaving += group
         if len(leaving) >= room.beyond and sum([view.loaded[key].vram for key in leaving]) >= room.short:
             break
-    return frozenset(leaving)
+    return frozenset(leaving) | (frozenset() if settled else asked.intersection(others))
 
 
 def _staying(view: HostView, digest: str) -> LoadedModel | None:
