@@ -128,7 +128,7 @@ def test_a_configuration_that_cannot_be_used(
 
 async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Prints the effective configuration, then a line for each host and the database; one that fails is an exit code of 1."""
-    monkeypatch.setenv("CORRAL_DATABASE_URL", "postgresql://corral:secret@127.0.0.1:1/corral")
+    monkeypatch.setenv("CORRAL_DATABASE_URL", "postgresql://corral:hush-hush@127.0.0.1:1/corral")
     async with simulated(version="0.33.7") as host:
         await host.load(TEXT)
         good = ["check", "--host", f"gpu1={host.url}"]
@@ -155,7 +155,7 @@ async def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert access.split(maxsplit=5) == ["access", "without", "a", "key,", "127.0.0.1:11434", "may do everything"]
     assert "FAILED: the database is not available: [Errno 111]" in lost
     assert "postgresql://corral:***@127.0.0.1:1/corral" in lost
-    assert "secret" not in lost
+    assert "hush" not in lost
     assert line.split() == f"gpu1 {host.url} ok: Ollama 0.33.7, 4 models, loaded: {TEXT}".split()
     first, second, *_ = both[both.index("\n}\n") + 3 :].splitlines()
     assert " ok: Ollama 0.33.7" in first

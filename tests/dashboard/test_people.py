@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -75,7 +76,8 @@ async def _shown(site: str, remembers: dict[str, Any], users: tuple[str, ...]) -
 
 def page(people: People, *users: str, **remembers: Any) -> str:
     """All that the first page shows to whoever the sign-on names so."""
-    return asyncio.run(_shown(people.site, {"language": "en"} | remembers, users))
+    with ThreadPoolExecutor(1) as thread:  # beside Playwright's loop, which runs here once a browser was open
+        return thread.submit(asyncio.run, _shown(people.site, {"language": "en"} | remembers, users)).result()
 
 
 def talked(gateway: Gateway, question: str) -> str:

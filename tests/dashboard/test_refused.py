@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.gateway import GatewayError
+from dashboard.gateway import NAMELESS, GatewayError
 from dashboard.refused import _sentences, sentence, told
 from gateway.errors import ConfigError, CorralError
 
@@ -13,8 +13,8 @@ def codes(error: type[CorralError]) -> set[str]:
 
 
 def test_every_code_has_words() -> None:
-    """But that of a configuration, which nobody is answered."""
-    assert _sentences().keys() == codes(CorralError) - {ConfigError.code}
+    """But that of a configuration, which nobody is answered; and what the app itself refuses."""
+    assert _sentences().keys() == codes(CorralError) - {ConfigError.code} | {NAMELESS}
 
 
 @pytest.mark.parametrize(
