@@ -51,9 +51,8 @@ _UNLOAD: Final = Kind.UNLOAD
 _INFER: Final = Right.INFER
 
 THREAD_BYTES: Final = 1024 * 1024  # reading a larger body takes milliseconds: not on the loop
-PAUSED_BYTES: Final = (
-    64 * 1024
-)  # from here on aiohttp may have paused the connection, and has to know that the body was taken
+# from here on aiohttp may have paused the connection, and has to know that the body was taken
+PAUSED_BYTES: Final = 64 * 1024
 Unload = Callable[[InferenceRequest], Awaitable[tuple[HostAnswer, str]]]
 Rejected = Callable[[str], None]
 TurnedAway = Callable[[Refusal], None]
@@ -121,9 +120,7 @@ class Inference:
         handlers = self._handlers | {prefix + path: handler for path, handler in self._handlers.items()}
 
         def dispatched(request: Any) -> Awaitable[web.StreamResponse]:
-            message = (
-                request._message
-            )  # where request.method, .raw_path and .headers are made from, by an interpreted property each
+            message = request._message  # what request.method, .raw_path and .headers look into, each interpreted
             if message.method != "POST":
                 return otherwise(request)
             handler = handlers.get(message.path) or handlers.get(request.path)  # the second decodes, and has no query

@@ -51,9 +51,8 @@ _EMPTY: Final = (b'""', b"[]", b"null")
 # Go's time.ParseDuration: each number has its unit, except a lone 0. No part can match in two ways: matching is linear.
 _ZERO_DURATION: Final = re.compile(r"[+-]?(?:0|(?:(?:0+(?:\.0*)?|\.0+)(?:ns|us|µs|μs|ms|s|m|h))+)\Z")
 SMALL_BYTES: Final = 128  # of a number, a word, a truth or a duration
-NAME_LIMIT: Final = (
-    4096  # of a model, as sent; the longest that Ollama knows has some 600 characters, but blanks may stand around it
-)
+# of a model, as sent; the longest that Ollama knows has some 600 characters, but blanks may stand around it
+NAME_LIMIT: Final = 4096
 _TRAILING: Final = re.compile(r"trailing characters \(byte (\d+)\)")
 _INT64: Final = 2**63
 

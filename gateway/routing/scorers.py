@@ -27,9 +27,8 @@ PENALTY_HALF_LIFE_SECONDS: Final = 30.0
 DECODE_SHARE: Final = 0.25  # a second after the first token is a quarter as long as one before it
 HARM_SHARE: Final = 0.5  # others' seconds are those of requests that may never come, or find another host
 MEMO_LIMIT: Final = 64  # models and runner options that are remembered of a host, until it changes
-OVERDUE: Final = (
-    0.25  # of the seconds for which a lease is held there: one that should be over has at least so many left
-)
+# of the seconds for which a lease is held there: one that should be over has at least so many left
+OVERDUE: Final = 0.25
 
 
 class Price(NamedTuple):
