@@ -17,12 +17,12 @@ PAGES = {
 }
 """The pages by the names of their links, and when the content of each is there."""
 TURNS = 8
+SESSIONS = 10_000
 
 
 def measure(stage: Stage, rounds: int) -> Iterator[Found]:
-    """A fleet with some history, a chat of sixteen messages."""
-    for number in range(10):
-        stage.gateway.post("/api/sessions", {"title": f"Session {number}", "model": MODEL})
+    """A fleet with some history, very many sessions, a chat of sixteen messages."""
+    stage.gateway.each("POST", ["/api/sessions"] * SESSIONS, {"title": "One of many", "model": MODEL})
     session = stage.session("fast", 50)
     for _ in range(TURNS):
         stage.gateway.post(f"/api/sessions/{session}/chat", {"message": {"content": "And?"}, "stream": False})
@@ -36,12 +36,26 @@ def measure(stage: Stage, rounds: int) -> Iterator[Found]:
         )
         for name, values in took.items():
             yield Found(f"click → page {name}", values[1:], "ms", "p95", SWITCH_MS)
+        _switched(page, "Sessions")
+        older = [_older(page, number) for number in range(2, rounds + 2)]
+        yield Found(f"click → the next page of {SESSIONS} sessions", older, "ms", "p95", SWITCH_MS)
+        _switched(page, "Chat")
         yield Found("reload → chat with 16 messages", [_reloaded(page) for _ in range(rounds)], "ms", "p95", RELOAD_MS)
 
 
 def _switched(page: Page, name: str) -> float:
     page.get_by_role("link", name=name, exact=True).click()
     there = page.wait_for_function(f"() => ({PAGES[name]}) && performance.timeOrigin + performance.now()")
+    took = float(there.json_value()) - float(page.evaluate("clicked"))
+    idle(page)
+    return took
+
+
+def _older(page: Page, number: int) -> float:
+    page.get_by_role("button", name="Older", exact=True).click()
+    there = page.wait_for_function(
+        f"() => document.body.innerText.includes('Page {number}') && performance.timeOrigin + performance.now()"
+    )
     took = float(there.json_value()) - float(page.evaluate("clicked"))
     idle(page)
     return took
