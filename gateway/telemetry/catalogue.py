@@ -133,7 +133,7 @@ class Catalogue:
             "corral_host_excluded", "Hosts passed over in that decision, and why.", "host", "reason"
         )
         self.prediction_error = histogram(
-            "corral_prediction_error_seconds",
+            "corral_route_error_seconds",
             "Routing's prediction of the first byte against what it took: error=early came sooner, late came later.",
             ERROR,
             "host",

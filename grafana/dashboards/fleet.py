@@ -180,8 +180,8 @@ def _latency() -> list[Json]:
             "Routing predicts the first byte in seconds; late: it came later than that. Late by seconds and more: routing knows too little of "
             "a host, see it by host there.",
             "s",
-            Query(quantile(0.9, "corral_prediction_error_seconds", late), "later than predicted"),
-            Query(quantile(0.9, "corral_prediction_error_seconds", early), "sooner than predicted"),
+            Query(quantile(0.9, "corral_route_error_seconds", late), "later than predicted"),
+            Query(quantile(0.9, "corral_route_error_seconds", early), "sooner than predicted"),
         ),
     ]
 

@@ -186,7 +186,7 @@ def _work() -> list[Json]:
             "Predicted too early, p90",
             "How much later the first byte came than routing predicted. High for one host: its learned speeds are stale, or its load is hidden.",
             "s",
-            split(quantile, 0.9, "corral_prediction_error_seconds", HOST, 'error="late"', by="host"),
+            split(quantile, 0.9, "corral_route_error_seconds", HOST, 'error="late"', by="host"),
         ),
     ]
 

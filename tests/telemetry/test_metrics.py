@@ -142,7 +142,7 @@ def test_an_ordinary_generation() -> None:
         "corral_request_tokens_sum": {(TEXT, "input"): 14, (TEXT, "output"): 25},
         "corral_request_tokens_count": {(TEXT, "input"): 1, (TEXT, "output"): 1},
         "corral_body_bytes_total": {("text_completion", "in"): 100, ("text_completion", "out"): 2600},
-        "corral_prediction_error_seconds_sum": {("gpu1", "late"): 0.5},
+        "corral_route_error_seconds_sum": {("gpu1", "late"): 0.5},
         "corral_routing_decisions_total": {("gpu1", "loaded"): 1},
         "corral_host_excluded_total": {("gpu3", "circuit_open"): 1},
         "corral_upstream_attempts_total": {("gpu1", "ok"): 1},
@@ -186,12 +186,12 @@ CASES: dict[str, tuple[GenerationRecord, str, dict[tuple[str, ...], float]]] = {
     ),
     "a first byte before its time": (
         record(ttft_seconds=0.75),
-        "corral_prediction_error_seconds_sum",
+        "corral_route_error_seconds_sum",
         {("gpu1", "early"): 0.25},
     ),
     "a first byte from another host than was predicted": (
         record(attempts=(GOOD, FAILED)),
-        "corral_prediction_error_seconds_count",
+        "corral_route_error_seconds_count",
         {},
     ),
     "a second host": (
@@ -292,7 +292,7 @@ ENUMS: dict[str, dict[str, type[StrEnum] | tuple[str, ...]]] = {
     "corral_cancellations_total": {"source": CancelSource, "phase": Phase},
     "corral_host_state": {"state": State},
     "corral_model_unloads_total": {"reason": UnloadReason},
-    "corral_prediction_error_seconds": {"error": ("early", "late")},
+    "corral_route_error_seconds": {"error": ("early", "late")},
     "corral_request_tokens": {"type": ("input", "output")},
     "corral_body_bytes_total": {"operation": OPERATIONS, "direction": ("in", "out")},
 }
