@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from gateway.config import DNS, Config, HostConfig, place_of
 from gateway.errors import ConfigError
 from gateway.fleet.health import BreakerPolicy
 from gateway.fleet.host import Host, Link
-from gateway.fleet.hostfile import read_targets
+from gateway.fleet.hostfile import HostFiles
 from gateway.fleet.registry import Fleet
 from gateway.fleet.residence import Load, Unload
 
@@ -33,6 +32,7 @@ class Discovery:
     def __init__(self, config: Config, changed: Callable[[tuple[Host, ...]], None]) -> None:
         self._config = config
         self._changed = changed
+        self._files = HostFiles()
         self._last: dict[str, tuple[HostConfig, ...]] = {}  # by source
         self._failing: dict[str, str] = {}  # by source: why
         self._left_out: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Discovery:
                 found.append(host)
         secrets = self._config.discovery.secrets
         for file in self._config.discovery.files:
-            found += await self._source(file, lambda file=file: asyncio.to_thread(read_targets, Path(file), secrets))  # type: ignore[misc]
+            found += await self._source(file, lambda file=file: self._files.read(file, secrets))  # type: ignore[misc]
         hosts, left_out = _unique(found)
         self._tell(left_out)
         if hosts != self._hosts:

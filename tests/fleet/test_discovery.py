@@ -14,6 +14,7 @@ from gateway.fleet.discovery import HOSTS_LIMIT, Discovery, tell_changes
 from gateway.fleet.host import Host
 from gateway.fleet.hostfile import FILE_LIMIT_BYTES, read_targets
 from tests.fleet.builders import written
+from tests.fleet.mount import Hanging
 
 STATIC = HostConfig("gpu1", "http://10.0.0.5:11434", 2, ("big",))
 LOCAL = HostConfig("ollama", "dns+http://localhost:11434", 4, ("dns",))
@@ -140,6 +141,19 @@ async def test_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
     assert await found.step() == []
     written(file, [{"targets": ["10.0.0.7:11434"]}])
     assert await found.step() == ["10.0.0.7-11434"]
+
+
+async def test_a_mount_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Holds up no other source, and is logged."""
+    monkeypatch.setattr("gateway.fleet.hostfile.FILES_SECONDS", 0.05)
+    hung = written(tmp_path / "hung.json", [])
+    mount = Hanging(monkeypatch, hung)
+    found = Found(STATIC, files=(hung, written(tmp_path / "hosts.json", [{"targets": ["10.0.0.7:11434"]}])))
+    assert await found.step() == ["gpu1", "10.0.0.7-11434"]
+    assert warned(caplog) == [f"{hung} tells no hosts: not read within 0.05 s"]
+    mount.answers.set()
 
 
 async def test_a_source_that_fails_in_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

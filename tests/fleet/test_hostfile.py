@@ -1,6 +1,9 @@
 """Files of hosts: what an entry can say, and what is refused."""
 
+import asyncio
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +11,12 @@ import pytest
 
 from gateway.config import HostConfig
 from gateway.errors import ConfigError
-from gateway.fleet.hostfile import read_targets
+from gateway.fleet.hostfile import HostFiles, read_targets
 from tests.builders import call, simulated
 from tests.conftest import Corral
 from tests.fleet.builders import written
+from tests.fleet.mount import Hanging
+from tests.stage import SECONDS
 from tests.tls import Authority, Front
 
 
@@ -44,6 +49,53 @@ def test_bad_yaml(tmp_path: Path) -> None:
     """One line says what is wrong."""
     with pytest.raises(ValueError, match="not YAML: "):
         read_targets(Path(written(tmp_path / "hosts.yml", "a: [")), {})
+
+
+BOMB = "- &a {targets: ['h:1', 'h:2']}\n" + "- *a\n" * 50
+
+
+def test_aliases(tmp_path: Path) -> None:
+    """Are refused: a file of a megabyte could unfold to more than there is memory."""
+    with pytest.raises(ValueError, match=r"aliases \(\*name\) are not taken"):
+        read_targets(Path(written(tmp_path / "hosts.yml", BOMB)), {})
+
+
+async def test_a_pipe(tmp_path: Path) -> None:
+    """Is refused, as nobody may ever write into it."""
+    os.mkfifo(tmp_path / "hosts.json")
+    with pytest.raises(ValueError, match="it is no regular file"):
+        await HostFiles().read(str(tmp_path / "hosts.json"), {})
+
+
+async def test_a_mount_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is asked once at a time, and whoever asks once it has answered gets what it said. Who leaves meanwhile leaves it to the next."""
+    monkeypatch.setattr("gateway.fleet.hostfile.FILES_SECONDS", 0.05)
+    file = written(tmp_path / "hosts.json", [{"targets": ["10.0.0.7:11434"]}])
+    mount, files = Hanging(monkeypatch, file), HostFiles()
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match=r"not read within 0\.05 s"):
+            await files.read(file, {})
+    monkeypatch.setattr("gateway.fleet.hostfile.FILES_SECONDS", SECONDS)
+    with pytest.raises(TimeoutError, match=r"^$"):
+        async with asyncio.timeout(0.01):
+            await files.read(file, {})
+    assert mount.asked.acquire(timeout=SECONDS)
+    assert not mount.asked.acquire(blocking=False)
+    mount.answers.set()
+    assert [host.name for host in await files.read(file, {})] == ["10.0.0.7-11434"]
+    written(Path(file), [])
+    assert await files.read(file, {}) == []
+
+
+async def test_a_system_that_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says so in its own words."""
+
+    def gives_up(_path: Path, **_more: Any) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(Path, "stat", gives_up)
+    with pytest.raises(TimeoutError, match="Connection timed out"):
+        await HostFiles().read(str(tmp_path / "hosts.json"), {})
 
 
 LINK = {

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import ssl
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from gateway.fleet.tls import Contexts
 from tests.builders import TEXT, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import ask
+from tests.fleet.mount import Hanging
 from tests.stage import SECONDS, Stage
 from tests.tls import Authority, Front
 
@@ -174,21 +173,6 @@ async def test_files_that_change(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     ]
     with pytest.raises(ConfigError, match="No such file or directory"):
         await contexts.of(Link("/away.pem"))
-
-
-class Hanging:
-    """A mount: asking after ``file`` is not answered until ``answers`` is set. ``asked`` has how often."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
-        self.asked, self.answers, stat = threading.Semaphore(0), threading.Event(), Path.stat
-
-        def hanging(path: Path, **more: Any) -> os.stat_result:
-            if str(path) == file:
-                self.asked.release()
-                assert self.answers.wait(SECONDS)
-            return stat(path, **more)
-
-        monkeypatch.setattr(Path, "stat", hanging)
 
 
 async def test_a_mount_that_does_not_answer(corral: Corral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
