@@ -52,6 +52,8 @@ def _readable(file: str, named: str) -> None:
         path.open("rb").close()
     except OSError as error:
         raise ConfigError(f"{named}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{named}: no file can have this name") from None
 
 
 def _why(error: OSError, otherwise: str) -> str:
@@ -72,7 +74,7 @@ def _signed(file: str) -> tuple[int, int, int] | None:
         return None
     try:
         seen = Path(file).stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return seen.st_mtime_ns, seen.st_size, seen.st_ino
 

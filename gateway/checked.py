@@ -142,7 +142,16 @@ def _check_host(host: HostConfig) -> None:
             f"host {host.name!r}: url = {host.url!r}: leave {parts.path.rstrip('/')} out, it is Ollama's own"
         )
 
+    _check_texts(host)
     _check_link(host, parts.scheme)
+
+
+def _check_texts(host: HostConfig) -> None:
+    """They are told on as they are: to the system, in requests and in JSON, where some characters cannot be, or end what they stand in."""
+    texts = [(key, getattr(host, key)) for key in ("url", "ca", "server_name", "cert", "key")]
+    for key, text in (*texts, *(("tags", tag) for tag in host.tags)):
+        if not text.isprintable() or (key == "url" and " " in text):
+            raise ConfigError(f"host {host.name!r}: {key} = {text!a}: it has characters that cannot stand there")
 
 
 def _check_link(host: HostConfig, scheme: str) -> None:

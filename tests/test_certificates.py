@@ -49,6 +49,7 @@ def test_what_cannot(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for run, said in (
         (lambda: trust(context, away, "ca"), f"ca = '{away}': No such file or directory"),
+        (lambda: trust(context, "/a\0", "ca"), "ca = '/a\\x00': no file can have this name"),
         (lambda: trust(context, str(words), "ca"), f"ca = '{words}': holds no certificates in PEM form"),
         (lambda: show(context, one.cert, away, "cert"), f"cert: '{away}': No such file or directory"),
         (lambda: show(context, away, one.key, "cert"), f"cert: '{away}': No such file or directory"),
