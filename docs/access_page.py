@@ -55,7 +55,7 @@ corral keys create ann                              # a user
 corral keys create ci --role operator --expires 2027-01-31
 corral keys create guest --models 'llama3*,qwen*' --hosts 'gpu1,lab-*'
 corral keys create app --rpm 60 --tpm 20000 --concurrency 4 --budget 1000000/day --budget 20000000/month --priority normal --share 2
-corral keys limit app --rpm 120 --tpm 0             # other limits for the same key; 0 takes one away
+corral keys limit app --rpm 120 --tpm 0             # other limits for the same key; 0 takes one away; budgets stand in place of all that there were
 corral keys list; corral keys rotate ann; corral keys revoke ann
 ```
 

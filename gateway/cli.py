@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except ConfigError as error:
         print(f"corral: {error.message}", file=sys.stderr)
-        return 1
+        return 2 if parsed.run is _status else 1  # 1 would say that a gateway is degraded, and none was asked
     except KeyboardInterrupt:
         return 130
     return code
@@ -264,7 +264,7 @@ def _add_keys(commands: Any) -> None:
                 dest="budgets",
                 action="append",
                 metavar="N/day",
-                help="tokens of a day, or N/month of a month (UTC); may be given twice, for both",
+                help="tokens of a day, or N/month of a month (UTC); may be given twice, for both; in place of all that there were",
             )
             parser.add_argument("--priority", choices=PRIORITIES, help="the most urgent that its requests can be")
             parser.add_argument("--share", type=float, metavar="X", help="its weight where others wait too (1)")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli import main
 from gateway.status import DEGRADED, UNREACHABLE, WELL, in_words, status, unreachable, verdict
 from gateway.top.look import Look, SeenFinding, SeenReadiness
 from tests.builders import TEXT, simulated
@@ -94,3 +95,18 @@ async def test_the_command(corral: Corral, tmp_path: Path) -> None:
         "state": "unreachable",
         "amiss": ["Connection refused"],
     }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--gateway", "ftp://gw"],
+        ["--gateway", "https://gw", "--ca", "/away.pem"],
+        ["--gateway", "https://gw", "--cert-key", "ours.key"],
+        ["--gateway", "http://gw", "--ca", "ca.pem"],
+    ],
+)
+def test_nobody_was_asked(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Is no gateway that is degraded: a script would take it for one."""
+    assert main(["status", *wrong]) == UNREACHABLE
+    assert capsys.readouterr().err.startswith("corral: ")
