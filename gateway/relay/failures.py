@@ -54,7 +54,8 @@ def unroutable(request: InferenceRequest, verdict: Unroutable, failures: list[st
         where = f" on host {request.pin}" if request.pin else _hint(request.requested_model, verdict)
         return ModelNotFound(request.endpoint.not_found.format(request.requested_model) + where)
     reasons = "; ".join(f"{left_out.host} {left_out.why}" for left_out in verdict.rejected)
-    return NoHost(f"no host can take {request.requested_model!r}: {reasons}", retry_after=RETRY_AFTER_SECONDS)
+    why = reasons or "no host is configured or found now"
+    return NoHost(f"no host can take {request.requested_model!r}: {why}", retry_after=RETRY_AFTER_SECONDS)
 
 
 def _hint(asked: str, verdict: Unroutable) -> str:

@@ -200,3 +200,11 @@ async def test_a_host_by_tls_that_comes_and_changes(corral: Corral, tmp_path: Pa
         assert set(await told([])) == {"gpu1"}
         rows = json.dumps((await stage.get("/api/fleet"))["hosts"]) + stage.log.read_text(encoding="utf-8")
         assert "of-the-host" not in rows
+
+
+async def test_no_hosts_at_all(corral: Corral, tmp_path: Path) -> None:
+    """A request is told so."""
+    stage = await corral(discovery={"files": (written(tmp_path / "hosts.json", []),)})
+    answer = await stage.ask(call("/api/generate"))
+    assert (answer.status, "Retry-After" in dict(answer.headers)) == (503, True)
+    assert json.loads(answer.body)["error"].endswith(": no host is configured or found now")
