@@ -154,7 +154,7 @@ without the header. In the waiting room each person is a caller of their own. Th
 | the header | what comes of it |
 | --- | --- |
 | with a key of `access.user_keys`, one name of 1 to 64 printable characters (UTF-8) | the person |
-| with such a key, but empty, longer, twice, or with control characters | 400, `bad_request` |
+| with such a key, but empty, longer, twice, or with what is not printable (control characters, no-break spaces) | 400, `bad_request` |
 | with any other key, or without one | 403, `not_allowed`: who names people that are not told apart shall know it. `/` and `/healthz` answer all the same |
 | missing | the key itself, as ever |
 

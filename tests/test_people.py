@@ -122,6 +122,9 @@ REFUSED = (
     (APP, "a" * 65, 400),
     (APP, "tab\tbed", 400),
     (APP, "\x85", 400),
+    (APP, _bytes("ann\x85"), 400),  # these are not ann, and are not to become her
+    (APP, _bytes("ann\N{NO-BREAK SPACE}"), 400),
+    (APP, _bytes("\N{IDEOGRAPHIC SPACE}ann"), 400),
 )
 
 
@@ -139,9 +142,10 @@ async def test_whose_word_does_not_count(corral: Corral, tmp_path: Path) -> None
 async def test_where_nobody_has_a_key(corral: Corral) -> None:
     """Nobody is told apart, so nobody may think so."""
     stage = await corral(simulated())
-    for path in ("/api/chat", "/api/sessions"):
-        answer = await asked(stage, path, {"X-Corral-User": ANN})
-        assert (answer.status, answer.get("X-Corral-Error")) == (403, "not_allowed")
+    for path in ("/api/chat", "/v1/messages", "/api/sessions"):
+        for user in (ANN, "", "  "):
+            answer = await asked(stage, path, {"X-Corral-User": user})
+            assert (answer.status, answer.get("X-Corral-Error")) == (403, "not_allowed"), (path, user)
     assert not stage["gpu1"].ledger.entries
 
 

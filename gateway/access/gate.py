@@ -189,7 +189,7 @@ class Gate:
         if who.name not in self._config.user_keys:
             whose = f"the key {who.name!r}" if who.name else "a caller without a key"
             raise NotAllowed(f"{USER}: {whose} may not speak for others; access.user_keys names the keys that may")
-        user = users[0].strip() if len(users) == 1 else ""
+        user = users[0].strip(" \t") if len(users) == 1 else ""  # other blanks are of a name, which cannot be
         if not (0 < len(user) <= USER_MOST and user.isprintable()):
             raise BadRequest(f"{USER} must name one person, in 1 to {USER_MOST} printable characters")
         return msgspec.structs.replace(who, name=f"{who.name}/{user}")

@@ -266,7 +266,7 @@ class Inference:
         self, endpoint: Endpoint, request: web.Request, headers: Inbound, id_: str, trace: Trace, near: bool
     ) -> InferenceRequest:
         """What is asked for, by somebody who may. Raises CorralError."""
-        who = None if self._gate.open[near] and not headers.user else self._who(request, near)
+        who = None if self._gate.open[near] and headers.user is None else self._who(request, near)
         if self.draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=5.0)
         content = request.content

@@ -117,7 +117,7 @@ class Inbound:
     detach = ""
     priority = ""
     deadline = ""
-    user = ""
+    user: str | None = None  # not there; empty is refused, as it names nobody
     traceparent = ""
     tracestate = ""
     request_id = ""

@@ -103,6 +103,15 @@ def test_everybody_has_their_own(people: People) -> None:
     assert "What would you like to know?" in said
 
 
+@pytest.mark.parametrize("name", ["Черных", "ИГОРЬ Р", "Léà"])
+def test_whoever_they_are(people: People, name: str) -> None:
+    """Also those whose last letter's bytes end like a blank of Latin-1, as headers are read."""
+    talked(people.gateway.of(name), "Why are capybaras?")
+    said = page(people, name)
+    assert f":material/person: {name}" in said
+    assert "Why are capybaras?" in said
+
+
 @pytest.mark.parametrize("users", [(), ("",), ("ann", "eve")])
 def test_nobody_is_named(people: People, users: tuple[str, ...]) -> None:
     """Or two are: nothing is asked of the gateway as the app, whose sessions would be everybody's."""
