@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import refused
-from dashboard.browser import remember, remembered
+from dashboard.browser import forget_the_rest, remember, remembered
 from dashboard.edge import begin, edge, fragment, page_failed
 from dashboard.gateway import NAMELESS, GatewayError
 from dashboard.i18n import LANGUAGE, LANGUAGES, language, t
@@ -60,8 +60,18 @@ def _whose() -> None:
             st.caption(f":material/person: {plain(name)}")
 
 
+def _forget_others() -> None:
+    """A tab that has lost its connection comes back with all that it had: where somebody else has signed in meanwhile, that is not theirs."""
+    with contextlib.suppress(GatewayError):
+        whose = person()
+        if st.session_state.setdefault("_whose", whose) != whose:
+            forget_the_rest()
+            st.session_state["_whose"] = whose
+
+
 def main() -> None:
     """One run."""
+    _forget_others()
     st.set_page_config(page_title="Corral", page_icon=str(HERE / "assets" / "icon.svg"))
     st.logo(str(HERE / "assets" / "logo.svg"), size="large")
     pages = {

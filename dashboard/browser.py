@@ -9,6 +9,7 @@ import streamlit as st
 
 KEY = "corral"
 QUIET_MS = 1500
+_TOLD = ("_told", "_kept", "_presets_told", "_presets", "_presets_change")
 AHEAD = [path.name for path in sorted((Path(st.__file__).parent / "static" / "static" / "js").glob("PlotlyChart.*.js"))]
 """Code of Streamlit's that the first chart waits for, 4.7 MB. A browser fetches and runs it ahead, once nothing on the page has moved for QUIET_MS and nobody has typed:
 to run it takes some tenths of a second, which a growing answer must not lose. Empty where Streamlit has named it otherwise: then the first chart waits."""
@@ -134,6 +135,13 @@ def remembered() -> dict[str, Any] | None:
 def remember(**values: Any) -> None:
     """From now on, in this tab and the next one that is opened."""
     st.session_state.setdefault("_kept", {}).update(values)
+
+
+def forget_the_rest() -> None:
+    """All that the tab has but what its browser has told: it is the browser's, and what has not changed is not told again."""
+    told = {name: st.session_state[name] for name in _TOLD if name in st.session_state}
+    st.session_state.clear()
+    st.session_state.update(told)
 
 
 def _hear_presets() -> None:

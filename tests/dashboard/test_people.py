@@ -29,6 +29,7 @@ class People(NamedTuple):
 
     site: str
     gateway: Gateway
+    demo: Demo
 
 
 @pytest.fixture(scope="module")
@@ -40,31 +41,41 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
     serve = ("--gateway", demo.url, "--listen", "127.0.0.1:0", "--user-header", "x-forwarded-user")
     process = started(folder, "dashboard", *serve, CORRAL_API_KEY=KEY)
     gateway = Gateway(demo.url, KEY)
-    yield People(told(process, r"(http://127\.0\.0\.1:\d+)"), gateway)
+    yield People(told(process, r"(http://127\.0\.0\.1:\d+)"), gateway, demo)
     gateway.close()
     ended(process)
     demo.stop()
 
 
-async def _shown(site: str, remembers: dict[str, Any], users: tuple[str, ...]) -> str:
+class Tab:
+    """What a tab has kept of its connection: by ``id`` the app knows it again. What it remembers it has ``told`` once: unchanged, it is not sent again."""
+
+    id = ""
+    told = False
+
+
+async def _shown(site: str, remembers: dict[str, Any], users: tuple[str, ...], tab: Tab) -> str:
     headers = [("X-Forwarded-User", user) for user in users]
+    known = ("streamlit", "no-xsrf", tab.id) if tab.id else ("streamlit",)
     shown: list[str] = []
-    widgets: list[WidgetState] = []
     address = f"{site}/_stcore/stream"
     async with (
         aiohttp.ClientSession() as http,
         asyncio.timeout(20.0),
-        http.ws_connect(address, protocols=("streamlit",), max_msg_size=0, headers=headers) as socket,
+        http.ws_connect(address, protocols=known, max_msg_size=0, headers=headers) as socket,
     ):
         await socket.send_bytes(BackMsg(rerun_script={}).SerializeToString())
         async for message in socket:
             heard = ForwardMsg.FromString(message.data)
             kind = heard.WhichOneof("type")
+            if kind == "new_session":
+                tab.id = heard.new_session.initialize.session_id
             asked = heard.delta.new_element.bidi_component
-            if asked.component_name == "corral_prefs" and not widgets:
-                widgets.append(WidgetState(id=asked.id, json_value=json.dumps({"doc": json.dumps(remembers)})))
+            if asked.component_name == "corral_prefs" and not tab.told:
+                tab.told = True
+                doc = WidgetState(id=asked.id, json_value=json.dumps({"doc": json.dumps(remembers)}))
                 again = BackMsg()
-                again.rerun_script.widget_states.widgets.extend(widgets)
+                again.rerun_script.widget_states.widgets.append(doc)
                 shown.clear()
                 await socket.send_bytes(again.SerializeToString())
             elif kind == "delta":
@@ -74,10 +85,11 @@ async def _shown(site: str, remembers: dict[str, Any], users: tuple[str, ...]) -
     return "\n".join(shown)
 
 
-def page(people: People, *users: str, **remembers: Any) -> str:
+def page(people: People, *users: str, tab: Tab | None = None, **remembers: Any) -> str:
     """All that the first page shows to whoever the sign-on names so."""
     with ThreadPoolExecutor(1) as thread:  # beside Playwright's loop, which runs here once a browser was open
-        return thread.submit(asyncio.run, _shown(people.site, {"language": "en"} | remembers, users)).result()
+        shown = _shown(people.site, {"language": "en"} | remembers, users, tab or Tab())
+        return thread.submit(asyncio.run, shown).result()
 
 
 def talked(gateway: Gateway, question: str) -> str:
@@ -101,6 +113,25 @@ def test_everybody_has_their_own(people: People) -> None:
     assert "aardvarks" not in said
     assert "Why are badgers?" in said
     assert "What would you like to know?" in said
+
+
+def test_a_tab_that_comes_back_as_somebody_else(people: People) -> None:
+    """What it has kept is not shown to them, also where the gateway cannot be asked whose it is."""
+    mine, tab = talked(people.gateway.of("ann"), "Why are marmots?"), Tab()
+    assert "marmots" in page(people, "ann", tab=tab, session=mine)
+    people.demo.go()
+    try:
+        first = tab.id
+        assert "marmots" in page(people, "ann", tab=tab, session=mine)
+        said = page(people, "eve", tab=tab, session=mine)
+        assert tab.id == first
+        assert "The gateway does not answer" in said
+        assert "marmots" not in said
+    finally:
+        people.demo.come()
+    said = page(people, "eve", tab=tab, session=mine)
+    assert ":material/person: eve" in said
+    assert "marmots" not in said
 
 
 @pytest.mark.parametrize("name", ["Черных", "ИГОРЬ Р", "Léà"])
