@@ -13,7 +13,15 @@ import zstandard
 
 from gateway.dialects.forms import TWICE, field_of
 from gateway.dialects.names import canonical
-from gateway.dialects.request import BLOCK_BYTES, BYTES_PER_TOKEN, Endpoint, InferenceRequest, Kind, Priority
+from gateway.dialects.request import (
+    BLOCK_BYTES,
+    BYTES_PER_TOKEN,
+    EMBEDDINGS,
+    Endpoint,
+    InferenceRequest,
+    Kind,
+    Priority,
+)
 from gateway.dialects.urgency import Background
 from gateway.errors import BadRequest
 from gateway.record import NO_TRACE, Trace
@@ -108,7 +116,7 @@ def read(
         flag_of(fields, "stream", default=endpoint.streams_by_default),
         _runner_options(fields) if "options" in fields or "shift" in fields else (),
         min(size // BYTES_PER_TOKEN, PROMPT_TOKENS_LIMIT),
-        () if size < BLOCK_BYTES else _prefix(name, prompt),
+        () if size < BLOCK_BYTES or endpoint.operation == EMBEDDINGS else _prefix(name, prompt),
         body,
         session,
         client,

@@ -14,6 +14,9 @@ BLOCK_BYTES = 2048
 BLOCK_TOKENS = BLOCK_BYTES // BYTES_PER_TOKEN
 
 
+EMBEDDINGS = "embeddings"  # an endpoint's operation
+
+
 class Kind(StrEnum):
     """What the caller wants of the model."""
 
@@ -92,6 +95,11 @@ class InferenceRequest(msgspec.Struct, frozen=True, gc=False):
     kept: bool = True  # whether it may be recorded into a session of theirs
     share: float = 1.0  # its key's weight in the waiting room
     own_deadline: bool = False  # `deadline_seconds` is what its caller asked for, not what is configured
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it wants no words of the model: no answer is written, and no slot's cache is used."""
+        return self.endpoint.operation == EMBEDDINGS
 
     @property
     def party(self) -> str:

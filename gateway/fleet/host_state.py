@@ -20,6 +20,7 @@ from gateway.record import Usage
 from gateway.remembered import What
 
 CACHED_PREFILL_SECONDS: Final = 0.05
+EMBEDDING_LEAST_SECONDS: Final = 0.001
 ENOUGH_SHARE: Final = 0.8  # of a host's memory: who had to leave though no more was taken left for another reason
 
 
@@ -190,8 +191,8 @@ class HostState:
         memory.keep(self.host, digest, What.PARALLEL, limit, lease.since + usage.total_seconds)
         return True
 
-    def learn(self, lease: Lease, seconds: float, usage: Usage, memory: Memory) -> None:
-        """Blend in what a whole answer showed. ``seconds``: how long the lease was held.
+    def learn(self, lease: Lease, seconds: float, usage: Usage, memory: Memory, embedded: int) -> None:
+        """Blend in what a whole answer showed. ``seconds``: how long the lease was held; ``embedded``: 0, or of an embedding the tokens of its prompt.
 
         Ollama counts cached prompt tokens too: a short evaluation, or one of a prompt that was known there, tells no speed.
         """
@@ -203,10 +204,14 @@ class HostState:
         self.memo = None
         if lease.cold and not lease.joins and usage.load_seconds:
             self.learn_load(lease.digest, usage.load_seconds, now, memory)
-        cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
+        if embedded:
+            prefill_rate = _embedding_rate(usage, embedded, 0.0 if lease.cold else seconds)
+        else:
+            cached = lease.known or usage.prefill_seconds < CACHED_PREFILL_SECONDS
+            prefill_rate = None if cached else usage.input_tokens / usage.prefill_seconds
         estimate = self.estimates.get(lease.digest, Estimate()).after(
             None,
-            None if cached else usage.input_tokens / usage.prefill_seconds,
+            prefill_rate,
             usage.output_tokens / usage.decode_seconds if usage.decode_seconds else None,
         )
         self.estimates = {**self.estimates, lease.digest: estimate}
@@ -279,3 +284,14 @@ class HostState:
             self.slots.crowded(),
             self.leaving,
         )
+
+
+def _embedding_rate(usage: Usage, tokens: int, seconds: float) -> float | None:
+    """Tokens of an embedding's prompt per second. A host tells no more than how long all of it took, if that: but for the load, that was reading.
+
+    ``tokens``: as estimated; ``seconds``: as seen here, 0 where a load is part of it.
+    """
+    spent = usage.total_seconds or seconds
+    if not spent:
+        return None
+    return (usage.input_tokens or tokens) / max(EMBEDDING_LEAST_SECONDS, spent - usage.load_seconds)

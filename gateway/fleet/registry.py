@@ -367,12 +367,12 @@ class Fleet:
         if state is not None and lease.digest is not None and state.ran(lease, lease.digest, usage, self.memory):
             self._touch(state)
 
-    def learn(self, lease: Lease, seconds: float, usage: Usage) -> None:
-        """Blend in what a whole answer showed. ``seconds``: how long the lease was held."""
+    def learn(self, lease: Lease, seconds: float, usage: Usage, *, embedded: int = 0) -> None:
+        """Blend in what a whole answer showed. ``seconds``: how long the lease was held; ``embedded``: of an embedding, the tokens of its prompt, estimated."""
         state = self._states.get(lease.host)
         if state is None:
             return
-        state.learn(lease, seconds, usage, self.memory)
+        state.learn(lease, seconds, usage, self.memory, embedded)
         self._touch(state)
         if lease.digest is not None and usage.output_tokens:
             self.learned.answered(lease.digest, usage.output_tokens)

@@ -309,7 +309,8 @@ class Relay:
                 usage = msgspec.structs.replace(
                     usage, decode_seconds=now - first
                 )  # what the host does not say, we have seen
-            self._fleet.learn(lease, now - lease.since, usage)
+            request = generation.request
+            self._fleet.learn(lease, now - lease.since, usage, embedded=request.prompt_tokens if request.embeds else 0)
 
     # -- last words ------------------------------------------------------------------------------------------------------------
 

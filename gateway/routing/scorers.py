@@ -96,7 +96,7 @@ def quote(request: InferenceRequest, view: HostView, averages: Averages, ahead: 
             else:
                 evicting = missed(known, at_once, now) * BLOCK_TOKENS / rate
     answer = 0.0
-    if tokens or request.kind is Kind.INFER:  # else it only loads
+    if (tokens or request.kind is Kind.INFER) and not request.embeds:  # else it only loads
         answer = averages.output_tokens(digest) / (decode_rate or averages.decode_rate(digest))
     fault = penalty(view, now) if view.failures else 0.0
     slow, evicting = DECODE_SHARE * answer, HARM_SHARE * evicting
@@ -130,7 +130,7 @@ def _blindly(request: InferenceRequest, view: HostView, averages: Averages, ahea
     now = averages.snapshot.taken_at
     wait = queue_wait(view, averages, ahead, now, view.slots)
     prefill = request.prompt_tokens / DEFAULT_PREFILL_RATE
-    answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE if request.kind is Kind.INFER else 0.0
+    answer = DEFAULT_OUTPUT_TOKENS / DEFAULT_DECODE_RATE if request.kind is Kind.INFER and not request.embeds else 0.0
     load, fault, slow = DEFAULT_LOAD_BASE_SECONDS, penalty(view, now), DECODE_SHARE * answer
     total, held = wait + load + prefill + fault + slow, load + prefill + answer
     return total, wait, load, prefill, 0.0, fault, 0.0, slow, held

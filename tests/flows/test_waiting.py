@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dialects.urgency import PROMPTS
 from simulator.host import SimulatedHost
-from tests.builders import ONE_EACH, OTHER, PATHS, TEXT, Call, call, simulated
+from tests.builders import EMBEDDING, ONE_EACH, OTHER, PATHS, TEXT, Call, call, simulated
 from tests.conftest import Corral
 from tests.contract.raw import Answer, ask
 from tests.sockets import until
@@ -326,3 +326,24 @@ async def test_what_ended_is_told_without_a_database(corral: Corral) -> None:
     id_ = (await stage.ask(HANG)).get("X-Corral-Generation")
     assert (await stage.get(f"/api/generations/{id_}"))["costs"][0]["host"] == "gpu1"
     assert (await ask(stage.url, "GET", "/api/generations/nobody")).status == 404
+
+
+async def test_embeddings_wait_for_each_other_as_long_as_they_take(corral: Corral) -> None:
+    """Nobody waits for words that an embedding does not write: who has a second for it is not refused behind others, as each takes far less."""
+    host = simulated(prefill_tokens_per_second=10_000)
+    await host.load(EMBEDDING)
+    stage = await corral(host)
+    usual = call("/api/embed", prompt="word " * 100)
+    for _ in range(5):
+        assert (await stage.ask(usual)).status == 200
+    explained = json.loads((await ask(stage.url, "POST", "/api/route/explain?path=/api/embed", usual.body)).body)
+    assert explained["costs"][0]["held"] == explained["costs"][0]["prefill"] < 0.1
+    hurried = call("/api/embed", prompt="word " * 100, headers={"X-Corral-Deadline": "1"})
+    host.faults.set("hang_before_headers")
+    async with stage.begun(usual, "first") as first:
+        await stage.row("first", "prefill")
+        async with stage.begun(hurried, "second") as second:
+            await stage.row("second", "queued")
+            host.faults.clear()
+            assert (await second.answer()).status == 200
+        assert (await first.answer()).status == 200

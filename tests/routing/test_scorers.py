@@ -202,6 +202,16 @@ def test_who_only_loads_gets_no_answer() -> None:
     assert (cost.load_time, cost.decode, cost.held) == (LOADING, 0.0, LOADING)
 
 
+@pytest.mark.parametrize("hosts", [view(), view(has=None)], ids=["known", "unknown"])
+@pytest.mark.parametrize("path", ["/api/embed", "/api/embeddings", "/v1/embeddings"])
+def test_who_embeds_gets_no_answer(path: str, hosts: HostView) -> None:
+    """An embedding takes its reading: no words are written, and none are waited for by those behind it."""
+    wanted = request(path=path, prompt_tokens=1000)
+    cost = priced(wanted, hosts, snapshot(hosts))
+    assert cost.decode == 0.0
+    assert cost.held == cost.load_time + cost.prefill
+
+
 def test_a_fleet_of_which_one_host_was_used() -> None:
     """A model that nobody has loaded loads everywhere at that host's pace, but for the usual base where nothing was ever measured: less than it costs to push out what is used."""
     used = view("a", load_rate=SIZE / 0.5, holds=[OTHER], vram_seen=SIZE)
