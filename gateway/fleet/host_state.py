@@ -53,6 +53,9 @@ class HostState:
     models_most: int = 0
     newcomer: bool = False  # a model has come since the last poll
     evicted: int = 0  # so many have left for another since then
+    asked: set[str] = field(
+        default_factory=set
+    )  # for what requests came since then, or were there: they may say how long it stays
     full: bool = False
     pins: frozenset[str] = frozenset()  # canonical names of models that are to stay in memory
     pinned: frozenset[str] = frozenset()  # digests of those that it has
@@ -78,6 +81,7 @@ class HostState:
 
     def start(self, lease: Lease, digest: str, options: RunnerOptions, learned: Learned) -> None:
         """A request for this model goes there. If it has to be loaded, what must make room for it is as good as gone."""
+        self.asked.add(digest)
         if lease.cold and digest not in self.loading:
             self.leaving |= self._leaving_for(digest, learned, lease.since, 0.0)
             self.loading = {**self.loading, digest: lease.since}
@@ -119,11 +123,14 @@ class HostState:
             if seen.began >= self.settled_at:
                 self.leaving = frozenset()
             return
-        asked, self.leaving, found = self.leaving, frozenset(), frozenset[str]()
+        asked, self.leaving = self.leaving, frozenset()
+        found = (
+            asked if seen.began < self.settled_at else frozenset[str]()
+        )  # for a load that is over: it shows nothing of that
         for digest, since in self.loading.items():
             self.memo = None
             found |= self._leaving_for(digest, learned, seen.at, seen.began - since, asked)
-        self.leaving, self.memo = found, None
+        self.leaving, self.memo = found.intersection(self.loaded), None
 
     def _leaving_for(
         self, digest: str, learned: Learned, now: float, age: float, asked: frozenset[str] = frozenset()
@@ -162,13 +169,14 @@ class HostState:
         """A poll was taken in whole; ``before``: what was loaded until then. If models left for others though there was memory, it is their number that counts."""
         gone = [model for digest, model in before.items() if digest not in self.loaded]
         count = len(self.loaded.keys() | self.loading.keys())
-        if self.evicted and self.evicted == len(gone) and count < most_loaded(self.models_most, self.models_seen):
+        evicted = self.evicted == len(gone) > 0 and self.asked.isdisjoint([model.digest for model in gone])
+        if evicted and count < most_loaded(self.models_most, self.models_seen):
             coming = [self._memory_of(digest, learned) for digest in self.loading if digest not in self.loaded]
             used = sum([model.vram for model in self.loaded.values()]) + sum(coming)
             least = used + min([model.vram for model in gone])
-            if least <= ENOUGH_SHARE * max(self.host.vram_bytes, self.vram_seen):
+            if 0 < least <= ENOUGH_SHARE * max(self.host.vram_bytes, self.vram_seen):
                 self._keeps_at_most(count, now, memory)
-        self.newcomer, self.evicted = False, 0
+        self.newcomer, self.evicted, self.asked = False, 0, set(self.slots.busy())
 
     def _keeps_at_most(self, count: int, now: float, memory: Memory) -> None:
         self.models_most, self.memo = count, None

@@ -54,6 +54,7 @@ class Fleet:
         self._reloads = reloads
         self.clamps = any(rule.policy == "clamp" for rule in reloads)
         self._leases: dict[int, tuple[Lease, HostState]] = {}
+        self._loads: dict[int, Lease] = {}  # those of them that wait for a model to be loaded
         self.version = 0  # counts changes: what was decided at a version stands while it lasts
         self._next_lease = 1
         self.learned = Learned()
@@ -244,6 +245,8 @@ class Fleet:
         lease = Lease(self._next_lease, name, digest, cold, now, until, known, reload, joins)
         self._next_lease += 1
         self._leases[lease.number] = (lease, state)
+        if cold:
+            self._loads[lease.number] = lease
         self.leases_granted += 1
         state.slots.take(lease)
         self._touch(state)
@@ -262,18 +265,17 @@ class Fleet:
         state = held[1]
         state.slots.give_back(lease)
         self._touch(state)
-        if lease.digest in state.loading and lease.cold and not self._loads_for_another(lease):
+        if self._loads.pop(lease.number, None) and lease.digest in state.loading and not self._loads_for_another(lease):
             state.ended(lease.digest or "", now)
         return True
 
     def _loads_for_another(self, left: Lease) -> bool:
-        return any(
-            lease.cold and lease.host == left.host and lease.digest == left.digest for lease, _ in self._leases.values()
-        )
+        return any(lease.host == left.host and lease.digest == left.digest for lease in self._loads.values())
 
     def answered(self, lease: Lease, model: str, now: float, trigger: Trigger = Trigger.REQUEST) -> None:
         """The first byte came: the model is loaded there, whatever the last poll said. ``trigger``: if it was loaded, for what."""
         state, digest, cold = self._leases[lease.number][1], lease.digest, lease.cold
+        self._loads.pop(lease.number, None)
         if digest is not None:
             since = lease.since if cold else None
             self._residence.proved(lease.host, digest, model, trigger, since=since, now=now, cause=lease.reload)

@@ -9,7 +9,7 @@ goes between two polls without a request of ours leaves no trace; what goes and 
 | … that was there, but was leased as cold after it came          | unload (reloaded), and load        |
 | /api/ps lists a model that was not there                        | load: by a request if one waits for it, else not through us |
 | … with another context than before                              | unload (reloaded), and load        |
-| /api/ps lists it no more, though it was there as the poll began | unload: expired if its time was up, else evicted; of one whose time nobody was told, evicted if another came after it and is there |
+| /api/ps lists it no more, though it was there as the poll began | unload: expired if its time was up, else evicted; of one whose time nobody was told, evicted if another came after it and is there, or is being loaded for us |
 | … while a request of ours waits for it to be loaded anew         | nothing yet: its first byte will tell, or a later poll |
 | we had it unloaded                                              | unload (requested)                 |
 | the host cannot be reached                                      | unload (host_lost)                 |
@@ -135,7 +135,7 @@ class Residence:
                 if lost.expires_at is not None:
                     late = lost.expires_at <= wall + SLACK_SECONDS
                 else:
-                    late = all(one.at <= lost.at for other, one in held.items() if other not in gone)
+                    late = not loading and all(one.at <= lost.at for other, one in held.items() if other not in gone)
                 self._told(Unload(host, lost.model, UnloadReason.EXPIRED if late else UnloadReason.EVICTED))
 
     def unloaded(self, host: str, digest: str, now: float) -> None:

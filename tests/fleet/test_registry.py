@@ -15,6 +15,9 @@ DIGEST = digest_of(TEXT)
 SMALL_CONTEXT, LARGE_CONTEXT = (("num_ctx", 2048),), (("num_ctx", 8192),)
 
 
+LONG = "2050-01-01T00:00:00Z"
+
+
 def fleet(slots: int = 2, **polled: object) -> Fleet:
     """One host, polled once."""
     made = Fleet([host("gpu1", slots)], BreakerPolicy(failures=2, eject_seconds=1.0))
@@ -357,7 +360,7 @@ def test_the_most_that_was_seen_in_memory() -> None:
 def test_how_many_models_a_host_keeps() -> None:
     """Found out by one that has to leave for another though there is memory; more that are seen at once are right; and a restart forgets it not."""
     made = Fleet([host(vram_bytes=8 * SIZE)])
-    held = (loaded(TEXT, expires_at="2050-01-01T00:00:00Z"),)
+    held = (loaded(TEXT, expires_at=LONG),)
     made.observe("gpu1", msgspec.structs.replace(observation(0.0), loaded=held))
     assert made.view("gpu1", 0.0).models_most == 0
     lease = made.lease("gpu1", OTHER, (), 1.0, cold=True)
@@ -388,6 +391,60 @@ def test_what_leaves_for_another_reason(vram: float, expires_at: str) -> None:
     seen = msgspec.structs.replace(observation(4.0, holds=[OTHER]), wall=1_800_000_000.0)
     made.observe("gpu1", seen)
     assert made.view("gpu1", 4.0).models_most == 0
+
+
+def test_a_poll_that_began_before_a_load_was_given_up() -> None:
+    """Shows nothing of what had to make room for that load, though another is under way when it comes: it stays gone until a later poll."""
+    small = host(slots=3, vram_bytes=2 * SIZE)
+    made = Fleet([small])
+    made.observe("gpu1", observation(0.0, has=[TEXT, OTHER, "c:latest"], holds=[TEXT, OTHER]))
+    made.lease("gpu1", OTHER, (), 1.0, cold=False)
+    late = observation(1.5, has=None, holds=[TEXT, OTHER])
+    made.release(made.lease("gpu1", "c:latest", (), 2.0, cold=True), 2.5)
+    assert made.view("gpu1", 2.5).leaving == {DIGEST}
+    again = made.lease("gpu1", TEXT, (), 3.0, cold=True)
+    made.observe("gpu1", msgspec.structs.replace(late, at=3.5))
+    made.release(again, 4.0)
+    assert made.view("gpu1", 4.0).leaving == {DIGEST}
+    made.observe("gpu1", observation(5.0, has=None, holds=[TEXT, OTHER]))
+    assert made.view("gpu1", 5.0).leaving == frozenset()
+
+
+def test_a_load_anew_that_is_given_up() -> None:
+    """Is over, though a request that the model was loaded for before is being answered still."""
+    made = fleet(slots=3)
+    first = made.lease("gpu1", TEXT, (), 0.0, cold=True)
+    made.answered(first, TEXT, 1.0)
+    anew = made.lease("gpu1", TEXT, (("num_ctx", 8192),), 2.0, cold=False)
+    assert anew.cold
+    joined = made.lease("gpu1", TEXT, (("num_ctx", 8192),), 2.5, cold=False)
+    made.release(anew, 3.0)
+    assert made.is_loading("gpu1"), "for another"
+    made.release(joined, 3.5)
+    assert not made.is_loading("gpu1")
+
+
+def test_a_model_that_its_caller_had_unloaded() -> None:
+    """By ``keep_alive`` 0 of a prompt, which only the host reads: that another came since tells nothing of how many are kept."""
+    made = Fleet([host(vram_bytes=8 * SIZE)])
+    made.observe("gpu1", msgspec.structs.replace(observation(0.0), loaded=(loaded(expires_at=LONG),)))
+    for model, now in ((TEXT, 1.0), (OTHER, 2.0)):
+        lease = made.lease("gpu1", model, (), now, cold=model == OTHER)
+        made.answered(lease, model, now + 0.1)
+        made.release(lease, now + 0.2)
+    made.observe("gpu1", observation(4.0, holds=[OTHER]))
+    assert made.view("gpu1", 4.0).models_most == 0
+
+
+def test_models_that_use_no_memory_of_a_gpu() -> None:
+    """Tell nothing of how much there would be."""
+    made = Fleet([host()])
+    one, other = (msgspec.structs.replace(loaded(model, expires_at=LONG), vram=0) for model in (TEXT, OTHER))
+    made.observe("gpu1", msgspec.structs.replace(observation(0.0), loaded=(one,)))
+    lease = made.lease("gpu1", OTHER, (), 1.0, cold=True)
+    made.answered(lease, OTHER, 2.0)
+    made.observe("gpu1", msgspec.structs.replace(observation(3.0), loaded=(other,)))
+    assert made.view("gpu1", 3.0).models_most == 0
 
 
 # -- draining -----------------------------------------------------------------------------------------------------------------------

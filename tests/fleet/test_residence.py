@@ -113,6 +113,14 @@ def test_a_model_that_is_gone(watched: Watched, stays: float, reason: UnloadReas
     assert watched.take() == [(TEXT, reason)]
 
 
+def test_a_model_that_goes_while_another_is_loaded(watched: Watched) -> None:
+    """Had to make room for it, where nobody was told how long it would have stayed."""
+    watched.proved(1.0, since=0.5)
+    watched.take()
+    watched.seen(2.0, loading=(OTHER,))
+    assert watched.take() == [(TEXT, UnloadReason.EVICTED)]
+
+
 def test_a_model_that_never_was_polled(watched: Watched) -> None:
     """And is gone was not kept for long."""
     watched.proved(1.0, since=0.5)
