@@ -35,6 +35,9 @@ class HostState:
     loaded: Mapping[str, LoadedModel] = field(default_factory=dict)
     loading: Mapping[str, float] = field(default_factory=dict)
     leaving: frozenset[str] = frozenset()  # of what is loaded: what may have to make room
+    doomed: dict[str, str] = field(
+        default_factory=dict
+    )  # in use when it had to leave for that other: it goes once idle
     settled_at: float = float("-inf")  # when a load last ended: what was listed before that tells nothing of it
     runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
@@ -83,7 +86,10 @@ class HostState:
         """A request for this model goes there. If it has to be loaded, what must make room for it is as good as gone."""
         self.asked.add(digest)
         if lease.cold and digest not in self.loading:
-            self.leaving |= self._leaving_for(digest, learned, lease.since, 0.0)
+            found = self._leaving_for(digest, learned, lease.since, 0.0)
+            self.leaving |= found
+            for other in found.intersection(self.slots.busy()) - {digest}:
+                self.doomed.setdefault(other, digest)
             self.loading = {**self.loading, digest: lease.since}
             self.memo = None
         if self.runners.get(digest) != options:
@@ -103,9 +109,17 @@ class HostState:
         """An answer came: it is loaded, with the options that were sent last, and takes as much memory as it took elsewhere, until a poll tells."""
         self.ended(digest, now)
         self.leaving -= {digest}
+        self.doomed = {other: by for other, by in self.doomed.items() if by != digest}  # who had to go for it has gone
         context = dict(self.runners.get(digest, ())).get("num_ctx", 0)  # 0: the host's own
         memory = self._memory_of(digest, learned)
         return LoadedModel(model, digest, memory, memory, context, "", {})
+
+    def idle(self, digest: str, now: float) -> None:
+        """A request for it is over. If it was the last, and the model has had to leave since, it leaves now, though the load be given up long since."""
+        if digest in self.doomed and digest not in self.slots.busy():
+            del self.doomed[digest]
+            self.leaving |= self.loaded.keys() & {digest}
+            self.settled_at, self.memo = max(self.settled_at, now), None
 
     def ended(self, digest: str, now: float) -> None:
         """It is loaded, or will not be."""

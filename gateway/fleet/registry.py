@@ -264,6 +264,8 @@ class Fleet:
             return False
         state = held[1]
         state.slots.give_back(lease)
+        if lease.digest in state.doomed:
+            state.idle(lease.digest or "", now)
         self._touch(state)
         if self._loads.pop(lease.number, None) and lease.digest in state.loading and not self._loads_for_another(lease):
             state.ended(lease.digest or "", now)

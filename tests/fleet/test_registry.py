@@ -410,6 +410,21 @@ def test_a_poll_that_began_before_a_load_was_given_up() -> None:
     assert made.view("gpu1", 5.0).leaving == frozenset()
 
 
+def test_what_was_in_use_when_a_load_was_given_up() -> None:
+    """Leaves for it all the same, as soon as nobody uses it: it counts as gone from then on, until a poll shows that it stayed."""
+    made = Fleet([host(slots=3, vram_bytes=2 * SIZE)])
+    made.observe("gpu1", observation(0.0, has=[TEXT, OTHER, "c:latest"], holds=[TEXT, OTHER]))
+    uses = [made.lease("gpu1", model, (), 1.0, cold=False) for model in (TEXT, OTHER)]
+    made.release(made.lease("gpu1", "c:latest", (), 2.0, cold=True), 2.5)
+    made.observe("gpu1", observation(3.0, has=None, holds=[TEXT, OTHER]))
+    assert made.view("gpu1", 3.0).leaving == frozenset()
+    made.release(uses[0], 4.0)
+    made.observe("gpu1", msgspec.structs.replace(observation(3.9, has=None, holds=[TEXT, OTHER]), at=4.1))
+    assert made.view("gpu1", 4.1).leaving == {DIGEST}
+    made.observe("gpu1", observation(5.0, has=None, holds=[TEXT, OTHER]))
+    assert made.view("gpu1", 5.0).leaving == frozenset()
+
+
 def test_a_load_anew_that_is_given_up() -> None:
     """Is over, though a request that the model was loaded for before is being answered still."""
     made = fleet(slots=3)
