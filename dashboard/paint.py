@@ -32,8 +32,10 @@ def blocks(text: str) -> tuple[list[str], str]:
             fence = "" if fence and mark.startswith(fence) else fence or mark
         elif not fence and line.count("$$") % 2:
             formula = not formula
-        following = next((one for one in lines[number + 1 :] if one.strip()), "")
-        whole = not line.strip() and not fence and not formula and following and not _CONTINUES.match(following)
+        whole = False
+        if not line.strip() and not fence and not formula:
+            following = next((one for one in lines[number + 1 :] if one.strip()), "")
+            whole = bool(following) and not _CONTINUES.match(following)
         if whole and any(one.strip() for one in current):
             done.append("\n".join(current).strip("\n"))
             current = []
@@ -61,9 +63,13 @@ class Growing:
         self._box = parent.container(gap="small")
         self._parts: list[DeltaGenerator] = []
         self._cursor = cursor
+        self._shown = "", True
 
     def show(self, text: str, *, growing: bool = True) -> None:
         """``text`` instead of what was there."""
+        if (text, growing) == self._shown:
+            return
+        self._shown = text, growing
         done, tail = gathered(*blocks(text))
         last = tail.rsplit("\n", 1)[-1].strip()
         cursor = self._cursor if growing and last and last[0] not in "|`~$" else ""

@@ -1,5 +1,6 @@
 """Messages as they are shown, with what can be done with each. Callbacks are the page's: ``Doings``."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from dashboard.i18n import number, seconds, t
 from dashboard.paint import Growing
 from dashboard.views import why
 from dashboard.views.selected import exports
+
+STATUS_FRAMES = 4  # of those in which an answer grows: what it does is read more slowly
 
 MORE = ":material/more_horiz:"  # as a label: beside an icon Streamlit draws an arrow too
 
@@ -161,7 +164,9 @@ def answer(following: Following) -> Iterator[bool]:
         growing = Growing(st.container())
         status = st.empty()
         thinking: Growing | None = None
-        while not following.over:
+        for frame in itertools.count():
+            if following.over:
+                break
             spoken = following.answer
             if spoken.thinking and thinking is None:
                 thinking = Growing(thoughts.expander(t("Thinking"), expanded=True, type="compact"))
@@ -169,7 +174,8 @@ def answer(following: Following) -> Iterator[bool]:
                 thinking.show(markup.shown(spoken.thinking), growing=not spoken.content)
             if spoken.content:
                 growing.show(markup.growing(spoken.content))
-            status.caption(_doing(following, spoken))
+            if frame % STATUS_FRAMES == 0:
+                status.caption(_doing(following, spoken))
             yield True
     yield False
 
