@@ -182,7 +182,8 @@ async def test_a_gateway_by_tls(corral: Corral, tmp_path: Path, command: tuple[s
         assert "its certificate is not trusted: self-signed certificate in certificate chain" in "".join(
             (*stranger.lines, said)
         )
-        assert await away.ended() == (1, "corral: ca = 'away.pem': No such file or directory\n")
+        code = 2 if "status" in command else 1  # to whoever asks for the status, 1 says that it is degraded
+        assert await away.ended() == (code, "corral: ca = 'away.pem': No such file or directory\n")
 
 
 async def test_files_of_no_use(tmp_path: Path) -> None:
@@ -193,9 +194,9 @@ async def test_files_of_no_use(tmp_path: Path) -> None:
             process(tmp_path, "status", "--gateway", url.replace("http", "https"), "--cert-key", "k.pem") as lone,
             process(tmp_path, "status", "--gateway", url, CORRAL_CA="ca.pem") as other,
         ):
-            assert await plain.ended() == (1, f"corral: --ca is for a gateway by TLS, and its address is {url}\n")
+            assert await plain.ended() == (2, f"corral: --ca is for a gateway by TLS, and its address is {url}\n")
             assert await lone.ended() == (
-                1,
+                2,
                 "corral: --cert-key is the key of a certificate: name its file, too (--cert)\n",
             )
             assert (await other.ended())[0] == 2
